@@ -10,7 +10,14 @@
 //!                     read ◀───────────────────────────── Parquet segments ◀─ merge, classify
 //! ```
 
-pub mod commit;
-pub mod read;
+mod commit;
+pub mod disk;
+mod memtable;
+mod options;
+mod read;
 
-pub use commit::{Commit, CommitError, Committed, Done, Origin, Part, Receipt, Refused, RefusedItem, Sequence};
+pub use commit::{
+    Commit, CommitError, Committed, Done, Origin, Part, Receipt, Refused, RefusedItem, Sequence,
+};
+pub use options::Options;
+pub use read::{Order, Range, ReadError, Slabs};

@@ -1,0 +1,37 @@
+//! Every size and time of the store, with its unit in its name.
+
+/// Settings of a store. The defaults are for one small machine.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// A memtable is frozen and flushed at this size.
+    pub memtable_bytes_max: usize,
+    /// A journal file is preallocated to this size and rotated when the next group does not fit.
+    pub journal_file_bytes: u64,
+    /// Journal files whose commits are all flushed stay readable for followers this long …
+    pub log_retention_ms: i64,
+    /// … unless together they are larger than this.
+    pub log_bytes_max: u64,
+    /// A group commit takes at most this many bytes of encoded records.
+    pub group_bytes_max: usize,
+    /// Submissions waiting for the committer; a submission beyond is refused.
+    pub queue_submissions_max: usize,
+    /// Commits are refused while less than this is free on the disk.
+    pub disk_reserve_bytes: u64,
+    /// Segments that a merge joins.
+    pub merge_fan_in: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memtable_bytes_max: 48 << 20,
+            journal_file_bytes: 64 << 20,
+            log_retention_ms: 3 * 24 * 3600 * 1000,
+            log_bytes_max: 8 << 30,
+            group_bytes_max: 4 << 20,
+            queue_submissions_max: 4096,
+            disk_reserve_bytes: 256 << 20,
+            merge_fan_in: 4,
+        }
+    }
+}
