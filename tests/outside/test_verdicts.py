@@ -81,6 +81,8 @@ REFUSED = {
     "an array": (b"[]", 1220),
     "a number": (b"7", 1220),
     "JSON and more": (body(item()) + b" x", 1220),
+    "version missing": (body(item(), version=...), 1220),
+    "version a number": (body(item(), version=1.0), 1220),
     "params missing": (body(params=...), 1220),
     "params a string": (body(params="all"), 1220),
     "method a number": (body(item(), method=7), 1220),
