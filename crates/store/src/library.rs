@@ -60,15 +60,16 @@ impl Library {
             let file = disk.open(&path)?;
             let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0)];
             file.read_at(&mut bytes, 0)?;
-            state.flushed = Sequence(u64::from_le_bytes(
-                bytes[..8].try_into().unwrap_or_default(),
-            ));
-            let mut rest = &bytes[8..];
+            let short = || io::Error::from(io::ErrorKind::UnexpectedEof);
+            let (flushed, mut rest) = bytes.split_first_chunk().ok_or_else(short)?;
+            state.flushed = Sequence(u64::from_le_bytes(*flushed));
             while let Some((len, more)) = rest.split_first_chunk::<8>() {
                 let len = usize::try_from(u64::from_le_bytes(*len)).unwrap_or(0);
-                let frame = decode_frame(&more[..len]).map_err(io::Error::other)?;
-                state.commits.extend(frame);
-                rest = &more[len..];
+                let (frame, more) = more.split_at_checked(len).ok_or_else(short)?;
+                state
+                    .commits
+                    .extend(decode_frame(frame).map_err(io::Error::other)?);
+                rest = more;
             }
         }
         Ok(Self {
