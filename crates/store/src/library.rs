@@ -1,0 +1,543 @@
+//! Everything that was flushed: segments, the manifest that names the live ones, and what is kept
+//! small beside them.
+//!
+//! ```text
+//! entries ─▶ run (sorted, folded) ─▶ segment file ─▶ manifest ─▶ shelf ─▶ reads
+//!                                                       ▲
+//!            classify: duplicates and conflicts ────────┤
+//!            merge: many files into one ────────────────┘
+//! ```
+//!
+//! Readers take the [`Shelf`], a snapshot, and hold no lock. The order of a change is always: the
+//! files durable, then one transaction of the manifest, then the shelf. What stops before the
+//! transaction leaves files that nobody names; the next open removes them.
+
+mod cells;
+mod chains;
+mod classify;
+mod codec;
+mod conflicts;
+mod fault;
+mod fold;
+mod index;
+mod latest;
+mod manifest;
+mod merge;
+mod names;
+mod origins;
+mod reading;
+mod run;
+mod scan;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod weave;
+mod work;
+mod write;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use backtide_model::{DeviceKey, ElementName, ProductKey, Storage};
+use parking_lot::{Mutex, RwLock};
+
+pub use conflicts::{
+    Conflict, ConflictFilter, ConflictPage, ConflictRow, ConflictRows, Side as ConflictSide,
+};
+pub use fault::{FlushError, OpenError};
+pub use latest::Latest;
+pub use origins::Lineage;
+
+use self::{
+    chains::Chains,
+    fold::Outcome,
+    latest::Board,
+    manifest::{Flushed, Manifest, unsigned},
+    merge::Merge,
+    names::{Role, product_dir, segment_file},
+    run::{Run, StorageClash, Wanted},
+    segment::{Card, Segment},
+    write::{GROUP_ROWS, Plan, PointColumn, SegmentWriter, remove},
+};
+use crate::{Options, Origin, Range, ReadError, Sequence, Slabs, disk::Disk, memtable::Entry};
+
+const ZSTD_LEVEL: i32 = 3;
+
+/// The flushed part of a store. `flush` and `work` each run on one thread; everything else from
+/// any number.
+pub struct Library {
+    segments_dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    merge_fan_in: usize,
+    store_id: u32,
+    manifest: Manifest,
+    shelf: RwLock<Arc<Shelf>>,
+    /// The storage of every point ever noted, also of what is not flushed yet.
+    points: RwLock<HashMap<ProductKey, BTreeMap<ElementName, Storage>>>,
+    latest: Mutex<Board>,
+    next_id: AtomicU64,
+    /// Merges on their way; the last is the most urgent.
+    merges: Mutex<Vec<Merge>>,
+}
+
+/// What is live.
+#[derive(Debug, Default, Clone)]
+struct Shelf {
+    flushed: Sequence,
+    /// Of each product, in order of commit.
+    products: HashMap<ProductKey, Vec<Arc<Segment>>>,
+}
+
+/// What a library holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LibraryStats {
+    pub segments: u64,
+    pub bytes: u64,
+    pub rows: u64,
+    /// Values stored; one that stands in several segments counts for each.
+    pub cells: u64,
+    /// Versions found to be equal to what stood before.
+    pub duplicates: u64,
+    /// Versions found to be different from what stood before.
+    pub conflicts: u64,
+    /// Segments whose duplicates and conflicts are not known yet.
+    pub unclassified_segments: u64,
+    /// Segments that were never merged.
+    pub unmerged_segments: u64,
+    /// The most segments of one product that a read of everything has to join.
+    pub overlapping_segments_max: u64,
+}
+
+impl Library {
+    /// Opens or creates it: every live segment must be there with its length, everything else in
+    /// the directory of segments is removed.
+    ///
+    /// # Errors
+    /// What is missing or damaged. Nothing was changed but for files that no manifest names.
+    pub fn open(dir: &Path, disk: Arc<dyn Disk>, options: &Options) -> Result<Self, OpenError> {
+        let segments_dir = dir.join("segments");
+        disk.create_dir_all(&segments_dir).map_err(|error| OpenError::io(&segments_dir, error))?;
+        let manifest = Manifest::open(dir)?;
+        disk.sync_dir(dir).map_err(|error| OpenError::io(dir, error))?;
+        let flushed = Sequence(unsigned(manifest.about("flushed")?));
+        let mut shelf = Shelf { flushed, products: HashMap::new() };
+        let mut next_id = 1;
+        for card in manifest.segments()? {
+            next_id = next_id.max(card.id + 1);
+            let path = segment_file(&segments_dir, &card.product, card.id);
+            let segment = Arc::new(Segment::open(&disk, path, card)?);
+            shelf.products.entry(segment.card.product.clone()).or_default().push(segment);
+        }
+        shelf.products.values_mut().for_each(|segments| sort(segments));
+        remove_orphans(disk.as_ref(), &segments_dir, &shelf)?;
+        let mut points: HashMap<ProductKey, BTreeMap<ElementName, Storage>> = HashMap::new();
+        for (product, point, storage) in manifest.points()? {
+            points.entry(product).or_default().insert(point, storage);
+        }
+        let mut latest = Board::default();
+        for (product, device, cells) in manifest.latest()? {
+            latest.load(&product, &device, &cells)?;
+        }
+        let store_id = manifest.about("store_id")?;
+        Ok(Self {
+            segments_dir,
+            disk,
+            merge_fan_in: options.merge_fan_in,
+            store_id: u32::try_from(store_id).map_err(|_| {
+                OpenError::Manifest(format!("store id {store_id} is out of range"))
+            })?,
+            manifest,
+            shelf: RwLock::new(Arc::new(shelf)),
+            points: RwLock::new(points),
+            latest: Mutex::new(latest),
+            next_id: AtomicU64::new(next_id),
+            merges: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Random, made with the store: the front of its receipts.
+    pub fn store_id(&self) -> u32 {
+        self.store_id
+    }
+
+    /// Every commit up to this one is in segments.
+    pub fn flushed(&self) -> Sequence {
+        self.shelf().flushed
+    }
+
+    /// What a point is stored as, or `None` where nothing was ever noted of it.
+    pub fn storage_of(&self, product: &ProductKey, point: &ElementName) -> Option<Storage> {
+        self.points.read().get(product)?.get(point).copied()
+    }
+
+    /// Takes note of a durable commit, in order of commit; again after a restart.
+    pub fn noted(&self, entry: &Arc<Entry>) {
+        self.latest.lock().note(entry);
+        let is_known = {
+            let points = self.points.read();
+            points.get(&entry.product).is_some_and(|known| {
+                entry.batch.columns.iter().all(|column| known.contains_key(&column.point))
+            })
+        };
+        if !is_known {
+            let mut points = self.points.write();
+            let known = points.entry(entry.product.clone()).or_default();
+            for column in &entry.batch.columns {
+                known.entry(column.point.clone()).or_insert(column.values.storage());
+            }
+        }
+    }
+
+    /// Makes segments of the memtable's entries, which hold every commit after [`Self::flushed`]
+    /// up to `through`. `origins` has those commits' origins in order of sequence.
+    ///
+    /// # Errors
+    /// Nothing is live then and what was written is removed; the same flush may be tried again.
+    pub fn flush(
+        &self,
+        entries: &[Arc<Entry>],
+        origins: &[(Sequence, Arc<Origin>)],
+        through: Sequence,
+    ) -> Result<(), FlushError> {
+        let mut by_product: BTreeMap<&ProductKey, Vec<Arc<Entry>>> = BTreeMap::new();
+        for entry in entries {
+            by_product.entry(&entry.product).or_default().push(Arc::clone(entry));
+        }
+        let mut unnamed = Unnamed { disk: self.disk.as_ref(), paths: Vec::new() };
+        let (mut segments, mut points, mut duplicates) = (Vec::new(), Vec::new(), 0);
+        for (product, entries) in by_product {
+            let run = Run::new(entries, &Wanted::ALL).map_err(|clash| changed(product, &clash))?;
+            let known = run.points.iter();
+            points.extend(known.map(|(point, (kind, _))| (product.clone(), point.clone(), *kind)));
+            let Some((sequence_min, sequence_max)) = run.sequences().filter(|_| run.rows() > 0)
+            else {
+                continue;
+            };
+            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+            let plan = Plan {
+                id,
+                product: product.clone(),
+                path: segment_file(&self.segments_dir, product, id),
+                sequence_min,
+                sequence_max,
+                is_classified: false,
+                zstd_level: ZSTD_LEVEL,
+                columns: flush_columns(&run),
+            };
+            let (path, card, chains, duplicate) = self.write_run(&run, plan)?;
+            unnamed.paths.push(path);
+            segments.push((card, chains));
+            duplicates += duplicate;
+        }
+        let opened = segments.iter().map(|(card, _)| self.open_segment(card.clone()));
+        let opened: Vec<Arc<Segment>> = opened.collect::<Result<_, _>>()?;
+        let saved = self.latest.lock().save();
+        let flushed = Flushed {
+            through,
+            segments: &segments,
+            origins: &origins::pack(origins),
+            points: &points,
+            latest: &saved,
+            duplicates,
+        };
+        if let Err(error) = self.manifest.flushed(&flushed) {
+            self.latest.lock().unsaved(&saved);
+            return Err(error);
+        }
+        unnamed.paths.clear();
+        self.change_shelf(|shelf| {
+            shelf.flushed = through;
+            for segment in opened {
+                shelf.products.entry(segment.card.product.clone()).or_default().push(segment);
+            }
+        });
+        Ok(())
+    }
+
+    /// Rows of a range: of segments, and of `entries` that are not in one yet. Take the entries
+    /// before the call: what is flushed in between is then seen once.
+    ///
+    /// # Errors
+    /// A damaged segment.
+    pub fn read(
+        &self,
+        mut entries: Vec<Arc<Entry>>,
+        range: &Range,
+    ) -> Result<Box<dyn Slabs>, ReadError> {
+        let shelf = self.shelf();
+        entries.retain(|entry| entry.product == range.product && entry.sequence > shelf.flushed);
+        entries.sort_by_key(|entry| entry.sequence);
+        let mut known = self.points.read().get(&range.product).cloned().unwrap_or_default();
+        for column in entries.iter().flat_map(|entry| &entry.batch.columns) {
+            known.entry(column.point.clone()).or_insert(column.values.storage());
+        }
+        let points = if range.points.is_empty() {
+            known.into_iter().map(|(point, storage)| (point, Some(storage))).collect()
+        } else {
+            let mut seen = HashSet::new();
+            let wanted = range.points.iter().filter(|point| seen.insert(*point));
+            wanted.map(|point| (point.clone(), known.get(point).copied())).collect()
+        };
+        let segments = shelf.products.get(&range.product).cloned().unwrap_or_default();
+        reading::Query::new(segments, entries, points, range).slabs()
+    }
+
+    /// Conflicts, in the order in which they were found.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn conflicts(&self, filter: &ConflictFilter) -> Result<ConflictPage, ReadError> {
+        self.manifest.list(|db| Ok(conflicts::page(db, filter)))?
+    }
+
+    /// Rows with conflicts.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn conflict_rows(&self, filter: &ConflictFilter) -> Result<ConflictRows, ReadError> {
+        self.manifest.list(|db| Ok(conflicts::rows(db, filter)))?
+    }
+
+    /// The latest values by event time; empty `devices` or `points`: all of them.
+    pub fn latest(
+        &self,
+        product: &ProductKey,
+        devices: &[DeviceKey],
+        points: &[ElementName],
+    ) -> Vec<Latest> {
+        self.latest.lock().list(product, devices, points)
+    }
+
+    /// Where a flushed commit came from; `None` for one that is not flushed.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn origin_of(&self, sequence: Sequence) -> Result<Option<Lineage>, ReadError> {
+        Ok(self.origins(&[sequence])?.pop())
+    }
+
+    /// The same for many, each chunk decoded once when they are sorted; unknown ones are left out.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn origins(&self, sequences: &[Sequence]) -> Result<Vec<Lineage>, ReadError> {
+        let mut chunk: Vec<Lineage> = Vec::new();
+        let mut found = Vec::with_capacity(sequences.len());
+        for sequence in sequences {
+            let is_in = |chunk: &[Lineage]| {
+                chunk.first().is_some_and(|first| first.sequence <= *sequence)
+                    && chunk.last().is_some_and(|last| *sequence <= last.sequence)
+            };
+            if !is_in(&chunk) {
+                let Some(bytes) = self.manifest.origins(*sequence)? else { continue };
+                chunk = origins::read(&bytes)?;
+            }
+            if let Ok(at) = chunk.binary_search_by_key(sequence, |lineage| lineage.sequence) {
+                found.push(chunk[at].clone());
+            }
+        }
+        Ok(found)
+    }
+
+    /// How far a named follower of the committed log has come.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn cursor(&self, name: &str) -> Result<Option<Sequence>, ReadError> {
+        Ok(self.cursors()?.into_iter().find(|(known, _)| known == name).map(|(_, at)| at))
+    }
+
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// The disk is full, or the manifest cannot be written.
+    pub fn set_cursor(&self, name: &str, sequence: Sequence) -> Result<(), FlushError> {
+        self.manifest.set_cursor(name, sequence)
+    }
+
+    /// Every cursor, by name.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn cursors(&self) -> Result<Vec<(String, Sequence)>, ReadError> {
+        Ok(self.manifest.cursors()?)
+    }
+
+    /// What it holds.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn stats(&self) -> Result<LibraryStats, ReadError> {
+        let shelf = self.shelf();
+        let mut stats = LibraryStats {
+            duplicates: unsigned(self.manifest.about("duplicates")?),
+            conflicts: unsigned(self.manifest.about("conflicts")?),
+            ..LibraryStats::default()
+        };
+        for segments in shelf.products.values() {
+            for segment in segments {
+                let card = &segment.card;
+                stats.segments += 1;
+                stats.bytes += card.bytes;
+                stats.rows += segment.rows() as u64;
+                stats.cells += card.cells;
+                stats.unclassified_segments += u64::from(!card.is_classified);
+                stats.unmerged_segments += u64::from(card.is_unmerged);
+            }
+            let runs = segments
+                .chunk_by(|a, b| a.card.sequence_min == b.card.sequence_min)
+                .count() as u64;
+            stats.overlapping_segments_max = stats.overlapping_segments_max.max(runs);
+        }
+        Ok(stats)
+    }
+
+    /// Reads every byte of every live segment and checks it.
+    ///
+    /// # Errors
+    /// The first segment that does not hold what was written to it.
+    pub fn verify(&self) -> Result<(), ReadError> {
+        let shelf = self.shelf();
+        shelf.products.values().flatten().try_for_each(|segment| segment.verify())
+    }
+
+    fn shelf(&self) -> Arc<Shelf> {
+        Arc::clone(&self.shelf.read())
+    }
+
+    /// Flush and work both change the shelf: each changes only what it knows of.
+    fn change_shelf(&self, change: impl FnOnce(&mut Shelf)) {
+        let mut shelf = self.shelf.write();
+        let mut next = Shelf::clone(&shelf);
+        change(&mut next);
+        next.products.values_mut().for_each(|segments| sort(segments));
+        *shelf = Arc::new(next);
+    }
+
+    fn open_segment(&self, card: Card) -> Result<Arc<Segment>, FlushError> {
+        let path = segment_file(&self.segments_dir, &card.product, card.id);
+        let segment = Segment::open(&self.disk, path.clone(), card);
+        segment.map(Arc::new).map_err(|error| FlushError::Damaged {
+            file: path.display().to_string(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Writes a run; gives its chains and the duplicates that are so whatever stood before.
+    fn write_run(
+        &self,
+        run: &Run,
+        plan: Plan,
+    ) -> Result<(PathBuf, Card, Chains, u64), FlushError> {
+        let (mut chains, mut duplicates) = (Chains::default(), 0);
+        let mut writer = SegmentWriter::create(&self.disk, plan)?;
+        let group_rows = (GROUP_ROWS * 16 / run.points.len().max(16)).max(8_192);
+        for from in (0..run.rows()).step_by(group_rows) {
+            let rows = from..(from + group_rows).min(run.rows());
+            work::write_keys(&mut writer, run, rows.clone())?;
+            let columns = writer.plan().columns.clone();
+            for (at, point) in columns.chunk_by(|a, b| a.point == b.point).scan(3, |at, columns| {
+                let first = *at;
+                *at += columns.len();
+                Some((first, columns))
+            }) {
+                let name = &point[0].point;
+                let cells = run.cells(name, rows.clone(), |met| {
+                    if met.outcome == Outcome::Duplicate
+                        && met.standing_rule.is_absolute()
+                        && met.newcomer.version().rule == fold::Rule::Last
+                    {
+                        duplicates += 1;
+                        return;
+                    }
+                    let place = (run.device(met.row).clone(), run.times[met.row]);
+                    let chain = chains.0.entry(place).or_default();
+                    let chain = chain.entry(name.clone()).or_default();
+                    if chain.is_empty() {
+                        chain.push(met.standing.version());
+                    }
+                    chain.push(met.newcomer.version());
+                });
+                for (offset, column) in point.iter().enumerate() {
+                    let array = work::role_array(column, cells.as_ref(), rows.len());
+                    writer.column(at + offset, &array)?;
+                }
+            }
+            writer.end_rows()?;
+        }
+        let (path, card) = writer.finish()?;
+        Ok((path, card, chains, duplicates))
+    }
+}
+
+/// In order of commit; the files of one merge by their first device and time.
+fn sort(segments: &mut [Arc<Segment>]) {
+    segments.sort_by(|a, b| {
+        let first = |segment: &Segment| {
+            segment.card.index.0.first().map(|stretch| (stretch.device.clone(), stretch.first_ms))
+        };
+        (a.card.sequence_min, first(a)).cmp(&(b.card.sequence_min, first(b)))
+    });
+}
+
+fn flush_columns(run: &Run) -> Vec<PointColumn> {
+    let mut columns = Vec::new();
+    for (point, (storage, _)) in &run.points {
+        let mut add = |role| {
+            columns.push(PointColumn { point: point.clone(), storage: *storage, role });
+        };
+        add(Role::Value);
+        if run.has_quality(point) {
+            add(Role::Quality);
+        }
+        if run.has_shared_rows() {
+            add(Role::Sequence);
+        }
+        if run.has_rules(point) {
+            add(Role::Rule);
+        }
+    }
+    columns
+}
+
+fn changed(product: &ProductKey, clash: &StorageClash) -> FlushError {
+    FlushError::StorageChanged {
+        product: product.to_string(),
+        point: clash.point.to_string(),
+        stored: clash.stored,
+        given: clash.given,
+    }
+}
+
+/// Finished files that the manifest does not name yet: removed where it never will.
+struct Unnamed<'a> {
+    disk: &'a dyn Disk,
+    paths: Vec<PathBuf>,
+}
+
+impl Drop for Unnamed<'_> {
+    fn drop(&mut self) {
+        self.paths.iter().for_each(|path| remove(self.disk, path));
+    }
+}
+
+/// Removes files that the manifest does not name: of a flush or a merge that did not end, or merged
+/// away while a reader held them. Directories of products without segments hold none.
+fn remove_orphans(disk: &dyn Disk, segments_dir: &Path, shelf: &Shelf) -> Result<(), OpenError> {
+    let live: HashSet<&Path> =
+        shelf.products.values().flatten().map(|segment| segment.path.as_path()).collect();
+    for dir in disk.list_dirs(segments_dir).map_err(|error| OpenError::io(segments_dir, error))? {
+        for path in disk.list(&dir).map_err(|error| OpenError::io(&dir, error))? {
+            if !live.contains(path.as_path()) {
+                disk.remove(&path).map_err(|error| OpenError::io(&path, error))?;
+            }
+        }
+    }
+    Ok(())
+}
