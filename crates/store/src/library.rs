@@ -37,6 +37,7 @@ mod write;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -56,14 +57,13 @@ pub use origins::Lineage;
 
 use self::{
     chains::Chains,
-    fold::Outcome,
     latest::Board,
     manifest::{Flushed, Manifest, unsigned},
     merge::Merge,
     names::{Role, product_dir, segment_file},
     run::{Run, StorageClash, Wanted},
     segment::{Card, Segment},
-    write::{GROUP_ROWS, Plan, PointColumn, SegmentWriter, remove},
+    write::{Plan, PointColumn, SegmentWriter, remove},
 };
 use crate::{Options, Origin, Range, ReadError, Sequence, Slabs, disk::Disk, memtable::Entry};
 
@@ -71,7 +71,7 @@ const ZSTD_LEVEL: i32 = 3;
 
 /// The flushed part of a store. `flush` and `work` each run on one thread; everything else from
 /// any number.
-pub struct Library {
+pub(crate) struct Library {
     segments_dir: PathBuf,
     disk: Arc<dyn Disk>,
     merge_fan_in: usize,
@@ -120,7 +120,7 @@ impl Library {
     ///
     /// # Errors
     /// What is missing or damaged. Nothing was changed but for files that no manifest names.
-    pub fn open(dir: &Path, disk: Arc<dyn Disk>, options: &Options) -> Result<Self, OpenError> {
+    pub(crate) fn open(dir: &Path, disk: Arc<dyn Disk>, options: &Options) -> Result<Self, OpenError> {
         let segments_dir = dir.join("segments");
         disk.create_dir_all(&segments_dir).map_err(|error| OpenError::io(&segments_dir, error))?;
         let manifest = Manifest::open(dir)?;
@@ -135,7 +135,7 @@ impl Library {
             shelf.products.entry(segment.card.product.clone()).or_default().push(segment);
         }
         shelf.products.values_mut().for_each(|segments| sort(segments));
-        remove_orphans(disk.as_ref(), &segments_dir, &shelf)?;
+        remove_orphans(disk.as_ref(), &segments_dir, &manifest.products()?, &shelf)?;
         let mut points: HashMap<ProductKey, BTreeMap<ElementName, Storage>> = HashMap::new();
         for (product, point, storage) in manifest.points()? {
             points.entry(product).or_default().insert(point, storage);
@@ -162,22 +162,22 @@ impl Library {
     }
 
     /// Random, made with the store: the front of its receipts.
-    pub fn store_id(&self) -> u32 {
+    pub(crate) fn store_id(&self) -> u32 {
         self.store_id
     }
 
     /// Every commit up to this one is in segments.
-    pub fn flushed(&self) -> Sequence {
+    pub(crate) fn flushed(&self) -> Sequence {
         self.shelf().flushed
     }
 
     /// What a point is stored as, or `None` where nothing was ever noted of it.
-    pub fn storage_of(&self, product: &ProductKey, point: &ElementName) -> Option<Storage> {
+    pub(crate) fn storage_of(&self, product: &ProductKey, point: &ElementName) -> Option<Storage> {
         self.points.read().get(product)?.get(point).copied()
     }
 
     /// Takes note of a durable commit, in order of commit; again after a restart.
-    pub fn noted(&self, entry: &Arc<Entry>) {
+    pub(crate) fn noted(&self, entry: &Arc<Entry>) {
         self.latest.lock().note(entry);
         let is_known = {
             let points = self.points.read();
@@ -199,7 +199,7 @@ impl Library {
     ///
     /// # Errors
     /// Nothing is live then and what was written is removed; the same flush may be tried again.
-    pub fn flush(
+    pub(crate) fn flush(
         &self,
         entries: &[Arc<Entry>],
         origins: &[(Sequence, Arc<Origin>)],
@@ -219,16 +219,14 @@ impl Library {
             else {
                 continue;
             };
-            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+            // Before its directory is: the next open looks for orphans in the directories of known
+            // products.
+            self.manifest.know_product(product)?;
             let plan = Plan {
-                id,
-                product: product.clone(),
-                path: segment_file(&self.segments_dir, product, id),
                 sequence_min,
                 sequence_max,
-                is_classified: false,
-                zstd_level: ZSTD_LEVEL,
                 columns: flush_columns(&run),
+                ..self.plan(product)
             };
             let (path, card, chains, duplicate) = self.write_run(&run, plan)?;
             unnamed.paths.push(path);
@@ -265,7 +263,7 @@ impl Library {
     ///
     /// # Errors
     /// A damaged segment.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         mut entries: Vec<Arc<Entry>>,
         range: &Range,
@@ -292,7 +290,7 @@ impl Library {
     ///
     /// # Errors
     /// The manifest cannot be read.
-    pub fn conflicts(&self, filter: &ConflictFilter) -> Result<ConflictPage, ReadError> {
+    pub(crate) fn conflicts(&self, filter: &ConflictFilter) -> Result<ConflictPage, ReadError> {
         self.manifest.list(|db| Ok(conflicts::page(db, filter)))?
     }
 
@@ -300,12 +298,12 @@ impl Library {
     ///
     /// # Errors
     /// The manifest cannot be read.
-    pub fn conflict_rows(&self, filter: &ConflictFilter) -> Result<ConflictRows, ReadError> {
+    pub(crate) fn conflict_rows(&self, filter: &ConflictFilter) -> Result<ConflictRows, ReadError> {
         self.manifest.list(|db| Ok(conflicts::rows(db, filter)))?
     }
 
     /// The latest values by event time; empty `devices` or `points`: all of them.
-    pub fn latest(
+    pub(crate) fn latest(
         &self,
         product: &ProductKey,
         devices: &[DeviceKey],
@@ -314,19 +312,12 @@ impl Library {
         self.latest.lock().list(product, devices, points)
     }
 
-    /// Where a flushed commit came from; `None` for one that is not flushed.
-    ///
-    /// # Errors
-    /// The manifest cannot be read.
-    pub fn origin_of(&self, sequence: Sequence) -> Result<Option<Lineage>, ReadError> {
-        Ok(self.origins(&[sequence])?.pop())
-    }
 
     /// The same for many, each chunk decoded once when they are sorted; unknown ones are left out.
     ///
     /// # Errors
     /// The manifest cannot be read.
-    pub fn origins(&self, sequences: &[Sequence]) -> Result<Vec<Lineage>, ReadError> {
+    pub(crate) fn origins(&self, sequences: &[Sequence]) -> Result<Vec<Lineage>, ReadError> {
         let mut chunk: Vec<Lineage> = Vec::new();
         let mut found = Vec::with_capacity(sequences.len());
         for sequence in sequences {
@@ -349,23 +340,31 @@ impl Library {
     ///
     /// # Errors
     /// The manifest cannot be read.
-    pub fn cursor(&self, name: &str) -> Result<Option<Sequence>, ReadError> {
+    pub(crate) fn cursor(&self, name: &str) -> Result<Option<Sequence>, ReadError> {
         Ok(self.cursors()?.into_iter().find(|(known, _)| known == name).map(|(_, at)| at))
     }
 
     /// Durable when it returns.
     ///
     /// # Errors
-    /// The disk is full, or the manifest cannot be written.
-    pub fn set_cursor(&self, name: &str, sequence: Sequence) -> Result<(), FlushError> {
-        self.manifest.set_cursor(name, sequence)
+    /// The manifest cannot be written.
+    pub(crate) fn set_cursor(&self, name: &str, at: Sequence) -> Result<(), ReadError> {
+        Ok(self.manifest.set_cursor(name, at)?)
+    }
+
+    /// Forgets a cursor.
+    ///
+    /// # Errors
+    /// The manifest cannot be written.
+    pub(crate) fn drop_cursor(&self, name: &str) -> Result<(), ReadError> {
+        Ok(self.manifest.drop_cursor(name)?)
     }
 
     /// Every cursor, by name.
     ///
     /// # Errors
     /// The manifest cannot be read.
-    pub fn cursors(&self) -> Result<Vec<(String, Sequence)>, ReadError> {
+    pub(crate) fn cursors(&self) -> Result<Vec<(String, Sequence)>, ReadError> {
         Ok(self.manifest.cursors()?)
     }
 
@@ -373,7 +372,7 @@ impl Library {
     ///
     /// # Errors
     /// The manifest cannot be read.
-    pub fn stats(&self) -> Result<LibraryStats, ReadError> {
+    pub(crate) fn stats(&self) -> Result<LibraryStats, ReadError> {
         let shelf = self.shelf();
         let mut stats = LibraryStats {
             duplicates: unsigned(self.manifest.about("duplicates")?),
@@ -388,7 +387,7 @@ impl Library {
                 stats.rows += segment.rows() as u64;
                 stats.cells += card.cells;
                 stats.unclassified_segments += u64::from(!card.is_classified);
-                stats.unmerged_segments += u64::from(card.is_unmerged);
+                stats.unmerged_segments += u64::from(!card.is_merged);
             }
             let runs = segments
                 .chunk_by(|a, b| a.card.sequence_min == b.card.sequence_min)
@@ -402,9 +401,25 @@ impl Library {
     ///
     /// # Errors
     /// The first segment that does not hold what was written to it.
-    pub fn verify(&self) -> Result<(), ReadError> {
+    pub(crate) fn verify(&self) -> Result<(), ReadError> {
         let shelf = self.shelf();
         shelf.products.values().flatten().try_for_each(|segment| segment.verify())
+    }
+
+    /// A new segment's, everything but its commits and columns.
+    fn plan(&self, product: &ProductKey) -> Plan {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        Plan {
+            id,
+            product: product.clone(),
+            path: segment_file(&self.segments_dir, product, id),
+            sequence_min: 0,
+            sequence_max: 0,
+            is_classified: false,
+            is_merged: false,
+            zstd_level: ZSTD_LEVEL,
+            columns: Vec::new(),
+        }
     }
 
     fn shelf(&self) -> Arc<Shelf> {
@@ -437,36 +452,28 @@ impl Library {
     ) -> Result<(PathBuf, Card, Chains, u64), FlushError> {
         let (mut chains, mut duplicates) = (Chains::default(), 0);
         let mut writer = SegmentWriter::create(&self.disk, plan)?;
-        let group_rows = (GROUP_ROWS * 16 / run.points.len().max(16)).max(8_192);
-        for from in (0..run.rows()).step_by(group_rows) {
-            let rows = from..(from + group_rows).min(run.rows());
+        let columns = writer.plan().columns.clone();
+        for rows in work::groups(run) {
             work::write_keys(&mut writer, run, rows.clone())?;
-            let columns = writer.plan().columns.clone();
-            for (at, point) in columns.chunk_by(|a, b| a.point == b.point).scan(3, |at, columns| {
-                let first = *at;
-                *at += columns.len();
-                Some((first, columns))
-            }) {
-                let name = &point[0].point;
-                let cells = run.cells(name, rows.clone(), |met| {
-                    if met.outcome == Outcome::Duplicate
-                        && met.standing_rule.is_absolute()
-                        && met.newcomer.version().rule == fold::Rule::Last
-                    {
+            let mut at = 3;
+            for of_point in columns.chunk_by(|a, b| a.point == b.point) {
+                let point = &of_point[0].point;
+                let cells = run.cells(point, rows.clone(), |met| {
+                    if met.is_duplicate_for_sure() {
                         duplicates += 1;
                         return;
                     }
                     let place = (run.device(met.row).clone(), run.times[met.row]);
-                    let chain = chains.0.entry(place).or_default();
-                    let chain = chain.entry(name.clone()).or_default();
+                    let points = chains.0.entry(place).or_default();
+                    let chain = points.entry(point.clone()).or_default();
                     if chain.is_empty() {
                         chain.push(met.standing.version());
                     }
                     chain.push(met.newcomer.version());
                 });
-                for (offset, column) in point.iter().enumerate() {
-                    let array = work::role_array(column, cells.as_ref(), rows.len());
-                    writer.column(at + offset, &array)?;
+                for column in of_point {
+                    writer.column(at, &work::role_array(column, cells.as_ref(), rows.len()))?;
+                    at += 1;
                 }
             }
             writer.end_rows()?;
@@ -528,12 +535,23 @@ impl Drop for Unnamed<'_> {
 }
 
 /// Removes files that the manifest does not name: of a flush or a merge that did not end, or merged
-/// away while a reader held them. Directories of products without segments hold none.
-fn remove_orphans(disk: &dyn Disk, segments_dir: &Path, shelf: &Shelf) -> Result<(), OpenError> {
+/// away while a reader held them.
+fn remove_orphans(
+    disk: &dyn Disk,
+    segments_dir: &Path,
+    products: &[ProductKey],
+    shelf: &Shelf,
+) -> Result<(), OpenError> {
     let live: HashSet<&Path> =
         shelf.products.values().flatten().map(|segment| segment.path.as_path()).collect();
-    for dir in disk.list_dirs(segments_dir).map_err(|error| OpenError::io(segments_dir, error))? {
-        for path in disk.list(&dir).map_err(|error| OpenError::io(&dir, error))? {
+    for product in products {
+        let dir = product_dir(segments_dir, product);
+        let files = match disk.list(&dir) {
+            Ok(files) => files,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(OpenError::io(&dir, error)),
+        };
+        for path in files {
             if !live.contains(path.as_path()) {
                 disk.remove(&path).map_err(|error| OpenError::io(&path, error))?;
             }

@@ -4,7 +4,7 @@
 //! WAL with `synchronous=FULL`: a transaction is on disk when it returns. With `NORMAL` a power
 //! loss may take the last ones back, and after a flush the journal lets go of what they hold.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use backtide_model::{ElementName, ProductKey, Storage};
 use parking_lot::Mutex;
@@ -42,6 +42,7 @@ CREATE TABLE segment (
   cells INTEGER NOT NULL,
   bytes INTEGER NOT NULL,
   is_classified INTEGER NOT NULL,
+  is_merged INTEGER NOT NULL,
   devices BLOB NOT NULL,
   checksums BLOB NOT NULL,
   chains BLOB
@@ -126,7 +127,7 @@ impl Manifest {
         let rows = self.list(|db| {
             let mut select = db.prepare(
                 "SELECT s.id, p.key, sequence_min, sequence_max, cells, bytes, is_classified,
-                        devices, checksums
+                        is_merged, devices, checksums
                  FROM segment s JOIN product p ON p.id = s.product ORDER BY s.id",
             )?;
             let rows = select.query_map([], |row| {
@@ -138,10 +139,11 @@ impl Manifest {
                     cells: unsigned(row.get(4)?),
                     bytes: unsigned(row.get(5)?),
                     is_classified: row.get(6)?,
+                    is_merged: row.get(7)?,
                     index: DeviceIndex::default().into(),
                     checksums: [].into(),
                 };
-                Ok((card, row.get::<_, Vec<u8>>(7)?, row.get::<_, Vec<u8>>(8)?))
+                Ok((card, row.get::<_, Vec<u8>>(8)?, row.get::<_, Vec<u8>>(9)?))
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         })?;
@@ -208,11 +210,34 @@ impl Manifest {
         })
     }
 
-    pub(super) fn set_cursor(&self, name: &str, sequence: Sequence) -> Result<(), FlushError> {
+    pub(super) fn set_cursor(&self, name: &str, sequence: Sequence) -> rusqlite::Result<()> {
         let sql = "INSERT INTO cursor VALUES (?1, ?2)
                    ON CONFLICT (name) DO UPDATE SET sequence = excluded.sequence";
         self.writer.lock().execute(sql, params![name, signed(sequence.0)])?;
         Ok(())
+    }
+
+    pub(super) fn drop_cursor(&self, name: &str) -> rusqlite::Result<()> {
+        self.writer.lock().execute("DELETE FROM cursor WHERE name = ?1", [name])?;
+        Ok(())
+    }
+
+    pub(super) fn know_product(&self, product: &ProductKey) -> Result<(), FlushError> {
+        let sql = "SELECT count(*) FROM product WHERE key = ?1";
+        let known: i64 =
+            self.list(|db| db.query_row(sql, [product.as_str()], |row| row.get(0)))?;
+        if known == 0 {
+            self.change(|db| product_id(db, product).map(drop))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn products(&self) -> rusqlite::Result<Vec<ProductKey>> {
+        self.list(|db| {
+            let mut select = db.prepare("SELECT key FROM product")?;
+            let rows = select.query_map([], |row| product(&row.get::<_, String>(0)?))?;
+            rows.collect()
+        })
     }
 
     /// Makes a flush live.
@@ -245,7 +270,7 @@ impl Manifest {
     }
 
     /// Replaces the inputs of a merge by its outputs.
-    pub(super) fn merged(&self, inputs: &[u64], outputs: &[Card]) -> Result<(), FlushError> {
+    pub(super) fn merged(&self, inputs: &HashSet<u64>, outputs: &[Card]) -> Result<(), FlushError> {
         self.change(|db| {
             for id in inputs {
                 db.execute("DELETE FROM segment WHERE id = ?1", [signed(*id)])?;
@@ -294,7 +319,7 @@ impl Manifest {
     pub(super) fn classified(
         &self,
         pass: i64,
-        segments: &[u64],
+        segments: &HashSet<u64>,
         conflicts: u64,
         duplicates: u64,
     ) -> Result<(), FlushError> {
@@ -348,7 +373,7 @@ fn insert_segment(db: &Transaction<'_>, card: &Card, chains: &Chains) -> rusqlit
     let product = product_id(db, &card.product)?;
     let checksums: Vec<u8> = card.checksums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
     db.execute(
-        "INSERT INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         params![
             signed(card.id),
             product,
@@ -357,6 +382,7 @@ fn insert_segment(db: &Transaction<'_>, card: &Card, chains: &Chains) -> rusqlit
             signed(card.cells),
             signed(card.bytes),
             card.is_classified,
+            card.is_merged,
             card.index.pack(),
             checksums,
             (!chains.is_empty()).then(|| chains.pack()),

@@ -74,8 +74,8 @@ pub(super) fn choose(
         return None;
     }
     (0..runs.len().saturating_sub(1)).find_map(|from| {
-        let (largest, all) = (bytes(runs[from]), runs[from..].iter().map(|run| bytes(run)).sum());
-        let pays = largest <= NEWS_PART * (all - largest) || all <= SMALL_BYTES;
+        let (oldest, news) = (bytes(runs[from]), bytes(&runs[from + 1..].concat()));
+        let pays = oldest <= NEWS_PART * news || oldest + news <= SMALL_BYTES;
         (pays && free(&runs[from..])).then(|| choice(from, &runs[from..]))
     })
 }

@@ -65,6 +65,15 @@ pub(super) struct Meeting<'a> {
     pub(super) outcome: Outcome,
 }
 
+impl Meeting<'_> {
+    /// A duplicate whatever older segments hold.
+    pub(super) fn is_duplicate_for_sure(&self) -> bool {
+        self.outcome == Outcome::Duplicate
+            && self.standing_rule.is_absolute()
+            && self.newcomer.rule() == Rule::Last
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct At<'a> {
     sequence: u64,
@@ -137,6 +146,22 @@ impl Run {
     /// The first and the last commit.
     pub(super) fn sequences(&self) -> Option<(u64, u64)> {
         Some((self.entries.first()?.sequence.0, self.entries.last()?.sequence.0))
+    }
+
+    pub(super) fn device(&self, row: usize) -> &DeviceKey {
+        let at = self.index.0.partition_point(|stretch| stretch.rows.end <= row);
+        &self.index.0[at].device
+    }
+
+    /// Whether any row joins several of the memtable's.
+    pub(super) fn has_shared_rows(&self) -> bool {
+        self.shared > 0
+    }
+
+    /// Whether any cell of a point may have a rule of its own.
+    pub(super) fn has_rules(&self, point: &ElementName) -> bool {
+        let mut columns = self.columns(point);
+        self.shared > 0 || columns.any(|(_, _, c)| Rule::from(c.policy) != Rule::Last)
     }
 
     pub(super) fn has_quality(&self, point: &ElementName) -> bool {

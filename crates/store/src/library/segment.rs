@@ -49,6 +49,8 @@ pub(super) struct Card {
     pub(super) bytes: u64,
     /// Whether its conflicts with everything older are known.
     pub(super) is_classified: bool,
+    /// Whether a merge made it, not a flush.
+    pub(super) is_merged: bool,
     pub(super) index: Arc<DeviceIndex>,
     /// crc32c of each [`BLOCK_BYTES`] of the file, the last block shorter.
     pub(super) checksums: Arc<[u32]>,
@@ -129,6 +131,15 @@ impl Segment {
 
     pub(super) fn rows(&self) -> usize {
         self.card.index.rows()
+    }
+
+    /// Reads every byte and checks it.
+    pub(super) fn verify(&self) -> Result<(), ReadError> {
+        for start in (0..self.card.bytes).step_by(1 << 20) {
+            let len = usize_of((self.card.bytes - start).min(1 << 20));
+            self.file.read(start, len).map_err(|error| self.damaged(error))?;
+        }
+        Ok(())
     }
 
     pub(super) fn damaged(&self, reason: impl fmt::Display) -> ReadError {

@@ -59,6 +59,7 @@ pub(super) struct Plan {
     pub(super) sequence_min: u64,
     pub(super) sequence_max: u64,
     pub(super) is_classified: bool,
+    pub(super) is_merged: bool,
     pub(super) zstd_level: i32,
     pub(super) columns: Vec<PointColumn>,
 }
@@ -207,6 +208,7 @@ impl SegmentWriter {
             cells: self.cells,
             bytes,
             is_classified: self.plan.is_classified,
+            is_merged: self.plan.is_merged,
             index: Arc::new(std::mem::take(&mut self.index)),
             checksums: sums.blocks.into(),
         };
