@@ -1,1 +1,4 @@
+//! Everything of Backtide that talks: the doors, and what stands behind them.
 
+pub mod cli;
+pub mod registry;
