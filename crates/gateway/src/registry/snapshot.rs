@@ -28,7 +28,9 @@ impl Devices {
 
     /// In the order of their names, those after `after`.
     pub fn after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<Device>> {
-        self.by_name.range::<str, _>((beyond(after), std::ops::Bound::Unbounded)).map(|(_, d)| d)
+        self.by_name
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, d)| d)
     }
 
     pub fn len(&self) -> usize {
@@ -78,17 +80,25 @@ pub(super) struct Assets {
 }
 
 impl Snapshot {
-    /// The product of this key; what a login and a message ask for.
-    pub fn product(&self, key: &str) -> Option<&Arc<Product>> {
-        self.products.get(self.keys.get(key)?)
+    /// The product of this key; what a login asks for.
+    pub fn product_by_key(&self, key: impl AsRef<str>) -> Option<&Arc<Product>> {
+        self.products.get(self.keys.get(key.as_ref())?)
     }
 
-    pub fn product_named(&self, name: &str) -> Option<&Arc<Product>> {
-        self.products.get(name)
+    /// The product of this name.
+    pub fn product(&self, name: impl AsRef<str>) -> Option<&Arc<Product>> {
+        self.products.get(name.as_ref())
     }
 
-    pub fn channel(&self, name: &str) -> Option<&Arc<Channel>> {
-        self.channels.get(name)
+    pub fn channel(&self, name: impl AsRef<str>) -> Option<&Arc<Channel>> {
+        self.channels.get(name.as_ref())
+    }
+
+    /// The channels of the product of this name, of any state, in the order of their names.
+    pub fn channels_of(&self, product: impl AsRef<str>) -> impl Iterator<Item = &Arc<Channel>> {
+        self.product(product)
+            .into_iter()
+            .flat_map(|product| &product.channels)
     }
 
     pub fn model(&self, name: &str) -> Option<&DeclaredModel> {
@@ -98,13 +108,15 @@ impl Snapshot {
     /// The device of this asset id, unless it was deleted.
     pub fn asset(&self, id: &str) -> Option<(&Arc<Product>, &Arc<Device>)> {
         let owner = self.assets.owners.get(id)?;
-        let product = self.product(owner.product_key.as_str())?;
+        let product = self.product_by_key(&owner.product_key)?;
         Some((product, product.devices.get(owner.device_key.as_str())?))
     }
 
     /// Every device of this key, with its product: one where the key is unambiguous.
     pub fn devices_of_key(&self, key: &str) -> impl Iterator<Item = (&Arc<Product>, &Arc<Device>)> {
-        self.products.values().filter_map(move |product| Some((product, product.devices.get(key)?)))
+        self.products
+            .values()
+            .filter_map(move |product| Some((product, product.devices.get(key)?)))
     }
 
     /// Every device of this name, with its product.
@@ -116,17 +128,23 @@ impl Snapshot {
 
     /// In the order of their names, those after `after`.
     pub fn models_after(&self, after: Option<&str>) -> impl Iterator<Item = &DeclaredModel> {
-        self.models.range::<str, _>((beyond(after), std::ops::Bound::Unbounded)).map(|(_, m)| m)
+        self.models
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, m)| m)
     }
 
     /// In the order of their names, those after `after`.
     pub fn products_after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<Product>> {
-        self.products.range::<str, _>((beyond(after), std::ops::Bound::Unbounded)).map(|(_, p)| p)
+        self.products
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, p)| p)
     }
 
     /// In the order of their names, those after `after`.
     pub fn channels_after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<Channel>> {
-        self.channels.range::<str, _>((beyond(after), std::ops::Bound::Unbounded)).map(|(_, c)| c)
+        self.channels
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, c)| c)
     }
 
     /// In the order of their products' names, then their own, those after `after` (product, name).
@@ -138,11 +156,17 @@ impl Snapshot {
             .and_then(|(product, name)| Some((self.products.get(product)?, name)))
             .map(|(product, name)| product.devices.after(Some(name)));
         let others = self.products_after(after.map(|(product, _)| product));
-        rest_of_first.into_iter().flatten().chain(others.flat_map(|p| p.devices.after(None)))
+        rest_of_first
+            .into_iter()
+            .flatten()
+            .chain(others.flat_map(|p| p.devices.after(None)))
     }
 
     pub fn devices_len(&self) -> usize {
-        self.products.values().map(|product| product.devices.len()).sum()
+        self.products
+            .values()
+            .map(|product| product.devices.len())
+            .sum()
     }
 }
 
