@@ -1,1 +1,7 @@
+//! Everything of Backtide that talks: the doors, and what stands behind them.
 
+pub mod cli;
+pub mod clock;
+pub mod pool;
+pub mod registry;
+pub mod secrets;
