@@ -1,3 +1,5 @@
-//! Everything of Backtide that talks: doors, ingest, queries, command line.
+//! Everything of Backtide that talks: the doors, and what stands behind them.
 
 pub mod channel_log;
+pub mod cli;
+pub mod registry;

@@ -1,0 +1,5 @@
+//! What has been declared.
+
+mod kind;
+
+pub use kind::Kind;
