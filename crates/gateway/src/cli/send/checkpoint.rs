@@ -45,7 +45,10 @@ impl Identity {
     pub fn of(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
-        let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let modified = metadata
+            .modified()?
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let mut head = Vec::new();
         file.take(HEAD_BYTES).read_to_end(&mut head)?;
         Ok(Self {
@@ -67,7 +70,9 @@ impl Place {
     /// current one.
     pub fn new(named: Option<&Path>, file: &Path) -> Self {
         if let Some(named) = named {
-            return Self { candidates: vec![named.to_owned()] };
+            return Self {
+                candidates: vec![named.to_owned()],
+            };
         }
         let mut name = file.file_name().unwrap_or_default().to_owned();
         name.push(ENDING);
@@ -87,10 +92,18 @@ impl Place {
             let text = match fs::read_to_string(path) {
                 Ok(text) => text,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(format!("cannot read checkpoint {}: {error}", path.display())),
+                Err(error) => {
+                    return Err(format!(
+                        "cannot read checkpoint {}: {error}",
+                        path.display()
+                    ));
+                }
             };
             return serde_json::from_str(&text).map(Some).map_err(|error| {
-                format!("{} is no checkpoint ({error}); remove it to begin again", path.display())
+                format!(
+                    "{} is no checkpoint ({error}); remove it to begin again",
+                    path.display()
+                )
             });
         }
         Ok(None)
@@ -156,7 +169,11 @@ mod tests {
         let path = place.write(&sent(&file, 20)).unwrap();
         assert_eq!(path, dir.path().join("year.csv.backtide-checkpoint"));
         assert_eq!(place.read().unwrap(), Some(sent(&file, 20)));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left over");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            2,
+            "nothing is left over"
+        );
         place.remove();
         assert_eq!(place.read().unwrap(), None);
     }
@@ -178,8 +195,9 @@ mod tests {
         let file = dir.path().join("year.csv");
         fs::write(&file, "a\n").unwrap();
         let fallback = dir.path().join("fallback");
-        let place =
-            Place { candidates: vec![dir.path().join("no-such-folder/x"), fallback.clone()] };
+        let place = Place {
+            candidates: vec![dir.path().join("no-such-folder/x"), fallback.clone()],
+        };
         assert_eq!(place.write(&sent(&file, 3)).unwrap(), fallback);
         assert_eq!(place.read().unwrap(), Some(sent(&file, 3)));
     }
@@ -189,7 +207,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let named = dir.path().join("mine");
         fs::write(&named, "{}").unwrap();
-        let error = Place::new(Some(&named), Path::new("x.csv")).read().unwrap_err();
-        assert!(error.contains("mine") && error.contains("remove it"), "{error}");
+        let error = Place::new(Some(&named), Path::new("x.csv"))
+            .read()
+            .unwrap_err();
+        assert!(
+            error.contains("mine") && error.contains("remove it"),
+            "{error}"
+        );
     }
 }

@@ -68,7 +68,9 @@ fn renaming(text: &str) -> Result<(String, String), String> {
 fn renamings<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<(String, String)>, D::Error> {
-    Ok(BTreeMap::<String, String>::deserialize(deserializer)?.into_iter().collect())
+    Ok(BTreeMap::<String, String>::deserialize(deserializer)?
+        .into_iter()
+        .collect())
 }
 
 impl Mapping {
@@ -77,7 +79,9 @@ impl Mapping {
     /// # Errors
     /// The file cannot be read or says something unknown.
     pub fn complete(mut self) -> Result<Self, String> {
-        let Some(path) = self.mapping.take() else { return Ok(self) };
+        let Some(path) = self.mapping.take() else {
+            return Ok(self);
+        };
         let file = Self::from_file(&path)?;
         // A column named on the command line replaces the file's way to name the device.
         let (device_column, device) = match (self.device_column, self.device) {
@@ -128,7 +132,11 @@ impl Mapping {
         if self.device.is_none() && column == self.device_column() {
             return Role::Device;
         }
-        if column == self.time_column() { Role::Time } else { Role::PointOfItsName }
+        if column == self.time_column() {
+            Role::Time
+        } else {
+            Role::PointOfItsName
+        }
     }
 }
 
@@ -145,7 +153,11 @@ pub enum Role<'a> {
 /// The points that the channel's product knows.
 #[derive(Debug, Clone)]
 pub enum Points {
-    Declared { model: String, forms: HashMap<String, Form>, passthrough: bool },
+    Declared {
+        model: String,
+        forms: HashMap<String, Form>,
+        passthrough: bool,
+    },
     /// There is no registry to ask.
     Unknown,
 }
@@ -156,7 +168,14 @@ impl Points {
     /// # Errors
     /// The model has no such point: sending it would have every row refused.
     pub fn form(&self, point: &str, column: &str) -> Result<Form, String> {
-        let Self::Declared { model, forms, passthrough } = self else { return Ok(Form::Guess) };
+        let Self::Declared {
+            model,
+            forms,
+            passthrough,
+        } = self
+        else {
+            return Ok(Form::Guess);
+        };
         match forms.get(point) {
             Some(form) => Ok(*form),
             None if *passthrough => Ok(Form::Guess),
@@ -203,9 +222,15 @@ impl Layout {
     /// A column that the mapping names is absent, or one is no point of the model.
     pub fn new(mapping: &Mapping, header: &[String], points: &Points) -> Result<Self, String> {
         let find = |name: &str, flag: &str| {
-            header.iter().position(|column| column == name).ok_or_else(|| {
-                format!("there is no column {name:?} ({flag}); the file has {}", header.join(", "))
-            })
+            header
+                .iter()
+                .position(|column| column == name)
+                .ok_or_else(|| {
+                    format!(
+                        "there is no column {name:?} ({flag}); the file has {}",
+                        header.join(", ")
+                    )
+                })
         };
         let device = match &mapping.device {
             Some(key) => DeviceAt::Fixed(key.clone()),
@@ -218,7 +243,11 @@ impl Layout {
         for column in &mapping.drop {
             find(column, "--drop")?;
         }
-        let mut layout = Self { device, time, points: Vec::new() };
+        let mut layout = Self {
+            device,
+            time,
+            points: Vec::new(),
+        };
         let mut taken = HashSet::new();
         for (column, name) in header.iter().enumerate() {
             let point = match mapping.role(name) {
@@ -228,10 +257,13 @@ impl Layout {
                 Role::Point(point) => point,
             };
             if !taken.insert(point) {
-                return Err(format!("two columns are point {point:?}; leave one out with --drop"));
+                return Err(format!(
+                    "two columns are point {point:?}; leave one out with --drop"
+                ));
             }
             let quality = header.iter().position(|other| {
-                other.strip_suffix(QUALITY_ENDING) == Some(name) && is_quality(other, header, points)
+                other.strip_suffix(QUALITY_ENDING) == Some(name)
+                    && is_quality(other, header, points)
             });
             layout.points.push(PointAt {
                 column,
@@ -268,8 +300,16 @@ mod tests {
     }
 
     fn turbine() -> Points {
-        let forms = [("P_avg".to_owned(), Form::Number), ("state".to_owned(), Form::Text)].into();
-        Points::Declared { model: "turbine".into(), forms, passthrough: false }
+        let forms = [
+            ("P_avg".to_owned(), Form::Number),
+            ("state".to_owned(), Form::Text),
+        ]
+        .into();
+        Points::Declared {
+            model: "turbine".into(),
+            forms,
+            passthrough: false,
+        }
     }
 
     fn mapping(device: &str, time: &str) -> Mapping {
@@ -287,11 +327,25 @@ mod tests {
             drop: vec!["comment".into()],
             ..mapping("turbine", "at")
         };
-        let layout =
-            Layout::new(&mapping, &header("turbine,at,power,comment,state"), &turbine()).unwrap();
+        let layout = Layout::new(
+            &mapping,
+            &header("turbine,at,power,comment,state"),
+            &turbine(),
+        )
+        .unwrap();
         assert_eq!((layout.device, layout.time), (DeviceAt::Column(0), 1));
-        let points: Vec<_> = layout.points.iter().map(|p| (p.column, &p.key[..], p.form)).collect();
-        assert_eq!(points, [(2, &b"\"P_avg\":"[..], Form::Number), (4, b"\"state\":", Form::Text)]);
+        let points: Vec<_> = layout
+            .points
+            .iter()
+            .map(|p| (p.column, &p.key[..], p.form))
+            .collect();
+        assert_eq!(
+            points,
+            [
+                (2, &b"\"P_avg\":"[..], Form::Number),
+                (4, b"\"state\":", Form::Text)
+            ]
+        );
     }
 
     #[test]
@@ -309,12 +363,18 @@ mod tests {
             (mapping("turbine", "nope"), "turbine,at", "nope"),
             (mapping("turbine", "at"), "turbine,at,comment", "comment"),
             (
-                Mapping { map: vec![("at2".into(), "x".into())], ..mapping("turbine", "at") },
+                Mapping {
+                    map: vec![("at2".into(), "x".into())],
+                    ..mapping("turbine", "at")
+                },
                 "turbine,at",
                 "at2",
             ),
             (
-                Mapping { map: vec![("p".into(), "P_avg".into())], ..mapping("turbine", "at") },
+                Mapping {
+                    map: vec![("p".into(), "P_avg".into())],
+                    ..mapping("turbine", "at")
+                },
                 "turbine,at,p,P_avg",
                 "P_avg",
             ),
@@ -338,13 +398,22 @@ mod tests {
             ..Mapping::default()
         };
         let complete = flags.complete().unwrap();
-        assert_eq!((complete.device.as_deref(), complete.device_column.as_deref()), (Some("R1"), None));
+        assert_eq!(
+            (
+                complete.device.as_deref(),
+                complete.device_column.as_deref()
+            ),
+            (Some("R1"), None)
+        );
         assert_eq!(complete.time_column(), "at");
         assert_eq!(complete.role("power"), Role::Point("P_max"));
         assert_eq!(complete.role("wind"), Role::Point("Ws_avg"));
         assert!(complete.is_absent(" NaN ") && complete.is_absent(""));
         fs::write(&path, "device-colum: turbine\n").unwrap();
-        let flags = Mapping { mapping: Some(path), ..Mapping::default() };
+        let flags = Mapping {
+            mapping: Some(path),
+            ..Mapping::default()
+        };
         assert!(flags.complete().unwrap_err().contains("device-colum"));
     }
 }

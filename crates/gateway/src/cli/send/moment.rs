@@ -40,13 +40,17 @@ pub enum MomentError {
 /// # Errors
 /// A sentence that names the zone.
 pub fn zone(name: &str) -> Result<TimeZone, String> {
-    TimeZone::get(name)
-        .map_err(|_| format!("timezone {name:?} is unknown; give an IANA name such as Europe/Paris"))
+    TimeZone::get(name).map_err(|_| {
+        format!("timezone {name:?} is unknown; give an IANA name such as Europe/Paris")
+    })
 }
 
 impl Clockwork {
     pub fn new(zone: Option<TimeZone>) -> Self {
-        Self { zone, notes: Notes::default() }
+        Self {
+            zone,
+            notes: Notes::default(),
+        }
     }
 
     /// Milliseconds since 1970 UTC.
@@ -89,13 +93,18 @@ impl Clockwork {
         if nanoseconds % 1_000_000 != 0 {
             self.notes.cut += 1;
         }
-        i64::try_from(nanoseconds.div_euclid(1_000_000)).expect("the calendar ends in the year 9999")
+        i64::try_from(nanoseconds.div_euclid(1_000_000))
+            .expect("the calendar ends in the year 9999")
     }
 }
 
 /// Enough of a text to recognise it.
 pub fn beginning(text: &str) -> String {
-    let mut short: String = text.chars().take(60).collect();
+    beginning_of(text, 60)
+}
+
+pub fn beginning_of(text: &str, chars_max: usize) -> String {
+    let mut short: String = text.chars().take(chars_max).collect();
     if short.len() < text.len() {
         write!(short, "…").expect("a string takes every write");
     }
@@ -128,24 +137,48 @@ mod tests {
 
     #[test]
     fn a_local_time_without_a_zone_is_not_guessed() {
-        let error = Clockwork::default().read("2014-07-01 12:00:00").unwrap_err();
+        let error = Clockwork::default()
+            .read("2014-07-01 12:00:00")
+            .unwrap_err();
         assert!(error.to_string().contains("--timezone"), "{error}");
-        assert!(matches!(paris().read("yesterday"), Err(MomentError::Unreadable(_))));
+        assert!(matches!(
+            paris().read("yesterday"),
+            Err(MomentError::Unreadable(_))
+        ));
     }
 
     #[test]
     fn local_times_follow_the_zone_through_the_year() {
         let mut clock = paris();
-        assert_eq!(clock.read("2014-07-01 12:00:00"), Clockwork::default().read("2014-07-01T12:00:00+02:00"));
-        assert_eq!(clock.read("2014-01-01 12:00"), Clockwork::default().read("2014-01-01T12:00:00+01:00"));
+        assert_eq!(
+            clock.read("2014-07-01 12:00:00"),
+            Clockwork::default().read("2014-07-01T12:00:00+02:00")
+        );
+        assert_eq!(
+            clock.read("2014-01-01 12:00"),
+            Clockwork::default().read("2014-01-01T12:00:00+01:00")
+        );
     }
 
     #[test]
     fn a_skipped_time_moves_forward_and_a_repeated_one_is_its_first() {
         let mut clock = paris();
-        assert_eq!(clock.read("2014-03-30 02:30"), Clockwork::default().read("2014-03-30T03:30+02:00"));
-        assert_eq!(clock.read("2014-10-26 02:30"), Clockwork::default().read("2014-10-26T02:30+02:00"));
-        assert_eq!(clock.notes, Notes { skipped: 1, repeated: 1, cut: 0 });
+        assert_eq!(
+            clock.read("2014-03-30 02:30"),
+            Clockwork::default().read("2014-03-30T03:30+02:00")
+        );
+        assert_eq!(
+            clock.read("2014-10-26 02:30"),
+            Clockwork::default().read("2014-10-26T02:30+02:00")
+        );
+        assert_eq!(
+            clock.notes,
+            Notes {
+                skipped: 1,
+                repeated: 1,
+                cut: 0
+            }
+        );
     }
 
     #[test]

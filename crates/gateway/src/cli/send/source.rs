@@ -94,8 +94,17 @@ impl Source {
         if kind.form == Form::Parquet {
             return parquet::Parquet::open(file, mapping, points, clock);
         }
-        let meter = Meter { total: file.metadata()?.len(), ..Meter::default() };
-        let counted = BufReader::with_capacity(256 << 10, Counted { inner: file, meter: meter.clone() });
+        let meter = Meter {
+            total: file.metadata()?.len(),
+            ..Meter::default()
+        };
+        let counted = BufReader::with_capacity(
+            256 << 10,
+            Counted {
+                inner: file,
+                meter: meter.clone(),
+            },
+        );
         let text: Box<dyn Read + Send> = match kind.packing {
             Packing::None => Box::new(counted),
             Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(counted)),
@@ -103,9 +112,12 @@ impl Source {
         };
         let rows: Box<dyn Rows> = match kind.form {
             Form::Csv => Box::new(csv::Csv::open(text, mapping, points, clock)?),
-            Form::Ndjson | Form::Parquet => {
-                Box::new(ndjson::Ndjson::new(text, mapping.clone(), points.clone(), clock))
-            }
+            Form::Ndjson | Form::Parquet => Box::new(ndjson::Ndjson::new(
+                text,
+                mapping.clone(),
+                points.clone(),
+                clock,
+            )),
         };
         Ok(Self { rows, meter })
     }
@@ -120,10 +132,19 @@ impl Source {
         points: &Points,
     ) -> Result<Self, SourceError> {
         let total = u64::try_from(text.len()).expect("a usize fits 64 bits");
-        let meter = Meter { total, ..Meter::default() };
-        let counted = Counted { inner: text, meter: meter.clone() };
+        let meter = Meter {
+            total,
+            ..Meter::default()
+        };
+        let counted = Counted {
+            inner: text,
+            meter: meter.clone(),
+        };
         let rows = csv::Csv::open(Box::new(counted), mapping, points, clock(mapping)?)?;
-        Ok(Self { rows: Box::new(rows), meter })
+        Ok(Self {
+            rows: Box::new(rows),
+            meter,
+        })
     }
 }
 
@@ -154,13 +175,21 @@ struct Kind {
 
 impl Kind {
     fn of(path: &Path) -> Result<Self, SourceError> {
-        let ending = |path: &Path| path.extension().and_then(OsStr::to_str).map(str::to_lowercase);
+        let ending = |path: &Path| {
+            path.extension()
+                .and_then(OsStr::to_str)
+                .map(str::to_lowercase)
+        };
         let packing = match ending(path).as_deref() {
             Some("gz") => Packing::Gzip,
             Some("zst") => Packing::Zstd,
             _ => Packing::None,
         };
-        let inner = if packing == Packing::None { path.to_owned() } else { path.with_extension("") };
+        let inner = if packing == Packing::None {
+            path.to_owned()
+        } else {
+            path.with_extension("")
+        };
         let form = match ending(&inner).as_deref() {
             Some("csv" | "tsv" | "txt") => Form::Csv,
             Some("ndjson" | "jsonl" | "json") => Form::Ndjson,
@@ -186,7 +215,8 @@ struct Counted<R> {
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buf)?;
-        self.meter.add(u64::try_from(count).expect("a usize fits 64 bits"));
+        self.meter
+            .add(u64::try_from(count).expect("a usize fits 64 bits"));
         Ok(count)
     }
 }
@@ -200,7 +230,8 @@ impl Item {
         self.json.extend_from_slice(b"{\"deviceKey\":");
         value::quote(&mut self.json, device);
         self.json.extend_from_slice(b",\"time\":");
-        self.json.extend_from_slice(itoa::Buffer::new().format(time_ms).as_bytes());
+        self.json
+            .extend_from_slice(itoa::Buffer::new().format(time_ms).as_bytes());
         self.json.extend_from_slice(b",\"measurepoints\":{");
     }
 
@@ -216,7 +247,11 @@ impl Item {
 
     fn end(&mut self) -> Row {
         self.json.extend_from_slice(b"}}");
-        if self.values == 0 { Row::Empty } else { Row::Full }
+        if self.values == 0 {
+            Row::Empty
+        } else {
+            Row::Full
+        }
     }
 }
 
@@ -243,7 +278,11 @@ mod tests {
         ]
         .map(|(name, form)| (name.to_owned(), form))
         .into();
-        Points::Declared { model: "turbine".into(), forms, passthrough: false }
+        Points::Declared {
+            model: "turbine".into(),
+            forms,
+            passthrough: false,
+        }
     }
 
     /// Every row as its JSON, `-` where it is empty, `!` and the reason where it is unreadable.
@@ -276,18 +315,26 @@ mod tests {
         let text = b"deviceKey,time,P_avg\nR1,0,1.50\n".as_slice();
         let gz = {
             use std::io::Write as _;
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(text).unwrap();
             encoder.finish().unwrap()
         };
         let zst = zstd::encode_all(text, 3).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        for (name, content) in [("a.csv", text), ("a.csv.gz", &gz[..]), ("a.csv.zst", &zst[..])] {
+        for (name, content) in [
+            ("a.csv", text),
+            ("a.csv.gz", &gz[..]),
+            ("a.csv.zst", &zst[..]),
+        ] {
             let path = dir.path().join(name);
             std::fs::write(&path, content).unwrap();
             let mut source = Source::open(&path, &Mapping::default(), &points()).unwrap();
             let rows = read_all(source.rows.as_mut()).unwrap();
-            assert_eq!(rows, [r#"{"deviceKey":"R1","time":0,"measurepoints":{"P_avg":1.50}}"#]);
+            assert_eq!(
+                rows,
+                [r#"{"deviceKey":"R1","time":0,"measurepoints":{"P_avg":1.50}}"#]
+            );
             assert_eq!(source.meter.done(), source.meter.total);
         }
     }

@@ -38,7 +38,11 @@ fn has_numbers_only(values: &serde_json::Value) -> bool {
 /// Appends the value of a cell. What does not fit its form goes as a string, so that the gateway
 /// refuses it and says why; nothing is dropped or mended here.
 pub fn write(out: &mut Vec<u8>, form: Form, text: &str) {
-    let text = if form == Form::Text { text } else { text.trim() };
+    let text = if form == Form::Text {
+        text
+    } else {
+        text.trim()
+    };
     match form {
         Form::Number if is_json_number(text) => out.extend_from_slice(text.as_bytes()),
         Form::Number => match plain_number(text) {
@@ -83,7 +87,10 @@ fn is_json_number(text: &str) -> bool {
         rest = &fraction[count..];
     }
     if let [b'e' | b'E', exponent @ ..] = rest {
-        let exponent = exponent.strip_prefix(b"-").or(exponent.strip_prefix(b"+")).unwrap_or(exponent);
+        let exponent = exponent
+            .strip_prefix(b"-")
+            .or(exponent.strip_prefix(b"+"))
+            .unwrap_or(exponent);
         let count = digits(exponent);
         return count > 0 && count == exponent.len();
     }
@@ -126,16 +133,28 @@ mod tests {
 
     #[test]
     fn numbers_stay_as_they_were_written() {
-        for text in ["7.119999900000001", "-0", "1e400", "642.780030000", "9007199254740993", "0.10"] {
+        for text in [
+            "7.119999900000001",
+            "-0",
+            "1e400",
+            "642.780030000",
+            "9007199254740993",
+            "0.10",
+        ] {
             assert_eq!(written(Form::Number, text), text);
         }
     }
 
     #[test]
     fn other_spellings_of_a_number_become_json() {
-        for (text, number) in
-            [("+1.5", "1.5"), (".5", "0.5"), ("-.5", "-0.5"), ("1.", "1"), ("007", "7"), (" 3 ", "3")]
-        {
+        for (text, number) in [
+            ("+1.5", "1.5"),
+            (".5", "0.5"),
+            ("-.5", "-0.5"),
+            ("1.", "1"),
+            ("007", "7"),
+            (" 3 ", "3"),
+        ] {
             assert_eq!(written(Form::Number, text), number);
         }
     }
@@ -160,9 +179,18 @@ mod tests {
     #[test]
     fn the_form_follows_the_declared_type() {
         assert_eq!(Form::of(&json!({"type": "double"})), Form::Number);
-        assert_eq!(Form::of(&json!({"type": "enum", "values": {"0": "off"}})), Form::Number);
-        assert_eq!(Form::of(&json!({"type": "enum", "values": {"A": "on"}})), Form::Text);
-        assert_eq!(Form::of(&json!({"type": "array", "items": "int"})), Form::Json);
+        assert_eq!(
+            Form::of(&json!({"type": "enum", "values": {"0": "off"}})),
+            Form::Number
+        );
+        assert_eq!(
+            Form::of(&json!({"type": "enum", "values": {"A": "on"}})),
+            Form::Text
+        );
+        assert_eq!(
+            Form::of(&json!({"type": "array", "items": "int"})),
+            Form::Json
+        );
         assert_eq!(Form::of(&json!({"type": "date"})), Form::Text);
     }
 

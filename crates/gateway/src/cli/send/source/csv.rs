@@ -41,7 +41,13 @@ impl Csv {
             .map(|name| String::from_utf8_lossy(name).trim().to_owned())
             .collect();
         let layout = Layout::new(mapping, &header, points).map_err(SourceError::Usage)?;
-        Ok(Self { reader, record: ByteRecord::new(), mapping: mapping.clone(), layout, clock })
+        Ok(Self {
+            reader,
+            record: ByteRecord::new(),
+            mapping: mapping.clone(),
+            layout,
+            clock,
+        })
     }
 }
 
@@ -52,9 +58,11 @@ impl Rows for Csv {
             Ok(false) => return Ok(None),
             Err(error) => {
                 return match error.kind() {
-                    ErrorKind::UnequalLengths { expected_len, len, .. } => Ok(Some(
-                        Row::Unreadable(format!("{len} cells, the header has {expected_len}")),
-                    )),
+                    ErrorKind::UnequalLengths {
+                        expected_len, len, ..
+                    } => Ok(Some(Row::Unreadable(format!(
+                        "{len} cells, the header has {expected_len}"
+                    )))),
                     _ => Err(unusable(error)),
                 };
             }
@@ -68,18 +76,25 @@ impl Rows for Csv {
                 None => return Ok(Some(not_utf8("device key"))),
             },
         };
-        let Some(time) = cell(self.layout.time) else { return Ok(Some(not_utf8("time"))) };
+        let Some(time) = cell(self.layout.time) else {
+            return Ok(Some(not_utf8("time")));
+        };
         let time_ms = match self.clock.read(time) {
             Ok(time_ms) => time_ms,
             Err(error) => return spoiled(error),
         };
         item.begin(device, time_ms);
         for point in &self.layout.points {
-            let Some(text) = cell(point.column) else { return Ok(Some(not_utf8("a cell"))) };
+            let Some(text) = cell(point.column) else {
+                return Ok(Some(not_utf8("a cell")));
+            };
             if self.mapping.is_absent(text) {
                 continue;
             }
-            let quality = point.quality.and_then(cell).filter(|text| !self.mapping.is_absent(text));
+            let quality = point
+                .quality
+                .and_then(cell)
+                .filter(|text| !self.mapping.is_absent(text));
             item.value(&point.key, |out| match quality {
                 None => value::write(out, point.form, text),
                 Some(quality) => {
@@ -102,7 +117,10 @@ impl Rows for Csv {
 /// The separator that occurs most in the header; a comma where none does.
 fn delimiter(header: &[u8]) -> u8 {
     let count = |separator: u8| header.iter().filter(|byte| **byte == separator).count();
-    [b'\t', b';', b','].into_iter().max_by_key(|separator| count(*separator)).unwrap_or(b',')
+    [b'\t', b';', b',']
+        .into_iter()
+        .max_by_key(|separator| count(*separator))
+        .unwrap_or(b',')
 }
 
 fn not_utf8(what: &str) -> Row {
@@ -123,8 +141,12 @@ mod tests {
 
     fn read(text: &'static str, mapping: &Mapping) -> Result<Vec<String>, SourceError> {
         let zone = mapping.timezone.as_deref().map(|name| zone(name).unwrap());
-        let mut csv =
-            Csv::open(Box::new(text.as_bytes()), mapping, &points(), Clockwork::new(zone))?;
+        let mut csv = Csv::open(
+            Box::new(text.as_bytes()),
+            mapping,
+            &points(),
+            Clockwork::new(zone),
+        )?;
         read_all(&mut csv)
     }
 
@@ -146,8 +168,10 @@ mod tests {
 
     #[test]
     fn semicolons_quotes_texts_and_a_byte_order_mark_are_understood() {
-        let rows =
-            read("\u{feff}deviceKey;time;label\r\n\"R1\";0;\"a;\"\"b\"\"\"\r\n", &Mapping::default());
+        let rows = read(
+            "\u{feff}deviceKey;time;label\r\n\"R1\";0;\"a;\"\"b\"\"\"\r\n",
+            &Mapping::default(),
+        );
         assert_eq!(
             rows.unwrap(),
             [r#"{"deviceKey":"R1","time":0,"measurepoints":{"label":"a;\"b\""}}"#]
@@ -156,7 +180,10 @@ mod tests {
 
     #[test]
     fn qualities_travel_with_their_values() {
-        let rows = read("deviceKey,time,P_avg,P_avg.quality\nR1,0,1,9\nR1,1,2,\n", &Mapping::default());
+        let rows = read(
+            "deviceKey,time,P_avg,P_avg.quality\nR1,0,1,9\nR1,1,2,\n",
+            &Mapping::default(),
+        );
         assert_eq!(
             rows.unwrap(),
             [
@@ -168,12 +195,18 @@ mod tests {
 
     #[test]
     fn a_row_that_cannot_be_read_does_not_hide_the_next() {
-        let rows = read("deviceKey,time,P_avg\nR1,noon,1\nR1,0\n,0,1\nR1,5,1\n", &Mapping::default())
-            .unwrap();
+        let rows = read(
+            "deviceKey,time,P_avg\nR1,noon,1\nR1,0\n,0,1\nR1,5,1\n",
+            &Mapping::default(),
+        )
+        .unwrap();
         assert!(rows[0].starts_with("!\"noon\" is no time"), "{}", rows[0]);
         assert_eq!(rows[1], "!2 cells, the header has 3");
         assert_eq!(rows[2], "!the device key is empty");
-        assert_eq!(rows[3], r#"{"deviceKey":"R1","time":5,"measurepoints":{"P_avg":1}}"#);
+        assert_eq!(
+            rows[3],
+            r#"{"deviceKey":"R1","time":5,"measurepoints":{"P_avg":1}}"#
+        );
     }
 
     #[test]
@@ -181,7 +214,10 @@ mod tests {
         let text = "deviceKey,time,P_avg\nR1,2014-07-01 12:00:00,1\n";
         let error = read(text, &Mapping::default()).unwrap_err();
         assert!(error.to_string().contains("--timezone"), "{error}");
-        let paris = Mapping { timezone: Some("Europe/Paris".into()), ..Mapping::default() };
+        let paris = Mapping {
+            timezone: Some("Europe/Paris".into()),
+            ..Mapping::default()
+        };
         assert!(read(text, &paris).unwrap()[0].contains("1404208800000"));
     }
 }

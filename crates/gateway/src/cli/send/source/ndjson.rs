@@ -50,21 +50,39 @@ impl Ndjson {
         clock: Clockwork,
     ) -> Self {
         let reader = BufReader::with_capacity(256 << 10, text);
-        Self { reader, line: Vec::new(), mapping, points, clock, targets: HashMap::new() }
+        Self {
+            reader,
+            line: Vec::new(),
+            mapping,
+            points,
+            clock,
+            targets: HashMap::new(),
+        }
     }
 }
 
 impl Rows for Ndjson {
     fn next(&mut self, item: &mut Item) -> Result<Option<Row>, SourceError> {
         self.line.clear();
-        let count = self.reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut self.line)?;
+        let count = self
+            .reader
+            .by_ref()
+            .take(LINE_BYTES_MAX)
+            .read_until(b'\n', &mut self.line)?;
         if count == 0 {
             return Ok(None);
         }
         if self.line.trim_ascii().is_empty() {
             return Ok(Some(Row::Empty));
         }
-        let Self { line, mapping, points, clock, targets, .. } = self;
+        let Self {
+            line,
+            mapping,
+            points,
+            clock,
+            targets,
+            ..
+        } = self;
         let fields: Fields<'_> = match serde_json::from_slice(line) {
             Ok(fields) => fields,
             Err(error) => return Ok(Some(Row::Unreadable(format!("no JSON object: {error}")))),
@@ -95,10 +113,15 @@ impl Rows for Ndjson {
         }
         let Some(device) = device.filter(|key| !key.is_empty()) else {
             let column = mapping.device_column();
-            return Ok(Some(Row::Unreadable(format!("{column:?} is no device key"))));
+            return Ok(Some(Row::Unreadable(format!(
+                "{column:?} is no device key"
+            ))));
         };
         let Some(time) = time else {
-            return Ok(Some(Row::Unreadable(format!("{:?} is missing", mapping.time_column()))));
+            return Ok(Some(Row::Unreadable(format!(
+                "{:?} is missing",
+                mapping.time_column()
+            ))));
         };
         let time_ms = match clock.read(&time) {
             Ok(time_ms) => time_ms,
@@ -190,7 +213,8 @@ mod tests {
 
     #[test]
     fn rows_of_query_and_items_of_params_read_the_same() {
-        let wanted = r#"{"deviceKey":"R1","time":1388534400000,"measurepoints":{"P_avg":1.50,"label":"x"}}"#;
+        let wanted =
+            r#"{"deviceKey":"R1","time":1388534400000,"measurepoints":{"P_avg":1.50,"label":"x"}}"#;
         let rows = read(concat!(
             r#"{"deviceKey":"R1","time":1388534400000,"P_avg":1.50,"label":"x"}"#,
             "\n",
@@ -207,7 +231,8 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_row_says_why() {
-        let rows = read("[1]\n{\"time\":0,\"P_avg\":1}\n{\"deviceKey\":\"R1\",\"P_avg\":1}\n").unwrap();
+        let rows =
+            read("[1]\n{\"time\":0,\"P_avg\":1}\n{\"deviceKey\":\"R1\",\"P_avg\":1}\n").unwrap();
         assert!(rows[0].starts_with("!no JSON object"), "{}", rows[0]);
         assert_eq!(rows[1], "!\"deviceKey\" is no device key");
         assert_eq!(rows[2], "!\"time\" is missing");
@@ -222,6 +247,10 @@ mod tests {
     #[test]
     fn qualities_pass_as_they_are() {
         let rows = read(r#"{"deviceKey":"R1","time":0,"P_avg":{"value":1,"quality":3}}"#).unwrap();
-        assert!(rows[0].ends_with(r#""P_avg":{"value":1,"quality":3}}}"#), "{}", rows[0]);
+        assert!(
+            rows[0].ends_with(r#""P_avg":{"value":1,"quality":3}}}"#),
+            "{}",
+            rows[0]
+        );
     }
 }

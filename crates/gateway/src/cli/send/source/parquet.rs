@@ -42,7 +42,11 @@ impl Parquet {
         let schema = builder.schema().clone();
         let header: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
         let layout = Layout::new(mapping, &header, points).map_err(SourceError::Usage)?;
-        let values = layout.points.iter().flat_map(|p| [Some(p.column), p.quality]).flatten();
+        let values = layout
+            .points
+            .iter()
+            .flat_map(|p| [Some(p.column), p.quality])
+            .flatten();
         for column in values.chain([layout.time]) {
             let field = schema.field(column);
             if !is_known(field.data_type()) {
@@ -54,7 +58,10 @@ impl Parquet {
             }
         }
         let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-        let meter = Meter { total: rows, ..Meter::default() };
+        let meter = Meter {
+            total: rows,
+            ..Meter::default()
+        };
         let batches = builder.with_batch_size(8_192).build().map_err(unreadable)?;
         let rows = Self {
             batches,
@@ -66,7 +73,10 @@ impl Parquet {
             meter: meter.clone(),
             text: String::new(),
         };
-        Ok(Source { rows: Box::new(rows), meter })
+        Ok(Source {
+            rows: Box::new(rows),
+            meter,
+        })
     }
 
     /// The batch that holds the next row.
@@ -88,7 +98,9 @@ impl Parquet {
 
 impl Rows for Parquet {
     fn next(&mut self, item: &mut Item) -> Result<Option<Row>, SourceError> {
-        let Some(batch) = self.fill()? else { return Ok(None) };
+        let Some(batch) = self.fill()? else {
+            return Ok(None);
+        };
         let row = self.row;
         self.row += 1;
         self.meter.add(1);
@@ -114,8 +126,9 @@ impl Rows for Parquet {
                 continue;
             }
             let mut quality = String::new();
-            let has_quality =
-                point.quality.is_some_and(|column| cell(&mut quality, batch.column(column), row));
+            let has_quality = point
+                .quality
+                .is_some_and(|column| cell(&mut quality, batch.column(column), row));
             let text = &self.text;
             item.value(&point.key, |out| {
                 if !has_quality {
@@ -140,9 +153,22 @@ fn is_known(data_type: &DataType) -> bool {
     use DataType as T;
     matches!(
         data_type,
-        T::Boolean | T::Int8 | T::Int16 | T::Int32 | T::Int64 | T::UInt8 | T::UInt16 | T::UInt32
-            | T::UInt64 | T::Float32 | T::Float64 | T::Utf8 | T::LargeUtf8 | T::Utf8View
-            | T::Decimal128(..) | T::Timestamp(..)
+        T::Boolean
+            | T::Int8
+            | T::Int16
+            | T::Int32
+            | T::Int64
+            | T::UInt8
+            | T::UInt16
+            | T::UInt32
+            | T::UInt64
+            | T::Float32
+            | T::Float64
+            | T::Utf8
+            | T::LargeUtf8
+            | T::Utf8View
+            | T::Decimal128(..)
+            | T::Timestamp(..)
     )
 }
 
@@ -159,7 +185,11 @@ fn cell(out: &mut String, column: &ArrayRef, row: usize) -> bool {
         };
     }
     match column.data_type() {
-        T::Boolean => out.push_str(if column.as_boolean().value(row) { "true" } else { "false" }),
+        T::Boolean => out.push_str(if column.as_boolean().value(row) {
+            "true"
+        } else {
+            "false"
+        }),
         T::Int8 => number!(types::Int8Type),
         T::Int16 => number!(types::Int16Type),
         T::Int32 => number!(types::Int32Type),
@@ -178,11 +208,16 @@ fn cell(out: &mut String, column: &ArrayRef, row: usize) -> bool {
         T::LargeUtf8 => out.push_str(column.as_string::<i64>().value(row)),
         T::Utf8View => out.push_str(column.as_string_view().value(row)),
         T::Decimal128(..) => {
-            out.push_str(&column.as_primitive::<types::Decimal128Type>().value_as_string(row));
+            out.push_str(
+                &column
+                    .as_primitive::<types::Decimal128Type>()
+                    .value_as_string(row),
+            );
         }
         T::Timestamp(..) => match moment(column, row) {
-            Some(moment) => write!(out, "{}", moment.as_millisecond())
-                .expect("a string takes every write"),
+            Some(moment) => {
+                write!(out, "{}", moment.as_millisecond()).expect("a string takes every write")
+            }
             None => return false,
         },
         _ => return false,
@@ -195,34 +230,51 @@ fn time(column: &ArrayRef, row: usize, clock: &mut Clockwork) -> Result<i64, Mom
     let unreadable = |text: &str| MomentError::Unreadable(text.to_owned());
     let DataType::Timestamp(_, zone) = column.data_type() else {
         let mut text = String::new();
-        return if cell(&mut text, column, row) { clock.read(&text) } else { Err(unreadable("")) };
+        return if cell(&mut text, column, row) {
+            clock.read(&text)
+        } else {
+            Err(unreadable(""))
+        };
     };
     let moment = moment(column, row).ok_or_else(|| unreadable("timestamp"))?;
     if zone.is_some() {
         return Ok(clock.whole_ms(moment));
     }
     // A timestamp that is not adjusted to UTC shows what a wall clock showed.
-    let local: DateTime = moment.to_zoned(TimeZone::UTC).datetime();
-    clock.read_local(local).ok_or_else(|| MomentError::Local(local.to_string()))
+    let local: DateTime = TimeZone::UTC.to_datetime(moment);
+    clock
+        .read_local(local)
+        .ok_or_else(|| MomentError::Local(local.to_string()))
 }
 
 fn moment(column: &ArrayRef, row: usize) -> Option<Timestamp> {
     if column.is_null(row) {
         return None;
     }
-    let DataType::Timestamp(unit, _) = column.data_type() else { return None };
+    let DataType::Timestamp(unit, _) = column.data_type() else {
+        return None;
+    };
     match unit {
-        TimeUnit::Second => {
-            Timestamp::from_second(column.as_primitive::<types::TimestampSecondType>().value(row))
-        }
+        TimeUnit::Second => Timestamp::from_second(
+            column
+                .as_primitive::<types::TimestampSecondType>()
+                .value(row),
+        ),
         TimeUnit::Millisecond => Timestamp::from_millisecond(
-            column.as_primitive::<types::TimestampMillisecondType>().value(row),
+            column
+                .as_primitive::<types::TimestampMillisecondType>()
+                .value(row),
         ),
         TimeUnit::Microsecond => Timestamp::from_microsecond(
-            column.as_primitive::<types::TimestampMicrosecondType>().value(row),
+            column
+                .as_primitive::<types::TimestampMicrosecondType>()
+                .value(row),
         ),
         TimeUnit::Nanosecond => Timestamp::from_nanosecond(
-            column.as_primitive::<types::TimestampNanosecondType>().value(row).into(),
+            column
+                .as_primitive::<types::TimestampNanosecondType>()
+                .value(row)
+                .into(),
         ),
     }
     .ok()
@@ -243,12 +295,23 @@ mod tests {
     use crate::cli::send::moment::zone;
 
     fn read(utc: bool, zone_name: Option<&str>) -> Result<Vec<String>, SourceError> {
-        let times = TimestampMicrosecondArray::from(vec![1_404_216_000_000_000, 1_404_216_600_000_000]);
-        let times = if utc { times.with_timezone("UTC") } else { times };
+        let times =
+            TimestampMicrosecondArray::from(vec![1_404_216_000_000_000, 1_404_216_600_000_000]);
+        let times = if utc {
+            times.with_timezone("UTC")
+        } else {
+            times
+        };
         let batch = RecordBatch::try_from_iter([
-            ("deviceKey", Arc::new(StringArray::from(vec!["R1", "R2"])) as ArrayRef),
+            (
+                "deviceKey",
+                Arc::new(StringArray::from(vec!["R1", "R2"])) as ArrayRef,
+            ),
             ("time", Arc::new(times)),
-            ("P_avg", Arc::new(Float64Array::from(vec![Some(7.119_999_900_000_001), None]))),
+            (
+                "P_avg",
+                Arc::new(Float64Array::from(vec![Some(7.119_999_900_000_001), None])),
+            ),
         ])
         .unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -276,7 +339,12 @@ mod tests {
 
     #[test]
     fn timestamps_without_utc_are_local() {
-        assert!(read(false, None).unwrap_err().to_string().contains("--timezone"));
+        assert!(
+            read(false, None)
+                .unwrap_err()
+                .to_string()
+                .contains("--timezone")
+        );
         let rows = read(false, Some("Europe/Paris")).unwrap();
         assert!(rows[0].contains("1404208800000"), "{}", rows[0]);
     }
