@@ -23,6 +23,14 @@ pub enum SignMethod {
 }
 
 impl SignMethod {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha1 => "sha1",
+            Self::Md5 => "md5",
+        }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let text = text.to_ascii_lowercase();
         match text.strip_prefix("hmac").unwrap_or(&text) {

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU16, sync::Arc};
 
 use backtide_model::{
-    ChannelName, Checked, Code, Compression, ConflictPolicy, DeviceKey, Envelope, Fault, Kind,
+    Batch, ChannelName, Checked, Code, Compression, ConflictPolicy, DeviceKey, Envelope, Fault, Kind,
     MessageId, Mode, Model, ProductKey, Rejection, Rules, TimeRule, Topic, check_points, open,
 };
 use backtide_store::{Commit, Committed, Origin, Part, Refused, RefusedItem};
@@ -50,7 +50,12 @@ pub struct Sender {
 /// A message with its verdict, waiting to be made durable.
 #[derive(Debug)]
 pub struct Judged {
-    pub commit: Commit,
+    pub origin: Origin,
+    product: ProductKey,
+    /// Moved out by [`Judged::commit`].
+    batch: Batch,
+    /// What goes to quarantine, if anything does.
+    pub refused: Option<Refused>,
     /// The payload, or the beginning of one over the limit.
     payload: Bytes,
     pub payload_bytes: u64,
@@ -191,30 +196,29 @@ fn settle(
 ) -> Judged {
     let code = checked.code();
     let values = checked.batch.cells();
-    let mut parts = Vec::new();
-    if checked.batch.rows() > 0 {
-        parts.push(Part::Points(checked.batch));
-    }
-    if code != Code::Ok {
+    let refused = (code != Code::Ok).then(|| {
         let raw = match scope.mode {
             Mode::Strict => plain.into(),
             Mode::Lenient => bad_items_alone(envelope.id, &checked.refused_params),
         };
-        parts.push(Part::Refused(Refused {
+        Refused {
             code,
             raw,
             payload_bytes: bytes_u64(payload),
             payload_sha256: sha256(payload),
             items: checked.rejections.into_iter().map(refused_item).collect(),
             more: checked.more,
-        }));
-    }
+        }
+    });
     let items_stored = match (scope.mode, code) {
         (Mode::Strict, Code::Ok) | (Mode::Lenient, _) => checked.items_good,
         (Mode::Strict, _) => 0,
     };
     Judged {
-        commit: Commit { origin, product: scope.product.clone(), parts },
+        origin,
+        product: scope.product.clone(),
+        batch: checked.batch,
+        refused,
         payload: payload.clone(),
         payload_bytes: bytes_u64(payload),
         items: checked.items,
@@ -287,11 +291,10 @@ fn refused_message(
     Judged {
         payload: payload.clone(),
         payload_bytes: refused.payload_bytes,
-        commit: Commit {
-            origin,
-            product: scope.product.clone(),
-            parts: vec![Part::Refused(refused)],
-        },
+        origin,
+        product: scope.product.clone(),
+        batch: Batch::default(),
+        refused: Some(refused),
         items: 0,
         items_stored: 0,
         values: 0,
@@ -307,36 +310,40 @@ fn bytes_u64(bytes: &[u8]) -> u64 {
 }
 
 impl Judged {
-    /// What goes to quarantine, if anything does.
-    pub fn refused(&self) -> Option<&Refused> {
-        self.commit.parts.iter().find_map(|part| match part {
-            Part::Refused(refused) => Some(refused),
-            Part::Points(_) => None,
-        })
+    pub fn code(&self) -> Code {
+        self.refused.as_ref().map_or(Code::Ok, |refused| refused.code)
     }
 
-    pub fn code(&self) -> Code {
-        self.refused().map_or(Code::Ok, |refused| refused.code)
+    /// What is to be made durable. The rows are moved out: a message is committed once.
+    pub fn commit(&mut self) -> Commit {
+        let batch = std::mem::take(&mut self.batch);
+        let points = (batch.rows() > 0).then_some(Part::Points(batch));
+        let refused = self.refused.clone().map(Part::Refused);
+        Commit {
+            origin: self.origin.clone(),
+            product: self.product.clone(),
+            parts: points.into_iter().chain(refused).collect(),
+        }
     }
 
     /// The same message with nothing stored of it, for a reason the store found.
     pub fn refuse(&mut self, code: Code, message: String) {
-        self.commit.parts = vec![Part::Refused(Refused {
+        self.refused = Some(Refused {
             code,
             raw: self.payload.as_ref().into(),
             payload_sha256: sha256(&self.payload),
             payload_bytes: self.payload_bytes,
             items: vec![whole_item(code, message)],
             more: 0,
-        })];
+        });
         self.items_stored = 0;
         self.values = 0;
     }
 
     /// The answer, once the store has proved what it says.
     pub fn reply(&self, proof: &Committed) -> Reply {
-        let Origin { topic, message_id, .. } = &self.commit.origin;
-        match self.refused() {
+        let Origin { topic, message_id, .. } = &self.origin;
+        match &self.refused {
             None => Reply::accepted(topic, message_id, proof),
             Some(refused) => Reply::refused(topic, message_id, self.items_stored, refused, proof),
         }
@@ -385,16 +392,16 @@ mod tests {
     #[test]
     fn a_good_message_is_stored_whole() {
         let payload = post(r#"[{"deviceKey":"a","time":1,"measurepoints":{"P":1}}]"#);
-        let judged = judged(Mode::Strict, true, POST, &payload);
+        let mut judged = judged(Mode::Strict, true, POST, &payload);
         assert_eq!((judged.code(), judged.items, judged.items_stored), (Code::Ok, 1, 1));
-        assert!(matches!(judged.commit.parts.as_slice(), [Part::Points(_)]));
-        assert_eq!(judged.commit.origin.message_id.as_ref(), "\"7\"");
+        assert!(matches!(judged.commit().parts.as_slice(), [Part::Points(_)]));
+        assert_eq!(judged.origin.message_id.as_ref(), "\"7\"");
     }
 
     #[test]
     fn an_empty_message_is_fine_and_stores_nothing() {
-        let judged = judged(Mode::Strict, true, POST, &post("[]"));
-        assert_eq!((judged.code(), judged.commit.parts.len()), (Code::Ok, 0));
+        let mut judged = judged(Mode::Strict, true, POST, &post("[]"));
+        assert_eq!((judged.code(), judged.commit().parts.len()), (Code::Ok, 0));
     }
 
     #[test]
@@ -404,13 +411,13 @@ mod tests {
         );
         let strict = judged(Mode::Strict, true, POST, &payload);
         assert_eq!((strict.code(), strict.items_stored), (Code::UnknownDevice, 0));
-        assert_eq!(strict.refused().unwrap().raw.as_ref(), payload.as_bytes());
-        let lenient = judged(Mode::Lenient, true, POST, &payload);
+        assert_eq!(strict.refused.as_ref().unwrap().raw.as_ref(), payload.as_bytes());
+        let mut lenient = judged(Mode::Lenient, true, POST, &payload);
         assert_eq!((lenient.code(), lenient.items_stored), (Code::UnknownDevice, 1));
-        assert_eq!(lenient.commit.parts.len(), 2);
+        assert_eq!(lenient.commit().parts.len(), 2);
         let alone = post(r#"[{"deviceKey":"c","time":1}]"#);
-        assert_eq!(lenient.refused().unwrap().raw.as_ref(), alone.as_bytes());
-        assert_eq!(lenient.refused().unwrap().payload_sha256, sha256(payload.as_bytes()));
+        assert_eq!(lenient.refused.as_ref().unwrap().raw.as_ref(), alone.as_bytes());
+        assert_eq!(lenient.refused.as_ref().unwrap().payload_sha256, sha256(payload.as_bytes()));
     }
 
     #[test]
@@ -436,6 +443,6 @@ mod tests {
         let mut judged = judged(Mode::Strict, true, POST, &payload);
         judged.refuse(Code::ModelMismatch, "P is stored as int".to_owned());
         assert_eq!((judged.code(), judged.items_stored), (Code::ModelMismatch, 0));
-        assert_eq!(judged.refused().unwrap().raw.as_ref(), payload.as_bytes());
+        assert_eq!(judged.refused.as_ref().unwrap().raw.as_ref(), payload.as_bytes());
     }
 }
