@@ -115,6 +115,11 @@ pub enum CommitError {
         stored: backtide_model::Storage,
         given: backtide_model::Storage,
     },
+    /// A batch breaks an invariant of [`Batch`]: a fault of the caller.
+    #[error("the commit is malformed: {reason}")]
+    Malformed { reason: &'static str },
+    #[error("the submission takes {bytes} bytes, at most {bytes_max} are allowed")]
+    TooLarge { bytes: usize, bytes_max: usize },
     /// More was submitted than the queue holds; the caller must bound what it has in flight.
     #[error("the commit queue is full")]
     QueueFull,

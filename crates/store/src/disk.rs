@@ -26,6 +26,10 @@ pub trait Disk: Send + Sync {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }
 
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "a length on disk, which may fail; no collection"
+)]
 /// Bytes in a file. Positions are explicit, so that readers and the writer share one handle.
 pub trait File: Send + Sync {
     /// Reads up to `buf.len()` bytes; 0 at the end.
@@ -97,6 +101,19 @@ impl Disk for RealDisk {
 
 struct RealFile(fs::File);
 
+impl RealFile {
+    fn fill(&self, len: u64) -> io::Result<()> {
+        let zeros = [0; 64 << 10];
+        let mut at = self.len()?;
+        while at < len {
+            let step = usize::try_from(len - at).map_or(zeros.len(), |left| left.min(zeros.len()));
+            self.0.write_all_at(&zeros[..step], at)?;
+            at += step as u64;
+        }
+        Ok(())
+    }
+}
+
 impl File for RealFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.0.read_at(buf, offset)
@@ -107,8 +124,12 @@ impl File for RealFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len)?;
-        Ok(())
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
+            Ok(()) => Ok(()),
+            // Some network and copy-on-write file systems cannot reserve: write the zeros.
+            Err(rustix::io::Errno::OPNOTSUPP) => self.fill(len),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

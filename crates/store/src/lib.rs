@@ -10,14 +10,30 @@
 //!                     read ◀───────────────────────────── Parquet segments ◀─ merge, classify
 //! ```
 
+mod background;
 mod commit;
+mod committer;
 pub mod disk;
+mod error;
+mod health;
+mod journal;
+mod library;
 mod memtable;
 mod options;
+mod queue;
 mod read;
+mod store;
+mod watch;
+mod weight;
 
 pub use commit::{
     Commit, CommitError, Committed, Done, Origin, Part, Receipt, Refused, RefusedItem, Sequence,
 };
+pub use error::OpenError;
+pub use health::State;
+pub use journal::{DecodeError, FollowError, Followed, Recovery, decode_frame};
+pub use memtable::MemtableStats;
 pub use options::Options;
 pub use read::{Order, Range, ReadError, Slabs};
+pub use store::{Stats, Store};
+pub use watch::Watch;

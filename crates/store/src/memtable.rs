@@ -1,16 +1,208 @@
 //! What is durable in the journal and waits in memory for its segment.
+//!
+//! Commits go into the active table. When that is full it is frozen, and the flusher writes the
+//! oldest frozen table to segments. At most [`FROZEN_MAX`] tables wait; then commits wait too.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use backtide_model::{Batch, ProductKey};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::{Origin, Sequence};
+use crate::{Commit, Origin, Part, Sequence, weight};
 
 /// The points of one commit. Shared between memtable, readers and the flush; never changed.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub sequence: Sequence,
     pub product: ProductKey,
     pub origin: Arc<Origin>,
     pub batch: Batch,
+}
+
+/// Frozen tables that may wait for the flusher.
+const FROZEN_MAX: usize = 2;
+
+/// Handles and allocations of one commit.
+const COMMIT_BYTES: usize = 128;
+
+/// How full the memtable is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemtableStats {
+    pub bytes: usize,
+    pub commits: usize,
+    /// Tables waiting to be flushed.
+    pub frozen: usize,
+}
+
+/// What is flushed at once.
+#[derive(Default)]
+pub(crate) struct Table {
+    /// In order of sequence.
+    pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) origins: Vec<(Sequence, Arc<Origin>)>,
+    /// The newest commit in it.
+    pub(crate) last: Sequence,
+    by_product: HashMap<ProductKey, Vec<Arc<Entry>>>,
+    bytes: usize,
+}
+
+impl Table {
+    fn insert(&mut self, sequence: Sequence, commit: Commit) {
+        let origin = Arc::new(commit.origin);
+        self.bytes += COMMIT_BYTES + weight::origin(&origin);
+        for part in commit.parts {
+            let Part::Points(batch) = part else { continue };
+            self.bytes += weight::batch(&batch);
+            let product = commit.product.clone();
+            let entry = Arc::new(Entry {
+                sequence,
+                product,
+                origin: Arc::clone(&origin),
+                batch,
+            });
+            let entries = self.by_product.entry(commit.product.clone()).or_default();
+            entries.push(Arc::clone(&entry));
+            self.entries.push(entry);
+        }
+        self.origins.push((sequence, origin));
+        self.last = sequence;
+    }
+}
+
+/// All tables. Readers take handles; nothing is copied.
+pub(crate) struct Memtable {
+    bytes_max: usize,
+    tables: Mutex<Tables>,
+    /// A table was frozen or flushed, or someone wants the waiting to look again.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Tables {
+    active: Table,
+    frozen: VecDeque<Arc<Table>>,
+}
+
+impl Memtable {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self {
+            bytes_max,
+            tables: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Adds durable commits, `first` and those that follow; returns their entries, in order.
+    pub(crate) fn insert(&self, first: Sequence, commits: Vec<Commit>) -> Vec<Arc<Entry>> {
+        let mut tables = self.tables.lock();
+        let before = tables.active.entries.len();
+        for (sequence, commit) in (first.0..).map(Sequence).zip(commits) {
+            tables.active.insert(sequence, commit);
+        }
+        let entries = tables.active.entries[before..].to_vec();
+        self.freeze_if_full(&mut tables);
+        entries
+    }
+
+    /// The entries of a product, oldest first.
+    pub(crate) fn snapshot(&self, product: &ProductKey) -> Vec<Arc<Entry>> {
+        let tables = self.tables.lock();
+        let all = tables
+            .frozen
+            .iter()
+            .map(|table| &**table)
+            .chain([&tables.active]);
+        all.filter_map(|table| table.by_product.get(product))
+            .flatten()
+            .cloned()
+            .collect()
+    }
+
+    /// Waits until another group may come in, or `gives_up` says so.
+    pub(crate) fn wait_for_room(&self, gives_up: impl Fn() -> bool) {
+        let mut tables = self.tables.lock();
+        while self.is_full(&tables) && !gives_up() {
+            self.changed.wait(&mut tables);
+        }
+    }
+
+    /// The table to be flushed next. It stays readable until [`Memtable::flushed`].
+    pub(crate) fn oldest_frozen(&self) -> Option<Arc<Table>> {
+        self.tables.lock().frozen.front().cloned()
+    }
+
+    /// The oldest frozen table is in segments.
+    pub(crate) fn flushed(&self) {
+        let mut tables = self.tables.lock();
+        tables.frozen.pop_front();
+        self.freeze_if_full(&mut tables);
+        self.changed.notify_all();
+    }
+
+    /// Freezes what is in the active table, unless too much is frozen already. Whether nothing is
+    /// left unfrozen.
+    pub(crate) fn freeze(&self) -> bool {
+        let mut tables = self.tables.lock();
+        if !tables.active.origins.is_empty() && tables.frozen.len() < FROZEN_MAX {
+            self.freeze_active(&mut tables);
+        }
+        tables.active.origins.is_empty()
+    }
+
+    /// Waits for a change, a call of [`Memtable::wake`] or the time; unless `is_due` holds already.
+    pub(crate) fn wait(&self, time: Duration, is_due: impl Fn() -> bool) {
+        let mut tables = self.tables.lock();
+        if !is_due() {
+            self.changed.wait_for(&mut tables, time);
+        }
+    }
+
+    /// As [`Memtable::wait`], while nothing is frozen.
+    pub(crate) fn wait_for_frozen(&self, time: Duration, is_due: impl Fn() -> bool) {
+        let mut tables = self.tables.lock();
+        if tables.frozen.is_empty() && !is_due() {
+            self.changed.wait_for(&mut tables, time);
+        }
+    }
+
+    /// Makes everyone who waits look again. What they look at was changed before the call.
+    pub(crate) fn wake(&self) {
+        // With the lock held no one stands between their look and their wait.
+        let _tables: MutexGuard<'_, Tables> = self.tables.lock();
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn stats(&self) -> MemtableStats {
+        let tables = self.tables.lock();
+        let mut stats = MemtableStats {
+            bytes: tables.active.bytes,
+            commits: tables.active.origins.len(),
+            frozen: tables.frozen.len(),
+        };
+        for table in &tables.frozen {
+            stats.bytes += table.bytes;
+            stats.commits += table.origins.len();
+        }
+        stats
+    }
+
+    fn is_full(&self, tables: &Tables) -> bool {
+        tables.active.bytes >= self.bytes_max && tables.frozen.len() >= FROZEN_MAX
+    }
+
+    fn freeze_if_full(&self, tables: &mut Tables) {
+        if tables.active.bytes >= self.bytes_max && tables.frozen.len() < FROZEN_MAX {
+            self.freeze_active(tables);
+        }
+    }
+
+    fn freeze_active(&self, tables: &mut Tables) {
+        let table = std::mem::take(&mut tables.active);
+        tables.frozen.push_back(Arc::new(table));
+        self.changed.notify_all();
+    }
 }

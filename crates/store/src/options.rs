@@ -15,10 +15,17 @@ pub struct Options {
     pub group_bytes_max: usize,
     /// Submissions waiting for the committer; a submission beyond is refused.
     pub queue_submissions_max: usize,
+    /// Memory that waiting submissions may take; a submission beyond is refused.
+    pub queue_bytes_max: usize,
     /// Commits are refused while less than this is free on the disk.
     pub disk_reserve_bytes: u64,
     /// Segments that a merge joins.
     pub merge_fan_in: usize,
+    /// Without commits for this long, what is in memory is flushed and everything is classified.
+    pub quiet_ms: u64,
+    /// Wall time, milliseconds since 1970 UTC: how old a journal file is. The default stands still
+    /// at 0, so that only `log_bytes_max` ends the log.
+    pub clock: fn() -> i64,
 }
 
 impl Default for Options {
@@ -30,8 +37,11 @@ impl Default for Options {
             log_bytes_max: 8 << 30,
             group_bytes_max: 4 << 20,
             queue_submissions_max: 4096,
+            queue_bytes_max: 64 << 20,
             disk_reserve_bytes: 256 << 20,
             merge_fan_in: 4,
+            quiet_ms: 10_000,
+            clock: || 0,
         }
     }
 }

@@ -1,0 +1,147 @@
+//! What happens after the answer: frozen tables become segments, the log is trimmed, segments are
+//! merged and classified. Two threads, so that a long merge never holds up a flush.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::{Sequence, library::FlushError, memtable::Table, store::Shared};
+
+/// How often the age of the log and the quiet are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// A flush or merge that failed is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Tells the background threads to stop, and the merging one that there is something new.
+#[derive(Default)]
+pub(crate) struct Signals {
+    stop: AtomicBool,
+    news: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Signals {
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.tell();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    fn tell(&self) {
+        *self.news.lock() = true;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, time: Duration) {
+        let mut news = self.news.lock();
+        if !*news {
+            self.changed.wait_for(&mut news, time);
+        }
+        *news = false;
+    }
+}
+
+/// Writes frozen tables to segments, oldest first, and trims the log.
+pub(crate) fn flush(shared: &Arc<Shared>) {
+    let signals = &shared.signals;
+    let mut trimmed_at = Instant::now();
+    while !signals.is_stopped() {
+        let Some(table) = shared.memtable.oldest_frozen() else {
+            if trimmed_at.elapsed() >= TICK {
+                trimmed_at = Instant::now();
+                shared.trim_log();
+                if shared.is_quiet() {
+                    shared.memtable.freeze();
+                }
+            }
+            shared
+                .memtable
+                .wait_for_frozen(TICK, || signals.is_stopped());
+            continue;
+        };
+        if shared.health.is_poisoned() || !flush_table(shared, &table) {
+            shared.memtable.wait(RETRY, || signals.is_stopped());
+        }
+    }
+}
+
+fn flush_table(shared: &Shared, table: &Table) -> bool {
+    match shared
+        .library
+        .flush(&table.entries, &table.origins, table.last)
+    {
+        Ok(()) => {
+            shared.health.set_flush_is_full(false);
+            // Only now: until here a reader found these entries in the memtable, from here on in
+            // segments, and between the two in both.
+            shared.memtable.flushed();
+            shared.signals.tell();
+            shared.trim_log();
+            true
+        }
+        Err(FlushError::DiskFull { .. }) => {
+            shared.health.set_flush_is_full(true);
+            shared.memtable.wake();
+            false
+        }
+        Err(error) => {
+            shared.health.poison(&format!("flush to segments: {error}"));
+            shared.memtable.wake();
+            false
+        }
+    }
+}
+
+/// Merges and classifies while there is something to do.
+pub(crate) fn merge(shared: &Arc<Shared>) {
+    let signals = &shared.signals;
+    while !signals.is_stopped() {
+        if shared.health.is_poisoned() {
+            signals.wait(RETRY);
+            continue;
+        }
+        match shared.library.work(shared.is_quiet()) {
+            Ok(true) => {}
+            Ok(false) => signals.wait(TICK),
+            // Segments stay as they are: nothing is lost, only slower to read.
+            Err(error) => {
+                tracing::warn!(%error, "a merge failed and is tried again");
+                signals.wait(RETRY);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Removes journal files that no one needs any more.
+    fn trim_log(&self) {
+        let cursors = match self.library.cursors() {
+            Ok(cursors) => cursors,
+            Err(error) => return tracing::warn!(%error, "the log is not trimmed"),
+        };
+        let settled = cursors
+            .into_iter()
+            .map(|(_, at)| at)
+            .fold(self.library.flushed(), Sequence::min);
+        let options = &self.options;
+        let now_ms = (options.clock)();
+        let trimmed = self.log.trim(
+            settled,
+            now_ms,
+            options.log_retention_ms,
+            options.log_bytes_max,
+        );
+        if let Err(error) = trimmed {
+            tracing::warn!(%error, "a journal file was not removed");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The journal: what is answered stands here first, and stays readable as the committed log.
+//!
+//! A file is `journal/<first sequence>.btj`, preallocated. A group commit is one frame, one write,
+//! one fdatasync; a group therefore exists whole or not at all. `docs/store-format.md` has every
+//! byte and the rules of recovery.
+
+mod file;
+mod frame;
+mod log;
+mod origin;
+mod points;
+mod record;
+mod recover;
+mod refused;
+mod wire;
+mod writer;
+
+pub use frame::decode_frame;
+pub(crate) use frame::{FrameBuilder, Mark};
+pub(crate) use log::Log;
+pub use log::{FollowError, Followed};
+pub(crate) use points::check as check_batch;
+pub use recover::Recovery;
+pub(crate) use recover::{Place, open};
+pub use wire::DecodeError;
+pub(crate) use writer::{AppendError, Writer};

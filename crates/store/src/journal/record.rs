@@ -1,0 +1,122 @@
+//! One commit as bytes: origin, product, parts.
+
+use backtide_model::ProductKey;
+
+use super::{
+    origin, points, refused,
+    wire::{DecodeError, Reader, put_count, put_str},
+};
+use crate::{Commit, Part};
+
+const POINTS: u8 = 1;
+const REFUSED: u8 = 2;
+
+pub(super) fn encode(commit: &Commit, out: &mut Vec<u8>) {
+    origin::encode(&commit.origin, out);
+    put_str(out, commit.product.as_str());
+    put_count(out, commit.parts.len());
+    for part in &commit.parts {
+        match part {
+            Part::Points(batch) => {
+                out.push(POINTS);
+                points::encode(batch, out);
+            }
+            Part::Refused(refusal) => {
+                out.push(REFUSED);
+                refused::encode(refusal, out);
+            }
+        }
+    }
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Commit, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let origin = origin::decode(&mut reader)?;
+    let product = ProductKey::new(reader.str("the product")?)?;
+    // An empty batch is a tag and three counts.
+    let count = reader.count(4, "parts")?;
+    let mut parts = Vec::with_capacity(count);
+    for _ in 0..count {
+        parts.push(match reader.byte("a part's kind")? {
+            POINTS => Part::Points(points::decode(&mut reader)?),
+            REFUSED => Part::Refused(refused::decode(&mut reader)?),
+            tag => {
+                return Err(DecodeError::Tag {
+                    what: "a part",
+                    tag,
+                });
+            }
+        });
+    }
+    reader.end("the record")?;
+    Ok(Commit {
+        origin,
+        product,
+        parts,
+    })
+}
+
+#[cfg(test)]
+pub(in crate::journal) mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    pub(in crate::journal) fn any_commit() -> impl Strategy<Value = Commit> {
+        let part = prop_oneof![
+            points::tests::any_batch().prop_map(Part::Points),
+            refused::tests::any_refused().prop_map(Part::Refused),
+        ];
+        (
+            origin::tests::any_origin(),
+            "[a-zA-Z0-9:]{1,64}",
+            vec(part, 0..3),
+        )
+            .prop_map(|(origin, product, parts)| Commit {
+                origin,
+                product: ProductKey::new(&product).unwrap(),
+                parts,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_commit_reads_back(commit in any_commit()) {
+            let mut out = Vec::new();
+            encode(&commit, &mut out);
+            prop_assert_eq!(decode(&out).unwrap(), commit);
+        }
+
+        #[test]
+        fn a_record_cut_short_is_an_error(commit in any_commit(), at: prop::sample::Index) {
+            let mut out = Vec::new();
+            encode(&commit, &mut out);
+            out.truncate(at.index(out.len()));
+            prop_assert!(decode(&out).is_err());
+        }
+    }
+
+    #[test]
+    fn an_unknown_part_names_the_newer_version() {
+        let mut out = Vec::new();
+        let commit = Commit {
+            origin: crate::Origin {
+                channel: backtide_model::ChannelName::new("c").unwrap(),
+                client: "".into(),
+                topic: "".into(),
+                message_id: "".into(),
+                packet_id: None,
+                arrived_ms: 0,
+            },
+            product: ProductKey::new("p").unwrap(),
+            parts: vec![Part::Points(backtide_model::Batch::default())],
+        };
+        encode(&commit, &mut out);
+        let tag = out.len() - 4;
+        out[tag] = 9;
+        assert_eq!(
+            decode(&out).unwrap_err().to_string(),
+            "a part has the tag 9, which a newer version of backtide may know"
+        );
+    }
+}

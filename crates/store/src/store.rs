@@ -1,0 +1,350 @@
+//! The store as its users see it.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    Commit, CommitError, Committed, Done, FollowError, Followed, MemtableStats, OpenError, Options,
+    Range, ReadError, Recovery, Sequence, Slabs, State, Watch,
+    background::{self, Signals},
+    committer::{Committer, Storages},
+    disk::Disk,
+    health::Health,
+    journal::{self, Log},
+    library::{FlushError, Library},
+    memtable::Memtable,
+    queue::{Queue, Submission},
+    watch::Watchers,
+};
+
+/// A handle; clones are the same store. The last one dropped closes it.
+#[derive(Clone)]
+pub struct Store {
+    running: Arc<Running>,
+}
+
+/// Figures of a store, for metrics and people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    pub durable: Sequence,
+    /// Commits up to here are in segments.
+    pub flushed: Sequence,
+    /// The first commit that can still be followed.
+    pub oldest: Option<Sequence>,
+    pub log_files: usize,
+    pub log_bytes: u64,
+    /// Submissions waiting for the committer.
+    pub queued: usize,
+    pub memtable: MemtableStats,
+}
+
+/// What the threads of a store share.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) library: Library,
+    pub(crate) log: Arc<Log>,
+    pub(crate) memtable: Memtable,
+    pub(crate) queue: Queue,
+    pub(crate) health: Health,
+    pub(crate) watchers: Watchers,
+    pub(crate) signals: Signals,
+    durable: AtomicU64,
+    committed_at: Mutex<Instant>,
+}
+
+impl Shared {
+    pub(crate) fn durable(&self) -> Sequence {
+        Sequence(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_durable(&self, sequence: Sequence) {
+        self.durable.store(sequence.0, Ordering::Release);
+        *self.committed_at.lock() = Instant::now();
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.committed_at.lock().elapsed() >= Duration::from_millis(self.options.quiet_ms)
+    }
+}
+
+impl Store {
+    /// Opens a store, or makes an empty one; moves what the journal holds on to memory and
+    /// segments. Memory stays bounded by the memtable's size.
+    ///
+    /// # Errors
+    /// [`OpenError`]: damage is refused, never repaired silently.
+    pub fn open(
+        dir: &Path,
+        disk: Arc<dyn Disk>,
+        options: Options,
+    ) -> Result<(Self, Recovery), OpenError> {
+        disk.create_dir_all(dir).map_err(|error| OpenError::Io {
+            path: dir.to_owned(),
+            error,
+        })?;
+        let library = Library::open(dir, Arc::clone(&disk), &options)?;
+        let memtable = Memtable::new(options.memtable_bytes_max);
+        let mut storages = Storages::default();
+        let opened = {
+            let place = journal::Place {
+                disk: &disk,
+                dir: &dir.join("journal"),
+                store_id: library.store_id(),
+                flushed: library.flushed(),
+                file_bytes: options.journal_file_bytes,
+            };
+            journal::open(&place, &mut |sequence, commit| {
+                storages.learn(&commit);
+                for entry in memtable.insert(sequence, vec![commit]) {
+                    library.noted(&entry);
+                }
+                flush_frozen(&library, &memtable)
+            })?
+        };
+        let health = Health::new(disk, dir.to_owned(), options.disk_reserve_bytes);
+        let queue = Queue::new(options.queue_submissions_max, options.queue_bytes_max);
+        let shared = Arc::new(Shared {
+            options,
+            library,
+            log: opened.log,
+            memtable,
+            queue,
+            health,
+            watchers: Watchers::default(),
+            signals: Signals::default(),
+            durable: AtomicU64::new(opened.last.0),
+            committed_at: Mutex::new(Instant::now()),
+        });
+        let committer = Committer::new(Arc::clone(&shared), opened.writer, opened.last, storages);
+        let running = Running::start(shared, committer).map_err(|error| OpenError::Io {
+            path: dir.to_owned(),
+            error,
+        })?;
+        Ok((
+            Self {
+                running: Arc::new(running),
+            },
+            opened.recovery,
+        ))
+    }
+
+    /// Hands commits to the committer and returns at once; `done` gets a result for each.
+    ///
+    /// # Errors
+    /// Nothing was taken and `done` is not called: [`CommitError::QueueFull`],
+    /// [`CommitError::Closing`], [`CommitError::Poisoned`], [`CommitError::TooLarge`].
+    pub fn submit(&self, commits: Vec<Commit>, done: Done) -> Result<(), CommitError> {
+        self.shared().health.check_poison()?;
+        self.shared().queue.push(Submission::new(commits, done)?)
+    }
+
+    /// Commits and waits: for tests and tools.
+    ///
+    /// # Errors
+    /// As [`Store::submit`]; the results of the commits are inside.
+    pub fn commit(
+        &self,
+        commits: Vec<Commit>,
+    ) -> Result<Vec<Result<Committed, CommitError>>, CommitError> {
+        let (tell, told) = mpsc::sync_channel(1);
+        let done = Box::new(move |results| {
+            // The receiver waits below for as long as this closure lives.
+            drop(tell.send(results));
+        });
+        self.submit(commits, done)?;
+        told.recv().map_err(|_| CommitError::Closing)
+    }
+
+    /// Every commit up to here would survive power loss.
+    pub fn durable(&self) -> Sequence {
+        self.shared().durable()
+    }
+
+    /// The commits behind `from`, in order, with about `bytes_max` bytes of records at most but at
+    /// least one commit; empty when there is none.
+    ///
+    /// # Errors
+    /// [`FollowError::Trimmed`] when the log begins later.
+    pub fn follow(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Followed>, FollowError> {
+        self.shared().log.follow(from, self.durable(), bytes_max)
+    }
+
+    /// Calls `tell` on the committer's thread after each group. It must be quick, must not block
+    /// and must not hold a handle of the store, which would then never close.
+    pub fn watch(&self, tell: Box<dyn Fn(Sequence) + Send + Sync>) -> Watch {
+        self.shared().watchers.add(tell)
+    }
+
+    /// Where a follower stands, as it last said durably.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn cursor(&self, name: &str) -> Result<Option<Sequence>, ReadError> {
+        self.shared().library.cursor(name)
+    }
+
+    /// Says durably that the follower `name` has dealt with everything up to `at`. The log is kept
+    /// behind the slowest cursor.
+    ///
+    /// # Errors
+    /// The manifest cannot be written.
+    pub fn set_cursor(&self, name: &str, at: Sequence) -> Result<(), ReadError> {
+        self.shared().library.set_cursor(name, at)
+    }
+
+    /// Forgets a follower, which holds the log no longer.
+    ///
+    /// # Errors
+    /// The manifest cannot be written.
+    pub fn drop_cursor(&self, name: &str) -> Result<(), ReadError> {
+        self.shared().library.drop_cursor(name)
+    }
+
+    /// Rows of a range, everything answered before the call included.
+    ///
+    /// # Errors
+    /// A segment or the manifest cannot be read.
+    pub fn read(&self, range: &Range) -> Result<Box<dyn Slabs>, ReadError> {
+        // The memtable first: what is flushed in between is then found in both, never in neither.
+        let entries = self.shared().memtable.snapshot(&range.product);
+        self.shared().library.read(entries, range)
+    }
+
+    pub fn health(&self) -> State {
+        self.shared().health.state()
+    }
+
+    pub fn stats(&self) -> Stats {
+        let shared = self.shared();
+        let (log_files, log_bytes) = shared.log.size();
+        Stats {
+            durable: shared.durable(),
+            flushed: shared.library.flushed(),
+            oldest: shared.log.oldest(),
+            log_files,
+            log_bytes,
+            queued: shared.queue.len(),
+            memtable: shared.memtable.stats(),
+        }
+    }
+
+    /// Waits until everything durable now is in segments.
+    ///
+    /// # Errors
+    /// The disk is full, or the store poisoned.
+    pub fn flush_now(&self) -> Result<(), CommitError> {
+        let shared = self.shared();
+        let target = shared.durable();
+        while shared.library.flushed() < target {
+            shared.health.check_poison()?;
+            if shared.signals.is_stopped() {
+                return Err(CommitError::Closing);
+            }
+            if shared.health.flush_is_full() {
+                return Err(shared.health.disk_full());
+            }
+            shared.memtable.freeze();
+            let is_flushed = || shared.library.flushed() >= target;
+            shared.memtable.wait(Duration::from_millis(50), is_flushed);
+        }
+        Ok(())
+    }
+
+    /// Commits what is queued, then stops. Further submissions get [`CommitError::Closing`].
+    pub fn close(&self) {
+        self.running.close();
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.running.shared
+    }
+}
+
+fn flush_frozen(library: &Library, memtable: &Memtable) -> Result<(), OpenError> {
+    while let Some(table) = memtable.oldest_frozen() {
+        library
+            .flush(&table.entries, &table.origins, table.last)
+            .map_err(|error| match error {
+                FlushError::DiskFull { .. } => OpenError::DiskFull,
+                error @ FlushError::Io(_) => OpenError::Flush(error),
+            })?;
+        memtable.flushed();
+    }
+    Ok(())
+}
+
+/// A store with its threads. Shutdown by ownership: dropping it drains and joins.
+struct Running {
+    shared: Arc<Shared>,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Default)]
+struct Threads {
+    committer: Option<thread::JoinHandle<()>>,
+    background: Vec<thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(shared: Arc<Shared>, committer: Committer) -> std::io::Result<Self> {
+        let running = Self {
+            shared,
+            threads: Mutex::default(),
+        };
+        let spawn = |name: &str, run: fn(&Arc<Shared>)| {
+            let shared = Arc::clone(&running.shared);
+            thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || run(&shared))
+        };
+        {
+            let mut threads = running.threads.lock();
+            threads
+                .background
+                .push(spawn("store-flush", background::flush)?);
+            threads
+                .background
+                .push(spawn("store-merge", background::merge)?);
+            let commit = thread::Builder::new().name("store-commit".to_owned());
+            threads.committer = Some(commit.spawn(move || committer.run())?);
+        }
+        Ok(running)
+    }
+
+    fn close(&self) {
+        self.shared.queue.close();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        // The committer may wait for the flusher, so the flusher goes on until it is through.
+        threads.committer.into_iter().for_each(join);
+        self.shared.signals.stop();
+        self.shared.memtable.wake();
+        threads.background.into_iter().for_each(join);
+    }
+}
+
+/// A handle dropped by a callback is dropped on the committer's own thread, which then ends by
+/// itself.
+fn join(thread: thread::JoinHandle<()>) {
+    if thread.thread().id() == thread::current().id() {
+        return;
+    }
+    if thread.join().is_err() {
+        tracing::error!("a thread of the store panicked");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
