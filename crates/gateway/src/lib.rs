@@ -2,4 +2,7 @@
 
 pub mod channel_log;
 pub mod cli;
+pub mod clock;
+pub mod pool;
 pub mod registry;
+pub mod secrets;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::records::Collection;
+
 /// A kind of declared object, in the order in which they build on each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
@@ -45,6 +47,15 @@ impl Kind {
             Self::Product => "products",
             Self::Device => "devices",
             Self::Channel => "channels",
+        }
+    }
+
+    pub(super) const fn collection(self) -> Collection {
+        match self {
+            Self::Model => Collection::Model,
+            Self::Product => Collection::Product,
+            Self::Device => Collection::Device,
+            Self::Channel => Collection::Channel,
         }
     }
 
