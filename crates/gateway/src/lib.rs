@@ -4,5 +4,6 @@ pub mod channel_log;
 pub mod cli;
 pub mod clock;
 pub mod pool;
+pub mod quarantine;
 pub mod registry;
 pub mod secrets;

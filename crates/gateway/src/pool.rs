@@ -115,7 +115,10 @@ mod tests {
     #[tokio::test]
     async fn a_panic_costs_its_own_request_only() {
         let pool = Pool::start("test", 1, 1).unwrap();
-        assert_eq!(pool.run(|| panic!("broken")).await, Err::<(), _>(PoolError::Panicked));
+        assert_eq!(
+            pool.run(|| panic!("broken")).await,
+            Err::<(), _>(PoolError::Panicked)
+        );
         assert_eq!(pool.run(|| 1).await, Ok(1));
     }
 }

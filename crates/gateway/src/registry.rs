@@ -72,7 +72,11 @@ pub enum Effect {
 
 impl Effect {
     const fn of(was_there: bool) -> Self {
-        if was_there { Self::Changed } else { Self::Created }
+        if was_there {
+            Self::Changed
+        } else {
+            Self::Created
+        }
     }
 }
 
@@ -117,7 +121,12 @@ pub enum Refused {
     Ambiguous { name: String, products: Vec<String> },
     /// At most [`NAMED_MAX`] users, and how many more.
     #[error("{kind} {name} is used by {}", listed(users, *more))]
-    InUse { kind: Kind, name: String, users: Vec<User>, more: usize },
+    InUse {
+        kind: Kind,
+        name: String,
+        users: Vec<User>,
+        more: usize,
+    },
     #[error("{0}")]
     Conflict(String),
     #[error(transparent)]
@@ -223,10 +232,18 @@ impl Registry {
                 let name = declared.name().to_owned();
                 match draft.put(declared) {
                     Ok(effect) => applied[at] = Some(Applied { kind, name, effect }),
-                    Err(message) => faults.push(Fault { place, object: Some(object), message }),
+                    Err(message) => faults.push(Fault {
+                        place,
+                        object: Some(object),
+                        message,
+                    }),
                 }
             }
-            if faults.is_empty() { Ok(()) } else { Err(refused(faults)) }
+            if faults.is_empty() {
+                Ok(())
+            } else {
+                Err(refused(faults))
+            }
         })?;
         Ok(applied.into_iter().flatten().collect())
     }
@@ -238,7 +255,10 @@ impl Registry {
     pub fn delete(&self, kind: Kind, name: &str, product: Option<&str>) -> Result<(), Refused> {
         self.change(Run::Commit, |draft| {
             let snapshot = draft.snapshot.clone();
-            let not_found = || Refused::NotFound { kind, name: name.to_owned() };
+            let not_found = || Refused::NotFound {
+                kind,
+                name: name.to_owned(),
+            };
             let unused = |users: Vec<User>| match users.len() {
                 0 => Ok(()),
                 len => Err(Refused::InUse {
@@ -279,7 +299,10 @@ impl Registry {
         let valid_until_ms = self.clock.now_ms().saturating_add(overlap_ms);
         self.relogin(name, |login| {
             let secret = std::mem::replace(&mut login.secret, secrets::channel_secret());
-            login.previous = Some(Previous { secret, valid_until_ms });
+            login.previous = Some(Previous {
+                secret,
+                valid_until_ms,
+            });
         })
     }
 
@@ -296,10 +319,16 @@ impl Registry {
         name: &str,
         change: impl FnOnce(&mut Login),
     ) -> Result<Arc<Channel>, Refused> {
-        let not_found = || Refused::NotFound { kind: Kind::Channel, name: name.to_owned() };
+        let not_found = || Refused::NotFound {
+            kind: Kind::Channel,
+            name: name.to_owned(),
+        };
         self.change(Run::Commit, |draft| {
             let name = ChannelName::new(name).map_err(|_| not_found())?;
-            draft.snapshot.channel(name.as_str()).ok_or_else(not_found)?;
+            draft
+                .snapshot
+                .channel(name.as_str())
+                .ok_or_else(not_found)?;
             draft.relogin(&name, change).map_err(Refused::Conflict)
         })?;
         self.current().channel(name).cloned().ok_or_else(not_found)
@@ -343,11 +372,17 @@ pub fn device_named<'s>(
         .devices_named(name)
         .filter(|(owner, _)| product.is_none_or(|product| owner.name.as_str() == product));
     match (found.next(), found.next()) {
-        (None, _) => Err(Refused::NotFound { kind: Kind::Device, name: name.to_owned() }),
+        (None, _) => Err(Refused::NotFound {
+            kind: Kind::Device,
+            name: name.to_owned(),
+        }),
         (Some(device), None) => Ok(device),
         (Some(_), Some(_)) => Err(Refused::Ambiguous {
             name: name.to_owned(),
-            products: snapshot.devices_named(name).map(|(p, _)| p.name.to_string()).collect(),
+            products: snapshot
+                .devices_named(name)
+                .map(|(p, _)| p.name.to_string())
+                .collect(),
         }),
     }
 }
@@ -361,27 +396,34 @@ pub(crate) fn written<T: Serialize>(kind: Kind, name: &str, file: &T) -> String 
         #[serde(flatten)]
         file: &'f T,
     }
-    serde_json::to_string(&Object { kind: kind.word(), name, file })
-        .expect("a file that was read from text writes as text")
+    serde_json::to_string(&Object {
+        kind: kind.word(),
+        name,
+        file,
+    })
+    .expect("a file that was read from text writes as text")
 }
 
 fn users_of_model(snapshot: &Snapshot, name: &str) -> Vec<User> {
     snapshot
         .products_after(None)
         .filter(|product| product.model_name.as_str() == name)
-        .map(|product| User { kind: Kind::Product, name: product.name.to_string() })
+        .map(|product| User {
+            kind: Kind::Product,
+            name: product.name.to_string(),
+        })
         .collect()
 }
 
 fn users_of_product(product: &Product) -> Vec<User> {
-    let channels = product
-        .channels
-        .iter()
-        .map(|channel| User { kind: Kind::Channel, name: channel.name.to_string() });
-    let devices = product
-        .devices
-        .after(None)
-        .map(|device| User { kind: Kind::Device, name: device.name.to_string() });
+    let channels = product.channels.iter().map(|channel| User {
+        kind: Kind::Channel,
+        name: channel.name.to_string(),
+    });
+    let devices = product.devices.after(None).map(|device| User {
+        kind: Kind::Device,
+        name: device.name.to_string(),
+    });
     channels.chain(devices).collect()
 }
 
@@ -426,7 +468,10 @@ fn loaded(
     for record in records.load()? {
         let name = record.key.name.as_str();
         let object = || format!("{} {name}", record.key.collection.word());
-        let damaged = |reason: String| OpenError::Damaged { object: object(), reason };
+        let damaged = |reason: String| OpenError::Damaged {
+            object: object(),
+            reason,
+        };
         match record.key.collection {
             Collection::Login => {
                 let login = Login::from_record(name, &record.body, seal)?;
@@ -453,7 +498,9 @@ fn loaded(
     declared.sort_by_key(Declared::kind);
     for declared in declared {
         let object = declared.object();
-        draft.put(declared).map_err(|reason| OpenError::Damaged { object, reason })?;
+        draft
+            .put(declared)
+            .map_err(|reason| OpenError::Damaged { object, reason })?;
     }
     Ok(draft.snapshot)
 }

@@ -26,7 +26,9 @@ pub enum SecretError {
     File { path: PathBuf, source: io::Error },
     #[error("{} is no key of 64 hex digits; restore the file that belongs to this data", path.display())]
     NoKey { path: PathBuf },
-    #[error("secret of {owner} does not open with this {KEY_FILE}; restore the one it was sealed with")]
+    #[error(
+        "secret of {owner} does not open with this {KEY_FILE}; restore the one it was sealed with"
+    )]
     Unsealable { owner: String },
 }
 
@@ -56,7 +58,10 @@ pub fn random_alphanumeric(chars: usize) -> String {
 
 /// A new channel secret: GUID-shaped, as one vendor SDK needs.
 pub fn channel_secret() -> SecretString {
-    uuid::Builder::from_random_bytes(random()).into_uuid().to_string().into()
+    uuid::Builder::from_random_bytes(random())
+        .into_uuid()
+        .to_string()
+        .into()
 }
 
 /// Seals secrets at rest with XChaCha20-Poly1305 under the key file of the data directory.
@@ -74,14 +79,18 @@ impl Seal {
         let text = private_file(&path, || hex::encode(random::<32>()))?;
         let mut key = [0; 32];
         hex::decode_to_slice(text.trim(), &mut key).map_err(|_| SecretError::NoKey { path })?;
-        Ok(Self { cipher: XChaCha20Poly1305::new(&Key::from(key)) })
+        Ok(Self {
+            cipher: XChaCha20Poly1305::new(&Key::from(key)),
+        })
     }
 
     /// `nonce ‖ ciphertext` as hex. `owner` is bound in: a sealed secret opens for nobody else.
     pub fn seal(&self, owner: &str, secret: &SecretString) -> String {
         let nonce = random::<NONCE_BYTES>();
-        let payload =
-            Payload { msg: secret.expose_secret().as_bytes(), aad: owner.as_bytes() };
+        let payload = Payload {
+            msg: secret.expose_secret().as_bytes(),
+            aad: owner.as_bytes(),
+        };
         let sealed = self
             .cipher
             .encrypt(&XNonce::from(nonce), payload)
@@ -92,11 +101,17 @@ impl Seal {
     /// # Errors
     /// [`SecretError::Unsealable`]: another key, another owner, or damaged text.
     pub fn unseal(&self, owner: &str, sealed: &str) -> Result<SecretString, SecretError> {
-        let unsealable = || SecretError::Unsealable { owner: owner.to_owned() };
+        let unsealable = || SecretError::Unsealable {
+            owner: owner.to_owned(),
+        };
         let bytes = hex::decode(sealed).map_err(|_| unsealable())?;
-        let (nonce, sealed) =
-            bytes.split_first_chunk::<NONCE_BYTES>().ok_or_else(unsealable)?;
-        let payload = Payload { msg: sealed, aad: owner.as_bytes() };
+        let (nonce, sealed) = bytes
+            .split_first_chunk::<NONCE_BYTES>()
+            .ok_or_else(unsealable)?;
+        let payload = Payload {
+            msg: sealed,
+            aad: owner.as_bytes(),
+        };
         let secret = self
             .cipher
             .decrypt(&XNonce::from(*nonce), payload)
@@ -136,7 +151,10 @@ impl From<&str> for AdminToken {
 /// The text of `path`; where there is no such file, writes it with mode 0600, durably, before it
 /// is used for anything.
 fn private_file(path: &Path, make: impl FnOnce() -> String) -> Result<String, SecretError> {
-    let failed = |source| SecretError::File { path: path.to_owned(), source };
+    let failed = |source| SecretError::File {
+        path: path.to_owned(),
+        source,
+    };
     match fs::read_to_string(path) {
         Ok(text) => return Ok(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -146,12 +164,17 @@ fn private_file(path: &Path, make: impl FnOnce() -> String) -> Result<String, Se
     // Written beside and renamed: a crash leaves either no file or the whole of it.
     let beside = path.with_extension("new");
     let write = || {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
         writeln!(file, "{text}")?;
         file.sync_all()?;
         fs::rename(&beside, path)?;
-        path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
+        path.parent()
+            .map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
     };
     write().map_err(failed)?;
     Ok(text)
@@ -180,11 +203,19 @@ mod tests {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let seal = Seal::open(dir.path()).unwrap();
         let sealed = seal.seal("history", &channel_secret());
-        assert!(Seal::open(other.path()).unwrap().unseal("history", &sealed).is_err());
+        assert!(
+            Seal::open(other.path())
+                .unwrap()
+                .unseal("history", &sealed)
+                .is_err()
+        );
         for at in [0, sealed.len() / 2, sealed.len() - 1] {
             let mut bytes = sealed.clone().into_bytes();
             bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
-            assert!(seal.unseal("history", std::str::from_utf8(&bytes).unwrap()).is_err());
+            assert!(
+                seal.unseal("history", std::str::from_utf8(&bytes).unwrap())
+                    .is_err()
+            );
         }
         assert!(seal.unseal("history", "").is_err());
     }
@@ -195,7 +226,10 @@ mod tests {
         let token = AdminToken::open(dir.path()).unwrap();
         Seal::open(dir.path()).unwrap();
         for file in [KEY_FILE, TOKEN_FILE] {
-            let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
+            let mode = fs::metadata(dir.path().join(file))
+                .unwrap()
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
         let text = fs::read_to_string(dir.path().join(TOKEN_FILE)).unwrap();

@@ -5,16 +5,16 @@
 //! no reply when a link or the server is lost is sent again, which the gateway takes for what it
 //! is: the same values.
 
-pub(crate) mod checkpoint;
-pub(crate) mod delivery;
-pub(crate) mod link;
-pub(crate) mod mapping;
-pub(crate) mod message;
-pub(crate) mod moment;
-pub(crate) mod progress;
-pub(crate) mod source;
-pub(crate) mod target;
-pub(crate) mod value;
+pub mod checkpoint;
+pub mod delivery;
+pub mod link;
+pub mod mapping;
+pub mod message;
+pub mod moment;
+pub mod progress;
+pub mod source;
+pub mod target;
+pub mod value;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -488,7 +488,7 @@ fn run_until_stopped(
 }
 
 /// Ready once the user wants to stop: Ctrl-C or SIGTERM.
-pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {
@@ -500,7 +500,7 @@ pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 }
 
 /// Tells this run's messages from those of any other.
-pub(crate) fn run_id() -> String {
+pub fn run_id() -> String {
     uuid::Uuid::new_v4()
         .simple()
         .to_string()

@@ -131,7 +131,11 @@ impl Channel {
     /// The secrets that log a client in at this moment: the own one, and after a rotation the one
     /// before until its overlap ends.
     pub fn secrets(&self, now_ms: i64) -> impl Iterator<Item = &SecretString> {
-        let previous = self.login.previous.as_ref().filter(|old| now_ms < old.valid_until_ms);
+        let previous = self
+            .login
+            .previous
+            .as_ref()
+            .filter(|old| now_ms < old.valid_until_ms);
         std::iter::once(&self.login.secret).chain(previous.map(|old| &old.secret))
     }
 
@@ -142,7 +146,11 @@ impl Channel {
 
     /// Until when the secret before the last rotation logs in, if it does at this moment.
     pub fn previous_valid_until_ms(&self, now_ms: i64) -> Option<i64> {
-        self.login.previous.as_ref().map(|old| old.valid_until_ms).filter(|until| now_ms < *until)
+        self.login
+            .previous
+            .as_ref()
+            .map(|old| old.valid_until_ms)
+            .filter(|until| now_ms < *until)
     }
 
     /// What pastes into an MQTT client.
@@ -214,7 +222,9 @@ impl Login {
         record: &str,
         seal: &Seal,
     ) -> Result<Self, SecretError> {
-        let unreadable = || SecretError::Unsealable { owner: channel.to_owned() };
+        let unreadable = || SecretError::Unsealable {
+            owner: channel.to_owned(),
+        };
         let record: LoginRecord = serde_json::from_str(record).map_err(|_| unreadable())?;
         let previous = match record.previous {
             Some(previous) => Some(Previous {

@@ -103,12 +103,19 @@ impl Declared {
 /// # Errors
 /// Every fault found.
 pub fn read(text: &str, form: Form) -> Result<Vec<Document>, Vec<Fault>> {
-    let mut reader = Reader { documents: Vec::new(), faults: Vec::new() };
+    let mut reader = Reader {
+        documents: Vec::new(),
+        faults: Vec::new(),
+    };
     match form {
         Form::Yaml => reader.yaml(text),
         Form::Json => reader.json(text),
     }
-    if reader.faults.is_empty() { Ok(reader.documents) } else { Err(reader.faults) }
+    if reader.faults.is_empty() {
+        Ok(reader.documents)
+    } else {
+        Err(reader.faults)
+    }
 }
 
 /// Reads one declaration that [`read`] took before.
@@ -118,7 +125,11 @@ pub fn read(text: &str, form: Form) -> Result<Vec<Document>, Vec<Fault>> {
 pub fn read_json(text: &str) -> Result<Declared, String> {
     let mut object = None;
     let mut json = serde_json::Deserializer::from_str(text);
-    Header { object: &mut object }.deserialize(&mut json).map_err(|error| error.to_string())
+    Header {
+        object: &mut object,
+    }
+    .deserialize(&mut json)
+    .map_err(|error| error.to_string())
 }
 
 struct Reader {
@@ -130,33 +141,53 @@ impl Reader {
     fn yaml(&mut self, text: &str) {
         let options = serde_saphyr::options! { with_snippet: false };
         for (line, chunk) in yaml_documents(text) {
-            let place = Place { document: self.next_document(), line };
+            let place = Place {
+                document: self.next_document(),
+                line,
+            };
             let mut object = None;
             let read = serde_saphyr::with_deserializer_from_str_with_options(
                 chunk,
                 options.clone(),
-                |yaml| Header { object: &mut object }.deserialize(yaml),
+                |yaml| {
+                    Header {
+                        object: &mut object,
+                    }
+                    .deserialize(yaml)
+                },
             );
             match read {
                 Ok(declared) => self.documents.push(Document { place, declared }),
                 Err(error) => {
-                    let at = error.location().and_then(|at| usize::try_from(at.line()).ok());
+                    let at = error
+                        .location()
+                        .and_then(|at| usize::try_from(at.line()).ok());
                     let line = line + at.unwrap_or(1).saturating_sub(1);
                     let message = yaml_message(&error);
-                    self.faults.push(Fault { place: Place { line, ..place }, object, message });
+                    self.faults.push(Fault {
+                        place: Place { line, ..place },
+                        object,
+                        message,
+                    });
                 }
             }
         }
     }
 
     fn json(&mut self, text: &str) {
-        let mut lines = Lines { text, offset: 0, line: 1 };
+        let mut lines = Lines {
+            text,
+            offset: 0,
+            line: 1,
+        };
         for value in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
             match value {
                 Ok(value) if value.get().starts_with('[') => {
                     match serde_json::from_str::<Vec<&RawValue>>(value.get()) {
                         Ok(objects) => {
-                            objects.iter().for_each(|object| self.json_object(object, &mut lines));
+                            objects
+                                .iter()
+                                .for_each(|object| self.json_object(object, &mut lines));
                         }
                         Err(error) => self.json_fault(&error, lines.at(value.get()), None),
                     }
@@ -171,9 +202,16 @@ impl Reader {
         let line = lines.at(value.get());
         let mut object = None;
         let mut json = serde_json::Deserializer::from_str(value.get());
-        match (Header { object: &mut object }).deserialize(&mut json) {
+        match (Header {
+            object: &mut object,
+        })
+        .deserialize(&mut json)
+        {
             Ok(declared) => {
-                let place = Place { document: self.next_document(), line };
+                let place = Place {
+                    document: self.next_document(),
+                    line,
+                };
                 self.documents.push(Document { place, declared });
             }
             Err(error) => self.json_fault(&error, line, object),
@@ -187,8 +225,16 @@ impl Reader {
         };
         // The place is told beside; serde_json appends it to the text as well.
         let text = error.to_string();
-        let message = text.split(" at line ").next().unwrap_or_default().to_owned();
-        self.faults.push(Fault { place, object, message });
+        let message = text
+            .split(" at line ")
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        self.faults.push(Fault {
+            place,
+            object,
+            message,
+        });
     }
 
     fn next_document(&self) -> usize {
@@ -235,7 +281,10 @@ fn is_blank(document: &str) -> bool {
 /// The text of an error without its place, which is told beside.
 fn yaml_message(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
-    text.split(" at line ").next().unwrap_or_default().to_owned()
+    text.split(" at line ")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Counts lines up to a part of the text; parts are asked for in ascending order.
@@ -248,8 +297,15 @@ struct Lines<'t> {
 impl Lines<'_> {
     fn at(&mut self, part: &str) -> usize {
         // `part` is borrowed from `text`: the distance of their beginnings is its offset.
-        let offset = part.as_ptr().addr().saturating_sub(self.text.as_ptr().addr());
-        let between = self.text.as_bytes().get(self.offset..offset).unwrap_or_default();
+        let offset = part
+            .as_ptr()
+            .addr()
+            .saturating_sub(self.text.as_ptr().addr());
+        let between = self
+            .text
+            .as_bytes()
+            .get(self.offset..offset)
+            .unwrap_or_default();
         self.line += between.iter().filter(|byte| **byte == b'\n').count();
         self.offset = offset.max(self.offset);
         self.line
@@ -289,7 +345,10 @@ impl<'de> Visitor<'de> for Header<'_> {
         };
         let kind = Kind::from_word(&word).ok_or_else(|| {
             let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.word()).collect();
-            A::Error::custom(format!("kind {word:?} is unknown; known are {}", known.join(", ")))
+            A::Error::custom(format!(
+                "kind {word:?} is unknown; known are {}",
+                known.join(", ")
+            ))
         })?;
         let mut name = None;
         let members = MapAccessDeserializer::new(Members {
@@ -379,10 +438,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
         Ok(None)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(
-        &mut self,
-        seed: V,
-    ) -> Result<V::Value, A::Error> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
         match self.value.take() {
             Some(value) => seed.deserialize(value).map_err(A::Error::custom),
             None => self.map.next_value_seed(seed),

@@ -44,7 +44,15 @@ impl<'r> Draft<'r> {
         seal: &'r Seal,
         stored: &'r dyn StoredTypes,
     ) -> Self {
-        Self { snapshot, changes: Vec::new(), logins: HashMap::new(), trust, now_ms, seal, stored }
+        Self {
+            snapshot,
+            changes: Vec::new(),
+            logins: HashMap::new(),
+            trust,
+            now_ms,
+            seal,
+            stored,
+        }
     }
 
     /// Puts a declaration in. What it refers to stands in the draft already.
@@ -64,20 +72,30 @@ impl<'r> Draft<'r> {
         }
         let effect = Effect::of(before.is_some());
         let model = Arc::new(model);
-        for product in self.snapshot.products.values_mut().filter(|p| p.model_name == name) {
+        for product in self
+            .snapshot
+            .products
+            .values_mut()
+            .filter(|p| p.model_name == name)
+        {
             if self.trust == Trust::Declared {
                 check_stored(self.stored, &product.name, &product.key, &model)?;
             }
             Arc::make_mut(product).model = Arc::clone(&model);
         }
         self.keep(Kind::Model, "", name.as_str(), &*model);
-        self.snapshot.models.insert(name.clone(), DeclaredModel { name, model });
+        self.snapshot
+            .models
+            .insert(name.clone(), DeclaredModel { name, model });
         Ok(effect)
     }
 
     fn put_product(&mut self, name: ObjectName, file: ProductFile) -> Result<Effect, String> {
         let model = self.snapshot.models.get(&file.model).ok_or_else(|| {
-            format!("model {} is not declared; declare it in the same or an earlier file", file.model)
+            format!(
+                "model {} is not declared; declare it in the same or an earlier file",
+                file.model
+            )
         })?;
         let model = Arc::clone(&model.model);
         let before = self.snapshot.products.get(&name).cloned();
@@ -113,16 +131,29 @@ impl<'r> Draft<'r> {
             model,
             format: file.format,
             description: file.description,
-            devices: before.as_ref().map(|p| Arc::clone(&p.devices)).unwrap_or_default(),
-            channels: before.as_ref().map(|p| p.channels.clone()).unwrap_or_default(),
+            devices: before
+                .as_ref()
+                .map(|p| Arc::clone(&p.devices))
+                .unwrap_or_default(),
+            channels: before
+                .as_ref()
+                .map(|p| p.channels.clone())
+                .unwrap_or_default(),
             name,
         };
-        if before.as_ref().is_some_and(|before| before.file() == product.file()) {
+        if before
+            .as_ref()
+            .is_some_and(|before| before.file() == product.file())
+        {
             return Ok(Effect::Unchanged);
         }
         self.keep(Kind::Product, "", product.name.as_str(), &product.file());
-        self.snapshot.keys.insert(product.key.clone(), product.name.clone());
-        self.snapshot.products.insert(product.name.clone(), Arc::new(product));
+        self.snapshot
+            .keys
+            .insert(product.key.clone(), product.name.clone());
+        self.snapshot
+            .products
+            .insert(product.name.clone(), Arc::new(product));
         Ok(Effect::of(before.is_some()))
     }
 
@@ -147,13 +178,17 @@ impl<'r> Draft<'r> {
         let key = match (file.key, &before) {
             (Some(key), _) => key,
             (None, Some(before)) => before.key.clone(),
-            (None, None) => DeviceKey::new(name.as_str())
-                .map_err(|error| format!("its name cannot serve as its key ({error}); give a key"))?,
+            (None, None) => DeviceKey::new(name.as_str()).map_err(|error| {
+                format!("its name cannot serve as its key ({error}); give a key")
+            })?,
         };
         if let Some(other) = product.devices.get(key.as_str())
             && other.name != name
         {
-            return Err(format!("key {key} belongs to device {} already", other.name));
+            return Err(format!(
+                "key {key} belongs to device {} already",
+                other.name
+            ));
         }
         if let Some(before) = &before
             && before.key != key
@@ -163,7 +198,10 @@ impl<'r> Draft<'r> {
                 before.key
             ));
         }
-        let owner = AssetOwner { product_key: product.key.clone(), device_key: key.clone() };
+        let owner = AssetOwner {
+            product_key: product.key.clone(),
+            device_key: key.clone(),
+        };
         let asset_id = self.asset_id(file.asset_id, before.as_deref(), &owner)?;
         let device = Device {
             name,
@@ -176,7 +214,12 @@ impl<'r> Draft<'r> {
         if before.as_deref() == Some(&device) {
             return Ok(Effect::Unchanged);
         }
-        self.keep(Kind::Device, device.product.as_str(), device.name.as_str(), &device.file());
+        self.keep(
+            Kind::Device,
+            device.product.as_str(),
+            device.name.as_str(),
+            &device.file(),
+        );
         let assets = Arc::make_mut(&mut self.snapshot.assets);
         if assets.retired.remove(&owner).is_some() {
             self.changes.push(Change::Remove(retired_key(&owner)));
@@ -195,7 +238,9 @@ impl<'r> Draft<'r> {
         owner: &AssetOwner,
     ) -> Result<AssetId, String> {
         let assets = &self.snapshot.assets;
-        let known = before.map(|device| &device.asset_id).or_else(|| assets.retired.get(owner));
+        let known = before
+            .map(|device| &device.asset_id)
+            .or_else(|| assets.retired.get(owner));
         match (given, known) {
             (None, Some(known)) => Ok(known.clone()),
             (Some(given), Some(known)) if given == *known => Ok(given),
@@ -287,7 +332,10 @@ impl<'r> Draft<'r> {
     fn set_channel(&mut self, channel: Channel) {
         let channel = Arc::new(channel);
         let product = product_mut(&mut self.snapshot, &channel.product);
-        match product.channels.binary_search_by(|other| other.name.cmp(&channel.name)) {
+        match product
+            .channels
+            .binary_search_by(|other| other.name.cmp(&channel.name))
+        {
             Ok(at) => product.channels[at] = Arc::clone(&channel),
             Err(at) => product.channels.insert(at, Arc::clone(&channel)),
         }
@@ -307,9 +355,15 @@ impl<'r> Draft<'r> {
 
     /// Its asset id stays taken: the history is still there.
     pub(super) fn remove_device(&mut self, product: &Product, device: &Device) {
-        let owner =
-            AssetOwner { product_key: product.key.clone(), device_key: device.key.clone() };
-        self.forget(Collection::Device, product.name.as_str(), device.name.as_str());
+        let owner = AssetOwner {
+            product_key: product.key.clone(),
+            device_key: device.key.clone(),
+        };
+        self.forget(
+            Collection::Device,
+            product.name.as_str(),
+            device.name.as_str(),
+        );
         self.changes.push(Change::Put(Record {
             key: retired_key(&owner),
             body: serde_json::to_string(&device.asset_id).expect("a text is JSON"),
@@ -346,22 +400,34 @@ impl<'r> Draft<'r> {
     }
 
     fn forget(&mut self, collection: Collection, owner: &str, name: &str) {
-        self.changes.push(Change::Remove(record_key(collection, owner, name)));
+        self.changes
+            .push(Change::Remove(record_key(collection, owner, name)));
     }
 }
 
 /// The product to change. Copies its maps once per draft: after that they are the draft's own.
 fn product_mut<'s>(snapshot: &'s mut Snapshot, name: &ObjectName) -> &'s mut Product {
-    let product = snapshot.products.get_mut(name).expect("the product was looked up before");
+    let product = snapshot
+        .products
+        .get_mut(name)
+        .expect("the product was looked up before");
     Arc::make_mut(product)
 }
 
 fn record_key(collection: Collection, owner: &str, name: &str) -> RecordKey {
-    RecordKey { collection, owner: owner.to_owned(), name: name.to_owned() }
+    RecordKey {
+        collection,
+        owner: owner.to_owned(),
+        name: name.to_owned(),
+    }
 }
 
 fn retired_key(owner: &AssetOwner) -> RecordKey {
-    record_key(Collection::RetiredAsset, owner.product_key.as_str(), owner.device_key.as_str())
+    record_key(
+        Collection::RetiredAsset,
+        owner.product_key.as_str(),
+        owner.device_key.as_str(),
+    )
 }
 
 /// A point keeps the type that its values are stored as.

@@ -50,17 +50,31 @@ mod tests {
 
     /// The fields that serde expects, as it lists them when it meets another.
     fn expected<T: serde::de::DeserializeOwned>() -> Vec<String> {
-        let error = serde_json::from_str::<T>("{\"?\":0}").err().unwrap().to_string();
+        let error = serde_json::from_str::<T>("{\"?\":0}")
+            .err()
+            .unwrap()
+            .to_string();
         let list = error.split("expected ").nth(1).unwrap();
-        let mut fields: Vec<String> =
-            list.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        let mut fields: Vec<String> = list
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect();
         fields.sort();
         fields
     }
 
     fn described<T: JsonSchema>() -> Vec<String> {
         let schema = schemars::schema_for!(T);
-        schema.get("properties").unwrap().as_object().unwrap().keys().cloned().collect()
+        schema
+            .get("properties")
+            .unwrap()
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect()
     }
 
     #[test]
@@ -70,6 +84,9 @@ mod tests {
             fields
         };
         assert_eq!(sorted(described::<ModelFile>()), expected::<Model>());
-        assert_eq!(sorted(described::<EventFile>()), expected::<backtide_model::Event>());
+        assert_eq!(
+            sorted(described::<EventFile>()),
+            expected::<backtide_model::Event>()
+        );
     }
 }

@@ -65,7 +65,11 @@ pub enum RecordsError {
     #[error("registry database {database}: {reason}")]
     Failed { database: String, reason: String },
     #[error("registry database {database} has format {found}, this gateway reads {expected}")]
-    Format { database: String, found: i64, expected: i64 },
+    Format {
+        database: String,
+        found: i64,
+        expected: i64,
+    },
 }
 
 /// A database of records. One caller at a time; nobody else writes.

@@ -13,7 +13,10 @@ pub fn schema(kind: Kind) -> Value {
     let mut schema = object(kind, &mut generator);
     let definitions = generator.take_definitions(true);
     if let Value::Object(members) = &mut schema {
-        members.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
+        members.insert(
+            "$schema".into(),
+            json!("https://json-schema.org/draft/2020-12/schema"),
+        );
         if !definitions.is_empty() {
             members.insert("$defs".into(), Value::Object(definitions));
         }
@@ -48,7 +51,9 @@ fn object(kind: Kind, generator: &mut SchemaGenerator) -> Value {
 /// The file of a kind, and `kind` and `name` before it.
 fn with_header<T: JsonSchema>(kind: Kind, generator: &mut SchemaGenerator) -> Value {
     let mut schema = T::json_schema(generator).to_value();
-    let members = schema.as_object_mut().expect("the file of a kind is an object");
+    let members = schema
+        .as_object_mut()
+        .expect("the file of a kind is an object");
     let mut properties = Map::new();
     properties.insert("kind".into(), json!({ "const": kind.word() }));
     properties.insert(

@@ -28,7 +28,9 @@ impl Devices {
 
     /// In the order of their names, those after `after`.
     pub fn after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<Device>> {
-        self.by_name.range::<str, _>((beyond(after), std::ops::Bound::Unbounded)).map(|(_, d)| d)
+        self.by_name
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, d)| d)
     }
 
     pub fn len(&self) -> usize {
@@ -104,7 +106,9 @@ impl Snapshot {
 
     /// Every device of this key, with its product: one where the key is unambiguous.
     pub fn devices_of_key(&self, key: &str) -> impl Iterator<Item = (&Arc<Product>, &Arc<Device>)> {
-        self.products.values().filter_map(move |product| Some((product, product.devices.get(key)?)))
+        self.products
+            .values()
+            .filter_map(move |product| Some((product, product.devices.get(key)?)))
     }
 
     /// Every device of this name, with its product.
@@ -116,17 +120,23 @@ impl Snapshot {
 
     /// In the order of their names, those after `after`.
     pub fn models_after(&self, after: Option<&str>) -> impl Iterator<Item = &DeclaredModel> {
-        self.models.range::<str, _>((beyond(after), std::ops::Bound::Unbounded)).map(|(_, m)| m)
+        self.models
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, m)| m)
     }
 
     /// In the order of their names, those after `after`.
     pub fn products_after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<Product>> {
-        self.products.range::<str, _>((beyond(after), std::ops::Bound::Unbounded)).map(|(_, p)| p)
+        self.products
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, p)| p)
     }
 
     /// In the order of their names, those after `after`.
     pub fn channels_after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<Channel>> {
-        self.channels.range::<str, _>((beyond(after), std::ops::Bound::Unbounded)).map(|(_, c)| c)
+        self.channels
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, c)| c)
     }
 
     /// In the order of their products' names, then their own, those after `after` (product, name).
@@ -138,11 +148,17 @@ impl Snapshot {
             .and_then(|(product, name)| Some((self.products.get(product)?, name)))
             .map(|(product, name)| product.devices.after(Some(name)));
         let others = self.products_after(after.map(|(product, _)| product));
-        rest_of_first.into_iter().flatten().chain(others.flat_map(|p| p.devices.after(None)))
+        rest_of_first
+            .into_iter()
+            .flatten()
+            .chain(others.flat_map(|p| p.devices.after(None)))
     }
 
     pub fn devices_len(&self) -> usize {
-        self.products.values().map(|product| product.devices.len()).sum()
+        self.products
+            .values()
+            .map(|product| product.devices.len())
+            .sum()
     }
 }
 

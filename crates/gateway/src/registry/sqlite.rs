@@ -46,9 +46,16 @@ impl Sqlite {
         };
         let (connection, found) = open().map_err(|error| failed(&database, &error))?;
         if found != 0 && found != FORMAT {
-            return Err(RecordsError::Format { database, found, expected: FORMAT });
+            return Err(RecordsError::Format {
+                database,
+                found,
+                expected: FORMAT,
+            });
         }
-        Ok(Self { connection, database })
+        Ok(Self {
+            connection,
+            database,
+        })
     }
 
     fn change(&mut self, changes: &[Change]) -> rusqlite::Result<()> {
@@ -58,9 +65,8 @@ impl Sqlite {
                 "INSERT INTO record (collection, owner, name, body) VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT (collection, owner, name) DO UPDATE SET body = excluded.body",
             )?;
-            let mut remove = transaction.prepare(
-                "DELETE FROM record WHERE collection = ?1 AND owner = ?2 AND name = ?3",
-            )?;
+            let mut remove = transaction
+                .prepare("DELETE FROM record WHERE collection = ?1 AND owner = ?2 AND name = ?3")?;
             for change in changes {
                 match change {
                     Change::Put(Record { key, body }) => {
@@ -82,8 +88,15 @@ impl Sqlite {
                 .connection
                 .prepare("SELECT owner, name, body FROM record WHERE collection = ?1")?;
             let rows = select.query_map([collection.word()], |row| {
-                let key = RecordKey { collection, owner: row.get(0)?, name: row.get(1)? };
-                Ok(Record { key, body: row.get(2)? })
+                let key = RecordKey {
+                    collection,
+                    owner: row.get(0)?,
+                    name: row.get(1)?,
+                };
+                Ok(Record {
+                    key,
+                    body: row.get(2)?,
+                })
             })?;
             for row in rows {
                 records.push(row?);
@@ -99,12 +112,16 @@ impl Records for Sqlite {
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), RecordsError> {
-        self.change(changes).map_err(|error| failed(&self.database, &error))
+        self.change(changes)
+            .map_err(|error| failed(&self.database, &error))
     }
 }
 
 fn failed(database: &str, error: &rusqlite::Error) -> RecordsError {
-    RecordsError::Failed { database: database.to_owned(), reason: error.to_string() }
+    RecordsError::Failed {
+        database: database.to_owned(),
+        reason: error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -117,7 +134,10 @@ mod tests {
             owner: "farm".into(),
             name: name.into(),
         };
-        Record { key, body: body.into() }
+        Record {
+            key,
+            body: body.into(),
+        }
     }
 
     #[test]
@@ -127,19 +147,34 @@ mod tests {
         let (a, b) = (record("a", "1"), record("b", "1"));
         let mut records = Sqlite::open(&path).unwrap();
         records
-            .commit(&[Change::Put(a.clone()), Change::Put(b), Change::Put(record("b", "2"))])
+            .commit(&[
+                Change::Put(a.clone()),
+                Change::Put(b),
+                Change::Put(record("b", "2")),
+            ])
             .unwrap();
         records.commit(&[Change::Remove(a.key)]).unwrap();
         drop(records);
-        assert_eq!(Sqlite::open(&path).unwrap().load().unwrap(), [record("b", "2")]);
+        assert_eq!(
+            Sqlite::open(&path).unwrap().load().unwrap(),
+            [record("b", "2")]
+        );
     }
 
     #[test]
     fn a_database_of_a_later_format_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("registry.db");
-        Connection::open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();
+        Connection::open(&path)
+            .unwrap()
+            .pragma_update(None, "user_version", 9)
+            .unwrap();
         let error = Sqlite::open(&path).err().unwrap();
-        assert!(error.to_string().contains("has format 9, this gateway reads 1"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("has format 9, this gateway reads 1"),
+            "{error}"
+        );
     }
 }

@@ -17,7 +17,10 @@ struct Stored(Mutex<HashMap<(String, String), Storage>>);
 
 impl StoredTypes for Stored {
     fn stored_as(&self, product: &ProductKey, point: &ElementName) -> Option<Storage> {
-        self.0.lock().get(&(product.to_string(), point.to_string())).copied()
+        self.0
+            .lock()
+            .get(&(product.to_string(), point.to_string()))
+            .copied()
     }
 }
 
@@ -31,9 +34,17 @@ struct World {
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (clock, stored) = (Arc::new(StoppedClock::at(1_000)), Arc::new(Stored::default()));
+        let (clock, stored) = (
+            Arc::new(StoppedClock::at(1_000)),
+            Arc::new(Stored::default()),
+        );
         let registry = Registry::open(dir.path(), stored.clone(), clock.clone()).unwrap();
-        Self { dir, clock, stored, registry }
+        Self {
+            dir,
+            clock,
+            stored,
+            registry,
+        }
     }
 
     fn with_farm() -> Self {
@@ -43,10 +54,20 @@ impl World {
     }
 
     fn restart(self) -> Self {
-        let Self { dir, clock, stored, registry } = self;
+        let Self {
+            dir,
+            clock,
+            stored,
+            registry,
+        } = self;
         drop(registry);
         let registry = Registry::open(dir.path(), stored.clone(), clock.clone()).unwrap();
-        Self { dir, clock, stored, registry }
+        Self {
+            dir,
+            clock,
+            stored,
+            registry,
+        }
     }
 
     fn apply(&self, yaml: &str) -> Result<Vec<Applied>, Refused> {
@@ -54,17 +75,30 @@ impl World {
     }
 
     fn run(&self, yaml: &str, run: Run) -> Result<Vec<Applied>, Refused> {
-        self.registry.apply(read(yaml, Form::Yaml).map_err(refused)?, run)
+        self.registry
+            .apply(read(yaml, Form::Yaml).map_err(refused)?, run)
     }
 
     /// Everything declared, as it would be applied.
     fn written(&self) -> Vec<String> {
         let s = self.registry.snapshot();
         let mut all = Vec::new();
-        all.extend(s.models_after(None).map(|m| written(Kind::Model, m.name.as_str(), &*m.model)));
-        all.extend(s.products_after(None).map(|p| written(Kind::Product, p.name.as_str(), &p.file())));
-        all.extend(s.devices_after(None).map(|d| written(Kind::Device, d.name.as_str(), &d.file())));
-        all.extend(s.channels_after(None).map(|c| written(Kind::Channel, c.name.as_str(), &c.file())));
+        all.extend(
+            s.models_after(None)
+                .map(|m| written(Kind::Model, m.name.as_str(), &*m.model)),
+        );
+        all.extend(
+            s.products_after(None)
+                .map(|p| written(Kind::Product, p.name.as_str(), &p.file())),
+        );
+        all.extend(
+            s.devices_after(None)
+                .map(|d| written(Kind::Device, d.name.as_str(), &d.file())),
+        );
+        all.extend(
+            s.channels_after(None)
+                .map(|c| written(Kind::Channel, c.name.as_str(), &c.file())),
+        );
         all
     }
 }
@@ -76,8 +110,10 @@ fn effects(applied: &[Applied]) -> Vec<Effect> {
 fn message(refused: Result<Vec<Applied>, Refused>) -> String {
     match refused {
         Err(Refused::Faults { faults, .. }) => {
-            let lines: Vec<_> =
-                faults.iter().map(|f| format!("{}:{}: {f}", f.place.document, f.place.line)).collect();
+            let lines: Vec<_> = faults
+                .iter()
+                .map(|f| format!("{}:{}: {f}", f.place.document, f.place.line))
+                .collect();
             lines.join("\n")
         }
         Err(other) => other.to_string(),
@@ -94,15 +130,26 @@ fn a_farm_is_created_once_and_unchanged_after_that() {
     assert_eq!(world.registry.current().version, version);
     let longer = FARM.replace("Europe/Paris", "Europe/London");
     let applied = world.apply(&longer).unwrap();
-    let changed: Vec<_> = applied.iter().filter(|a| a.effect == Effect::Changed).collect();
+    let changed: Vec<_> = applied
+        .iter()
+        .filter(|a| a.effect == Effect::Changed)
+        .collect();
     assert_eq!(changed.len(), 1);
-    assert_eq!((changed[0].kind, changed[0].name.as_str()), (Kind::Device, "R80711"));
+    assert_eq!(
+        (changed[0].kind, changed[0].name.as_str()),
+        (Kind::Device, "R80711")
+    );
 }
 
 #[test]
 fn documents_stand_in_any_order_and_are_answered_in_theirs() {
     let world = World::new();
-    let reversed: Vec<_> = FARM.split("---\n").collect::<Vec<_>>().into_iter().rev().collect();
+    let reversed: Vec<_> = FARM
+        .split("---\n")
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect();
     let applied = world.apply(&reversed.join("\n---\n")).unwrap();
     assert_eq!(applied[0].kind, Kind::Channel);
     assert_eq!(effects(&applied), [Effect::Created; 4]);
@@ -111,7 +158,10 @@ fn documents_stand_in_any_order_and_are_answered_in_theirs() {
 #[test]
 fn a_dry_run_says_the_same_and_changes_nothing() {
     let world = World::new();
-    assert_eq!(effects(&world.run(FARM, Run::Dry).unwrap()), [Effect::Created; 4]);
+    assert_eq!(
+        effects(&world.run(FARM, Run::Dry).unwrap()),
+        [Effect::Created; 4]
+    );
     assert!(world.written().is_empty());
     assert!(world.restart().written().is_empty());
 }
@@ -136,19 +186,36 @@ fn everything_is_there_after_a_restart() {
     let world = world.restart();
     assert_eq!(world.written(), written);
     assert_eq!(secret_of(&world), secret);
-    assert!(world.registry.current().channel("scada-history").unwrap().is_paused());
+    assert!(
+        world
+            .registry
+            .current()
+            .channel("scada-history")
+            .unwrap()
+            .is_paused()
+    );
     assert_eq!(effects(&world.apply(FARM).unwrap()), [Effect::Unchanged; 4]);
 }
 
 fn secret_of(world: &World) -> String {
-    world.registry.current().channel("scada-history").unwrap().secret().expose_secret().to_owned()
+    world
+        .registry
+        .current()
+        .channel("scada-history")
+        .unwrap()
+        .secret()
+        .expose_secret()
+        .to_owned()
 }
 
 #[test]
 fn what_get_writes_is_what_apply_takes() {
     let (world, other) = (World::with_farm(), World::new());
     let documents = world.written().join("\n");
-    other.registry.apply(read(&documents, Form::Json).unwrap(), Run::Commit).unwrap();
+    other
+        .registry
+        .apply(read(&documents, Form::Json).unwrap(), Run::Commit)
+        .unwrap();
     assert_eq!(other.written(), world.written());
 }
 
@@ -169,23 +236,41 @@ fn a_message_finds_its_product_model_device_and_channels() {
 #[test]
 fn a_changed_model_reaches_its_products() {
     let world = World::with_farm();
-    world.apply("kind: Model\nname: turbine\nmeasurepoints: { only: { type: int } }\n").unwrap();
+    world
+        .apply("kind: Model\nname: turbine\nmeasurepoints: { only: { type: int } }\n")
+        .unwrap();
     let snapshot = world.registry.current();
-    assert_eq!(snapshot.product("LHBfarm1").unwrap().model.measurepoints.len(), 1);
+    assert_eq!(
+        snapshot
+            .product("LHBfarm1")
+            .unwrap()
+            .model
+            .measurepoints
+            .len(),
+        1
+    );
 }
 
 #[test]
 fn a_point_keeps_the_type_its_values_are_stored_as() {
     let world = World::with_farm();
-    world.stored.0.lock().insert(("LHBfarm1".into(), "P_avg".into()), Storage::Double);
+    world
+        .stored
+        .0
+        .lock()
+        .insert(("LHBfarm1".into(), "P_avg".into()), Storage::Double);
     let text = message(
         world.apply("kind: Model\nname: turbine\nmeasurepoints: { P_avg: { type: string } }\n"),
     );
-    assert!(text.contains("point P_avg of product wind-farm has values stored as double"), "{text}");
+    assert!(
+        text.contains("point P_avg of product wind-farm has values stored as double"),
+        "{text}"
+    );
     // Another product may use the name otherwise, until it takes the key with the values.
     let other = "kind: Model\nname: other\nmeasurepoints: { P_avg: { type: int } }\n";
     world.apply(other).unwrap();
-    let text = message(world.apply("kind: Product\nname: wind-farm\nkey: LHBfarm1\nmodel: other\n"));
+    let text =
+        message(world.apply("kind: Product\nname: wind-farm\nkey: LHBfarm1\nmodel: other\n"));
     assert!(text.contains("P_avg"), "{text}");
 }
 
@@ -193,11 +278,26 @@ fn a_point_keeps_the_type_its_values_are_stored_as() {
 fn keys_and_asset_ids_in_use_do_not_change() {
     let world = World::with_farm();
     for (text, reason) in [
-        ("kind: Product\nname: wind-farm\nkey: other\nmodel: turbine\n", "LHBfarm1 cannot change"),
-        ("kind: Product\nname: p2\nkey: LHBfarm1\nmodel: turbine\n", "belongs to product wind-farm"),
-        ("kind: Device\nname: R80711\nproduct: wind-farm\nkey: x\n", "R80711 cannot change to x"),
-        ("kind: Device\nname: d\nproduct: wind-farm\nkey: R80711\n", "belongs to device R80711"),
-        ("kind: Device\nname: R80711\nproduct: wind-farm\nassetId: x\n", "cannot change to x"),
+        (
+            "kind: Product\nname: wind-farm\nkey: other\nmodel: turbine\n",
+            "LHBfarm1 cannot change",
+        ),
+        (
+            "kind: Product\nname: p2\nkey: LHBfarm1\nmodel: turbine\n",
+            "belongs to product wind-farm",
+        ),
+        (
+            "kind: Device\nname: R80711\nproduct: wind-farm\nkey: x\n",
+            "R80711 cannot change to x",
+        ),
+        (
+            "kind: Device\nname: d\nproduct: wind-farm\nkey: R80711\n",
+            "belongs to device R80711",
+        ),
+        (
+            "kind: Device\nname: R80711\nproduct: wind-farm\nassetId: x\n",
+            "cannot change to x",
+        ),
     ] {
         let message = message(world.apply(text));
         assert!(message.contains(reason), "{message}");
@@ -210,10 +310,19 @@ fn a_generated_key_is_eight_letters_and_digits_and_stays() {
     let world = World::with_farm();
     let text = "kind: Product\nname: p2\nmodel: turbine\n";
     world.apply(text).unwrap();
-    let key = world.registry.current().product_named("p2").unwrap().key.clone();
+    let key = world
+        .registry
+        .current()
+        .product_named("p2")
+        .unwrap()
+        .key
+        .clone();
     assert_eq!(key.as_str().len(), 8);
     assert_eq!(effects(&world.apply(text).unwrap()), [Effect::Unchanged]);
-    assert_eq!(world.registry.current().product_named("p2").unwrap().key, key);
+    assert_eq!(
+        world.registry.current().product_named("p2").unwrap().key,
+        key
+    );
 }
 
 #[test]
@@ -221,7 +330,14 @@ fn an_asset_id_belongs_to_one_device_for_ever() {
     let world = World::with_farm();
     let asset = |world: &World| {
         let snapshot = world.registry.current();
-        snapshot.product("LHBfarm1").unwrap().devices.get("R80711").unwrap().asset_id.to_string()
+        snapshot
+            .product("LHBfarm1")
+            .unwrap()
+            .devices
+            .get("R80711")
+            .unwrap()
+            .asset_id
+            .to_string()
     };
     let before = asset(&world);
     world.registry.delete(Kind::Device, "R80711", None).unwrap();
@@ -237,13 +353,25 @@ fn an_asset_id_belongs_to_one_device_for_ever() {
 #[test]
 fn what_is_in_use_is_not_deleted() {
     let world = World::with_farm();
-    let refused = |kind, name| world.registry.delete(kind, name, None).unwrap_err().to_string();
-    assert_eq!(refused(Kind::Model, "turbine"), "model turbine is used by product wind-farm");
+    let refused = |kind, name| {
+        world
+            .registry
+            .delete(kind, name, None)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        refused(Kind::Model, "turbine"),
+        "model turbine is used by product wind-farm"
+    );
     assert_eq!(
         refused(Kind::Product, "wind-farm"),
         "product wind-farm is used by channel scada-history, device R80711"
     );
-    assert_eq!(refused(Kind::Channel, "none"), "channel none is not declared");
+    assert_eq!(
+        refused(Kind::Channel, "none"),
+        "channel none is not declared"
+    );
     for (kind, name) in [
         (Kind::Channel, "scada-history"),
         (Kind::Device, "R80711"),
@@ -265,7 +393,10 @@ fn devices_of_one_name_are_told_apart_by_their_product() {
     let error = device_named(&snapshot, "R80711", None).unwrap_err();
     assert!(error.to_string().contains("p2, wind-farm"), "{error}");
     assert_eq!(snapshot.devices_of_key("R80711").count(), 2);
-    world.registry.delete(Kind::Device, "R80711", Some("p2")).unwrap();
+    world
+        .registry
+        .delete(Kind::Device, "R80711", Some("p2"))
+        .unwrap();
     assert!(device_named(&world.registry.current(), "R80711", None).is_ok());
 }
 
@@ -274,7 +405,10 @@ fn a_rotated_secret_logs_in_until_its_overlap_ends() {
     let world = World::with_farm();
     let login = |world: &World| {
         let snapshot = world.registry.current();
-        let strings = snapshot.channel("scada-history").unwrap().connection_strings();
+        let strings = snapshot
+            .channel("scada-history")
+            .unwrap()
+            .connection_strings();
         Credentials::parse(
             &strings.client_id,
             Some(&strings.user_name),
@@ -285,7 +419,9 @@ fn a_rotated_secret_logs_in_until_its_overlap_ends() {
     let verifies = |world: &World, login: &Credentials| {
         let snapshot = world.registry.current();
         let channel = snapshot.channel("scada-history").unwrap();
-        channel.secrets(world.clock.now_ms()).any(|secret| login.verify(secret.expose_secret()))
+        channel
+            .secrets(world.clock.now_ms())
+            .any(|secret| login.verify(secret.expose_secret()))
     };
     let old = login(&world);
     world.registry.rotate("scada-history", 500).unwrap();
@@ -321,7 +457,10 @@ fn subscribers_hear_of_every_change_and_of_nothing_else() {
     assert!(!versions.has_changed().unwrap());
     world.registry.set_paused("scada-history", true).unwrap();
     assert!(versions.has_changed().unwrap());
-    assert_eq!(*versions.borrow_and_update(), world.registry.current().version);
+    assert_eq!(
+        *versions.borrow_and_update(),
+        world.registry.current().version
+    );
 }
 
 #[test]
@@ -329,7 +468,10 @@ fn what_was_read_before_a_change_stays_as_it_was() {
     let world = World::with_farm();
     let before = world.registry.snapshot();
     world.registry.delete(Kind::Device, "R80711", None).unwrap();
-    assert_eq!((before.devices_len(), world.registry.current().devices_len()), (1, 0));
+    assert_eq!(
+        (before.devices_len(), world.registry.current().devices_len()),
+        (1, 0)
+    );
 }
 
 #[test]
@@ -340,7 +482,10 @@ fn a_failed_commit_changes_nothing() {
             Ok(Vec::new())
         }
         fn commit(&mut self, _: &[records::Change]) -> Result<(), RecordsError> {
-            Err(RecordsError::Failed { database: "test".into(), reason: "disk full".into() })
+            Err(RecordsError::Failed {
+                database: "test".into(),
+                reason: "disk full".into(),
+            })
         }
     }
     let dir = tempfile::tempdir().unwrap();
@@ -351,7 +496,9 @@ fn a_failed_commit_changes_nothing() {
         Arc::new(StoppedClock::at(0)),
     )
     .unwrap();
-    let refused = registry.apply(read(FARM, Form::Yaml).unwrap(), Run::Commit).unwrap_err();
+    let refused = registry
+        .apply(read(FARM, Form::Yaml).unwrap(), Run::Commit)
+        .unwrap_err();
     assert!(matches!(refused, Refused::Records(_)), "{refused}");
     assert!(registry.current().product("LHBfarm1").is_none());
 }
@@ -362,9 +509,15 @@ fn secrets_are_in_no_output_log_or_file() {
     world.registry.rotate("scada-history", 1_000).unwrap();
     let snapshot = world.registry.snapshot();
     let channel = snapshot.channel("scada-history").unwrap();
-    let mut places = vec![format!("{snapshot:?}"), format!("{channel:#?}"), world.written().join("")];
-    let secrets: Vec<String> =
-        channel.secrets(1_000).map(|secret| secret.expose_secret().to_owned()).collect();
+    let mut places = vec![
+        format!("{snapshot:?}"),
+        format!("{channel:#?}"),
+        world.written().join(""),
+    ];
+    let secrets: Vec<String> = channel
+        .secrets(1_000)
+        .map(|secret| secret.expose_secret().to_owned())
+        .collect();
     assert_eq!(secrets.len(), 2);
     for file in std::fs::read_dir(world.dir.path()).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();
@@ -380,7 +533,9 @@ fn faults_name_line_object_and_what_is_wrong() {
     let text = "kind: Device\nname: R1\nproduct: p\ntimezne: UTC\n---\n# nothing\n---\nkind: Modell\nname: x\n\
                 ---\nname: y\nproduct: p\n---\nkind: Channel\nproduct: p\n---\nkind: Model\nname: m\n\
                 measurepoints:\n  P: { type: dubble }\n---\nkind: Device\nname: [\n---\nkind: Device\nname: a b\nproduct: p\n";
-    insta::assert_snapshot!(message(read(text, Form::Yaml).map_err(refused).map(|_| vec![])));
+    insta::assert_snapshot!(message(
+        read(text, Form::Yaml).map_err(refused).map(|_| vec![])
+    ));
 }
 
 #[test]
@@ -388,15 +543,28 @@ fn json_is_an_object_an_array_or_lines_and_faults_name_the_line() {
     let line = r#"{"kind":"Device","name":"a","product":"p"}"#;
     let sorted = r#"{"attributes":{"x":[1]},"kind":"Device","name":"b","product":"p"}"#;
     assert_eq!(read(line, Form::Json).unwrap().len(), 1);
-    assert_eq!(read(&format!("[{line},\n{sorted}]"), Form::Json).unwrap()[1].place.line, 2);
-    assert_eq!(read(&format!("{line}\n{sorted}\n"), Form::Json).unwrap().len(), 2);
+    assert_eq!(
+        read(&format!("[{line},\n{sorted}]"), Form::Json).unwrap()[1]
+            .place
+            .line,
+        2
+    );
+    assert_eq!(
+        read(&format!("{line}\n{sorted}\n"), Form::Json)
+            .unwrap()
+            .len(),
+        2
+    );
     let early = r#"{"attributes":{"x":[1]},"name":"b","product":"p","kind":"Device"}"#;
     let Declared::Device(name, file) = &read(early, Form::Json).unwrap()[0].declared else {
         panic!("a device was read")
     };
     assert_eq!((name.as_str(), file.attributes.len()), ("b", 1));
-    let text = format!("[{line},\n{{\"kind\":\"Device\",\"name\":\"c\",\n\"prod\":\"p\"}}]\n{{\"kind\"");
-    insta::assert_snapshot!(message(read(&text, Form::Json).map_err(refused).map(|_| vec![])));
+    let text =
+        format!("[{line},\n{{\"kind\":\"Device\",\"name\":\"c\",\n\"prod\":\"p\"}}]\n{{\"kind\"");
+    insta::assert_snapshot!(message(
+        read(&text, Form::Json).map_err(refused).map(|_| vec![])
+    ));
 }
 
 #[test]
@@ -436,7 +604,13 @@ fn a_hundred_thousand_devices_are_declared_within_a_minute() {
     println!("100 000 devices applied in {used:?} of CPU");
     assert!(used < Duration::from_secs(30), "{used:?}");
     let again = cpu(|| drop(world.apply(&yaml).unwrap()));
-    let one = cpu(|| drop(world.apply("kind: Device\nname: one\nproduct: wind-farm\n").unwrap()));
+    let one = cpu(|| {
+        drop(
+            world
+                .apply("kind: Device\nname: one\nproduct: wind-farm\n")
+                .unwrap(),
+        )
+    });
     println!("again {again:?}, one more {one:?}");
     assert!(one < Duration::from_secs(1), "{one:?}");
     let mut world = Some(world);
