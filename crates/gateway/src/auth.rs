@@ -5,10 +5,7 @@
 
 use backtide_model::{ChannelName, Compression, Credentials, LoginError, ProductKey};
 
-use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest, Sha256};
-
-use crate::registry::{Channel, Snapshot};
+use crate::registry::Snapshot;
 
 /// A login that verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,18 +13,8 @@ pub struct Admitted {
     pub channel: ChannelName,
     pub product: ProductKey,
     pub compression: Compression,
-    /// Which of the channel's secrets signed it: the login ends when that secret does.
-    pub signed_with: SecretPrint,
-}
-
-/// Tells secrets apart without holding them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SecretPrint([u8; 32]);
-
-impl SecretPrint {
-    pub fn of(secret: &SecretString) -> Self {
-        Self(Sha256::digest(secret.expose_secret()).into())
-    }
+    /// Which of the channel's secrets signed it; it ends when that secret does.
+    pub secret_id: u64,
 }
 
 /// Why a login is refused. Says nothing that helps to guess.
@@ -55,20 +42,16 @@ pub fn admit(
 ) -> Result<Admitted, AuthError> {
     let login = Credentials::parse(client_id, user_name, password)?;
     let product = snapshot
-        .product(login.product.as_str())
+        .product_by_key(&login.product)
         .ok_or_else(|| AuthError::UnknownProduct(login.product.clone()))?;
-    let signed_by = |channel: &Channel| {
-        channel
-            .secrets(now_ms)
-            .find(|secret| login.verify(secret.expose_secret()))
-            .map(SecretPrint::of)
-    };
-    let (channel, signed_with) = product
-        .channels
-        .iter()
-        .find_map(|channel| Some((channel, signed_by(channel)?)))
+    let (channel, secret_id) = snapshot
+        .channels_of(&product.name)
+        .find_map(|channel| {
+            let secret = channel.secrets(now_ms).find(|secret| login.verify(secret.text()))?;
+            Some((channel, secret.id))
+        })
         .ok_or_else(|| AuthError::WrongPassword(login.product.clone()))?;
-    if channel.is_paused() {
+    if channel.paused {
         return Err(AuthError::Paused(channel.name.clone()));
     }
     if channel.refuse.contains(&login.method) {
@@ -79,6 +62,6 @@ pub fn admit(
         channel: channel.name.clone(),
         product: login.product,
         compression: login.compression,
-        signed_with,
+        secret_id,
     })
 }

@@ -4,12 +4,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use backtide_model::{ChannelName, Code, Compression, LoginError, ProductKey};
-use backtide_store::State;
+use backtide_store::{CommitError, StoreState};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::{Admitted, AuthError, SecretPrint, admit},
+    auth::{Admitted, AuthError, admit},
     channel_log::{Entry, What},
     ingest::{self, Gate, Ingest, NotTaken, Oversize, Sender, Uplink},
     mqtt::{
@@ -34,10 +34,9 @@ impl House {
     pub fn recheck_logins(&self) {
         let snapshot = self.ingest.registry.snapshot();
         let now_ms = self.ingest.clock.now_ms();
-        self.logins.revoke_unless(|(channel, signed_with)| {
-            snapshot.channel(channel.as_str()).is_some_and(|channel| {
-                !channel.is_paused()
-                    && channel.secrets(now_ms).any(|secret| SecretPrint::of(secret) == *signed_with)
+        self.logins.revoke_unless(|(channel, secret_id)| {
+            snapshot.channel(channel).is_some_and(|channel| {
+                !channel.paused && channel.secrets(now_ms).any(|secret| secret.id == *secret_id)
             })
         });
     }
@@ -64,8 +63,10 @@ impl House {
         let snapshot = self.ingest.registry.snapshot();
         user_name
             .and_then(|name| name.rsplit_once('&'))
-            .and_then(|(_, key)| snapshot.product(key))
-            .map(|product| product.channels.iter().map(|channel| channel.name.clone()).collect())
+            .and_then(|(_, key)| snapshot.product_by_key(key))
+            .map(|product| {
+                snapshot.channels_of(&product.name).map(|channel| channel.name.clone()).collect()
+            })
             .unwrap_or_default()
     }
 }
@@ -74,7 +75,7 @@ impl crate::mqtt::House for House {
     type Channel = Channel;
 
     fn login(&self, login: &Login<'_>) -> Result<Channel, Refusal> {
-        if self.ingest.store.health() != State::Ok {
+        if self.ingest.store.health().state != StoreState::Ok {
             return Err(Refusal::NotReady);
         }
         let now_ms = self.ingest.clock.now_ms();
@@ -217,11 +218,11 @@ impl ChannelHandle for Channel {
 
 /// The logins that hold, by channel and secret, each with the token that ends its connections.
 #[derive(Default)]
-struct Logins(Mutex<HashMap<(ChannelName, SecretPrint), CancellationToken>>);
+struct Logins(Mutex<HashMap<(ChannelName, u64), CancellationToken>>);
 
 impl Logins {
     fn channel(&self, admitted: Admitted) -> Channel {
-        let key = (admitted.channel.clone(), admitted.signed_with);
+        let key = (admitted.channel.clone(), admitted.secret_id);
         let revoked = self.0.lock().entry(key).or_default().clone();
         Channel {
             name: admitted.channel,
@@ -232,7 +233,7 @@ impl Logins {
         }
     }
 
-    fn revoke_unless(&self, holds: impl Fn(&(ChannelName, SecretPrint)) -> bool) {
+    fn revoke_unless(&self, holds: impl Fn(&(ChannelName, u64)) -> bool) {
         self.0.lock().retain(|login, revoked| {
             let holds = holds(login);
             if !holds {
@@ -240,5 +241,11 @@ impl Logins {
             }
             holds
         });
+    }
+}
+
+impl From<CommitError> for StoreDown {
+    fn from(_: CommitError) -> Self {
+        Self
     }
 }

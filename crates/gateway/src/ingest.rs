@@ -20,7 +20,7 @@ use crate::{
     channel_log::{Entry, Log, What},
     clock::Clock,
     quarantine::Quarantine,
-    registry::{Format, Registry, Snapshot},
+    registry::{Registry, Snapshot},
 };
 use judge::{Judged, Scope, judge};
 
@@ -30,7 +30,7 @@ pub struct Ingest {
     pub store: Store,
     pub quarantine: Arc<Quarantine>,
     pub log: Arc<Log>,
-    pub clock: Arc<dyn Clock>,
+    pub clock: Clock,
 }
 
 /// Bursts of one connection are submitted one after the other: its gate is taken in order.
@@ -152,17 +152,17 @@ fn judge_burst(
     arrived_ms: i64,
 ) -> Result<Vec<Judged>, NotTaken> {
     let gone = || NotTaken::ChannelGone(channel.clone());
-    let channel = snapshot.channel(channel.as_str()).ok_or_else(gone)?;
-    let product = snapshot.product(channel.product_key.as_str()).ok_or_else(gone)?;
+    let channel = snapshot.channel(channel).ok_or_else(gone)?;
+    let product = snapshot.product(&channel.product).ok_or_else(gone)?;
     let scope = Scope {
         channel: &channel.name,
         product: &product.key,
         model: &product.model,
-        is_json: product.format == Format::Json,
+        is_json: product.is_json(),
         mode: channel.mode,
         stamps_arrival: channel.stamp_arrival,
         conflict: channel.conflict,
-        find_device: &|key| product.devices.get(key).map(|device| &device.key),
+        find_device: &|key| product.find_device(key),
     };
     Ok(burst.into_iter().map(|uplink| judge(&scope, sender, uplink, arrived_ms)).collect())
 }
