@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod http;
 pub mod pool;
 pub mod registry;
 pub mod secrets;

@@ -9,7 +9,7 @@ use backtide_model::{ChannelName, Model, ObjectName};
 use serde::{
     Deserialize,
     de::{
-        DeserializeSeed, Deserializer, Error, IgnoredAny, IntoDeserializer, MapAccess, Visitor,
+        DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, Visitor,
         value::MapAccessDeserializer,
     },
 };
@@ -122,7 +122,7 @@ pub fn read(text: &str, form: Form) -> Result<Vec<Document>, Vec<Fault>> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn read_json(text: &str) -> Result<Declared, String> {
+pub(super) fn read_json(text: &str) -> Result<Declared, String> {
     let mut object = None;
     let mut json = serde_json::Deserializer::from_str(text);
     Header {
@@ -444,12 +444,4 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
             None => self.map.next_value_seed(seed),
         }
     }
-}
-
-/// Whether `text` is well-formed JSON at all; tells JSON from YAML where nobody said.
-pub fn is_json(text: &str) -> bool {
-    text.trim_start().starts_with(['{', '['])
-        && serde_json::Deserializer::from_str(text)
-            .into_iter::<IgnoredAny>()
-            .all(|value| value.is_ok())
 }
