@@ -11,6 +11,7 @@ pub mod completions;
 pub mod delete;
 pub mod get;
 pub mod output;
+pub mod send;
 
 use std::{
     ffi::OsString,
@@ -74,6 +75,8 @@ pub enum Command {
     /// Show, rotate, pause or resume a channel
     #[command(subcommand)]
     Channel(channel::Channel),
+    /// Send a file of history over MQTT
+    Send(Box<send::Send>),
     /// Print shell completions
     Completions(completions::Completions),
 }
@@ -226,6 +229,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Get(get) => get.run(&connection, terminal),
         Command::Delete(delete) => delete.run(&connection, terminal),
         Command::Channel(channel) => channel.run(&connection, terminal),
+        Command::Send(send) => send.run(&connection, terminal),
         Command::Completions(completions) => completions.run(terminal),
     }
 }
