@@ -95,7 +95,7 @@ async fn show(
 #[utoipa::path(delete, path = "/api/v1/devices/{name}", tag = "objects", operation_id = "delete_device",
     params(("name" = String, Path, description = "Its name"), OfProduct),
     responses((status = 204, description = "Deleted"),
-        (status = 409, description = "Something uses it", body = Problem, content_type = "application/problem+json"), Refusals))]
+        (status = 409, description = "Something uses it", body = ref("#/components/schemas/Problem"), content_type = "application/problem+json"), Refusals))]
 async fn delete(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,

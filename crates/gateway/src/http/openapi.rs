@@ -13,7 +13,7 @@ use utoipa::{
     },
 };
 
-use super::Problem;
+use super::problem::Details;
 use crate::registry::{Kind, object_schemas};
 
 /// What the whole API has in common.
@@ -23,7 +23,7 @@ use crate::registry::{Kind, object_schemas};
         title = "Backtide",
         description = "A self-hosted gateway for historical device data. Every refusal is problem+json."
     ),
-    components(schemas(Problem)),
+    components(schemas(Details)),
     security(("bearer" = [])),
     modifiers(&Bearer)
 )]

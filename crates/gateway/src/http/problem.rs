@@ -22,10 +22,15 @@ use crate::{
     registry::{Fault, Refused, User},
 };
 
+/// A refusal, to be answered.
+#[derive(Debug, Clone)]
+pub struct Problem(Box<Details>);
+
 /// A refusal (RFC 9457).
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Problem)]
 #[serde(rename_all = "camelCase")]
-pub struct Problem {
+pub(super) struct Details {
     /// Identifies the kind of problem: `urn:backtide:problem:` and the code.
     #[serde(rename = "type")]
     type_uri: String,
@@ -74,7 +79,7 @@ struct DocumentError {
 impl Problem {
     /// A problem of this kind. `code` is one stable word, `detail` what happened this time.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Details {
             type_uri: format!("urn:backtide:problem:{code}"),
             title: status.canonical_reason().unwrap_or("refused"),
             status: status.as_u16(),
@@ -84,7 +89,7 @@ impl Problem {
             fix: None,
             used_by: Vec::new(),
             errors: Vec::new(),
-        }
+        }))
     }
 
     /// A part of the request makes no sense.
@@ -99,26 +104,26 @@ impl Problem {
     /// Names the part of the request that it is about.
     #[must_use]
     pub fn at(mut self, place: impl Into<String>) -> Self {
-        self.place = Some(place.into());
+        self.0.place = Some(place.into());
         self
     }
 
     /// Says what to do about it.
     #[must_use]
     pub fn fix(mut self, fix: impl Into<String>) -> Self {
-        self.fix = Some(fix.into());
+        self.0.fix = Some(fix.into());
         self
     }
 
     fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.status).expect("made from a status")
+        StatusCode::from_u16(self.0.status).expect("made from a status")
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status();
-        let mut response = (status, Json(self)).into_response();
+        let mut response = (status, Json(self.0)).into_response();
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,
@@ -140,30 +145,22 @@ impl From<Refused> for Problem {
         let detail = refused.to_string();
         match refused {
             Refused::Faults { faults, .. } => {
-                let place = faults.first().map(|fault| {
-                    format!(
-                        "document {}, line {}",
-                        fault.place.document, fault.place.line
-                    )
+                let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
+                problem.0.place = faults.first().map(|fault| {
+                    format!("document {}, line {}", fault.place.document, fault.place.line)
                 });
-                let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
-                Self {
-                    place,
-                    errors: faults.into_iter().map(document_error).collect(),
-                    ..problem
-                }
+                problem.0.errors = faults.into_iter().map(document_error).collect();
+                problem
             }
             Refused::NotFound { .. } => Self::not_found(detail),
             Refused::Ambiguous { .. } => {
                 Self::new(StatusCode::CONFLICT, "ambiguous", detail).fix("add ?product=NAME")
             }
             Refused::InUse { users, .. } => {
-                let problem = Self::new(StatusCode::CONFLICT, "in-use", detail)
+                let mut problem = Self::new(StatusCode::CONFLICT, "in-use", detail)
                     .fix("delete what uses it first");
-                Self {
-                    used_by: users.into_iter().map(used_by).collect(),
-                    ..problem
-                }
+                problem.0.used_by = users.into_iter().map(used_by).collect();
+                problem
             }
             Refused::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", detail),
             Refused::Records(error) => {

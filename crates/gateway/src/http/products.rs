@@ -75,7 +75,7 @@ async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<R
 #[utoipa::path(delete, path = "/api/v1/products/{name}", tag = "objects", operation_id = "delete_product",
     params(("name" = String, Path, description = "Its name")),
     responses((status = 204, description = "Deleted"),
-        (status = 409, description = "Something uses it", body = Problem, content_type = "application/problem+json"), Refusals))]
+        (status = 409, description = "Something uses it", body = ref("#/components/schemas/Problem"), content_type = "application/problem+json"), Refusals))]
 async fn delete(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,

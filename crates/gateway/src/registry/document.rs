@@ -253,7 +253,8 @@ fn yaml_documents(text: &str) -> impl Iterator<Item = (usize, &str)> {
         }
         let mut end = rest.len();
         let mut from = 0;
-        while let Some(at) = rest[from..].find("\n---").map(|at| from + at) {
+        while let Some(at) = rest.get(from..).and_then(|text| text.find("\n---")) {
+            let at = from + at;
             let after = rest.as_bytes().get(at + 4);
             if after.is_none_or(u8::is_ascii_whitespace) {
                 end = at + 1;
