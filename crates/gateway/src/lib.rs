@@ -5,6 +5,7 @@ pub mod channel_log;
 pub mod cli;
 pub mod clock;
 pub mod house;
+pub mod http;
 pub mod ingest;
 pub mod limits;
 pub mod mqtt;
