@@ -8,6 +8,7 @@ pub mod apply;
 pub mod channel;
 pub mod client;
 pub mod completions;
+pub mod config;
 pub mod delete;
 pub mod get;
 pub mod output;
@@ -78,6 +79,9 @@ pub enum Command {
     Channel(channel::Channel),
     /// Send a file of history over MQTT
     Send(Box<send::Send>),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Print shell completions
     Completions(completions::Completions),
 }
@@ -229,6 +233,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Delete(delete) => delete.run(&connection, terminal),
         Command::Channel(channel) => channel.run(&connection, terminal),
         Command::Send(send) => send.run(&connection, terminal),
+        Command::Config(config) => config.run(&connection, terminal),
         Command::Completions(completions) => completions.run(terminal),
     }
 }
