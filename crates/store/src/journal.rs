@@ -12,6 +12,7 @@ mod points;
 mod record;
 mod recover;
 mod refused;
+mod salvage;
 mod wire;
 mod writer;
 
@@ -22,5 +23,7 @@ pub use log::{FollowError, Followed};
 pub(crate) use points::check as check_batch;
 pub use recover::Recovery;
 pub(crate) use recover::{Place, open};
+pub use salvage::Salvaged;
+pub(crate) use salvage::salvage;
 pub use wire::DecodeError;
 pub(crate) use writer::{AppendError, Writer};
