@@ -106,7 +106,10 @@ impl Values {
             (Self::Double(v), Cell::Double(x)) => v.push(x),
             (Self::Text(v), Cell::Text(x)) => v.push(x),
             (values, cell) => {
-                unreachable!("a cell {cell:?} is checked against its column {:?}", values.storage())
+                unreachable!(
+                    "a cell {cell:?} is checked against its column {:?}",
+                    values.storage()
+                )
             }
         }
     }
@@ -154,7 +157,9 @@ impl Column {
     }
 
     pub fn quality_of(&self, index: usize) -> u8 {
-        self.quality.as_ref().map_or(NO_QUALITY, |quality| quality[index])
+        self.quality
+            .as_ref()
+            .map_or(NO_QUALITY, |quality| quality[index])
     }
 }
 
@@ -293,7 +298,12 @@ mod tests {
         let mut builder = BatchBuilder::new();
         for (row, key) in ["a", "b", "a"].into_iter().enumerate() {
             builder.row(&device(key), 10 * i64::try_from(row).unwrap());
-            builder.cell(&point("P"), ConflictPolicy::KeepLast, Cell::Double(1.5), NO_QUALITY);
+            builder.cell(
+                &point("P"),
+                ConflictPolicy::KeepLast,
+                Cell::Double(1.5),
+                NO_QUALITY,
+            );
             if row == 1 {
                 builder.cell(&point("state"), ConflictPolicy::KeepLast, Cell::Int(4), 3);
             }
@@ -312,7 +322,12 @@ mod tests {
         let mut builder = BatchBuilder::new();
         builder.row(&device("a"), 0);
         builder.cell(&point("P"), ConflictPolicy::KeepLast, Cell::Int(1), 2);
-        builder.cell(&point("P"), ConflictPolicy::KeepLast, Cell::Int(2), NO_QUALITY);
+        builder.cell(
+            &point("P"),
+            ConflictPolicy::KeepLast,
+            Cell::Int(2),
+            NO_QUALITY,
+        );
         let batch = builder.build();
         assert_eq!(batch.columns[0].values, Values::Int(vec![2]));
         assert_eq!(batch.columns[0].quality, Some(vec![NO_QUALITY]));

@@ -5,13 +5,23 @@
 //! so that everything can be tested by example and by property.
 
 mod batch;
+mod check;
 mod code;
+mod envelope;
+mod login;
 mod names;
+mod thing;
+mod topic;
 mod types;
 
 pub use batch::{Batch, BatchBuilder, Cell, Column, ConflictPolicy, NO_QUALITY, Presence, Values};
+pub use check::{Checked, Mode, Rejection, Rules, TimeRule, check_points};
 pub use code::Code;
+pub use envelope::{Envelope, Fault, MessageId, open};
+pub use login::{Compression, ConnectionStrings, Credentials, LoginError, SignMethod};
 pub use names::{
     AssetId, ChannelName, ClientId, DeviceKey, ElementName, NameError, ObjectName, ProductKey,
 };
-pub use types::Storage;
+pub use thing::{Attribute, ElementFile, Event, Level, Measurepoint, Model, Signal};
+pub use topic::{Kind, ReplyFilter, Topic, TopicError};
+pub use types::{DataType, ItemType, Member, Storage};

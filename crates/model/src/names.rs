@@ -13,9 +13,19 @@ pub enum NameError {
     #[error("{what} is empty")]
     Empty { what: &'static str },
     #[error("{what} {text:?} has {chars} characters, at most {chars_max} are allowed")]
-    TooLong { what: &'static str, text: String, chars: usize, chars_max: usize },
+    TooLong {
+        what: &'static str,
+        text: String,
+        chars: usize,
+        chars_max: usize,
+    },
     #[error("{what} {text:?} has the character {found:?}; allowed are {allowed}")]
-    Character { what: &'static str, text: String, found: char, allowed: &'static str },
+    Character {
+        what: &'static str,
+        text: String,
+        found: char,
+        allowed: &'static str,
+    },
 }
 
 fn validate(
@@ -32,10 +42,20 @@ fn validate(
     if chars > chars_max {
         // The text may be a megabyte: quote its beginning only.
         let text = text.chars().take(chars_max).collect();
-        return Err(NameError::TooLong { what, text, chars, chars_max });
+        return Err(NameError::TooLong {
+            what,
+            text,
+            chars,
+            chars_max,
+        });
     }
     match text.chars().find(|c| !is_allowed(*c)) {
-        Some(found) => Err(NameError::Character { what, text: text.to_owned(), found, allowed }),
+        Some(found) => Err(NameError::Character {
+            what,
+            text: text.to_owned(),
+            found,
+            allowed,
+        }),
         None => Ok(()),
     }
 }

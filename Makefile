@@ -1,0 +1,67 @@
+# `make demo` needs Rust, Node and a C compiler, nothing else. `make test` sets up what tests need, then passes all.
+
+CARGO  ?= cargo
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+TOOLS  := $(CURDIR)/.tools
+PYTEST := $(TOOLS)/py/bin/python -m pytest
+
+# What the outside suite drives; `BACKTIDE_BIN=… make test-outside` tests another one.
+export BACKTIDE_BIN ?= $(TARGET)/debug/backtide
+
+.PHONY: help build tools lint test test-rust test-outside demo bench soak clean
+
+help:
+	@echo "make demo          build, start a gateway, send it real history, read it back"
+	@echo "make test          set up and pass every test (Debian 12 as root installs what it needs)"
+	@echo "make build         the development binary: $(BACKTIDE_BIN)"
+	@echo "make lint          formatting and clippy"
+	@echo "make test-rust     the Rust tests alone"
+	@echo "make test-outside  the outside suite alone; ARGS='-k quickstart' picks tests"
+	@echo "make bench         speed, as a table and as JSON"
+	@echo "make soak          the outside suite and the store's seeds, long"
+	@echo "make tools         what tests need, into .tools/ (apt where root)"
+	@echo "make clean         remove what was built; .tools/ too"
+
+build: | need-rust
+	$(CARGO) build --workspace --bins
+
+tools:
+	@tests/tools/install
+
+lint: | need-rust
+	$(CARGO) fmt --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+test-rust: | need-rust
+	$(CARGO) test --workspace
+
+test-outside: tools build
+	$(PYTEST) tests/outside $(ARGS)
+
+# One after the other, whatever -j says: they share two cores and one build folder.
+test:
+	$(MAKE) tools
+	$(MAKE) lint
+	$(MAKE) test-rust
+	$(MAKE) test-outside
+
+demo: | need-rust
+	$(CARGO) build --release --bin backtide
+	$(TARGET)/release/backtide demo $(ARGS)
+
+bench: | need-rust
+	$(CARGO) build --release --bin backtide
+	bench/run $(ARGS)
+
+soak: tools build
+	BACKTIDE_SOAK=1 $(CARGO) test --workspace --release
+	BACKTIDE_KILLS=$${BACKTIDE_KILLS:-200} $(PYTEST) tests/outside $(ARGS)
+
+clean:
+	$(CARGO) clean
+	rm -rf $(TOOLS)
+
+.PHONY: need-rust
+need-rust:
+	@command -v $(CARGO) >/dev/null || { echo "backtide needs Rust 1.95 or newer (cargo is not on the PATH)" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "backtide needs a C compiler (cc is not on the PATH; Debian: build-essential)" >&2; exit 1; }

@@ -1,0 +1,251 @@
+//! Where the MQTT door meets the house: logins become channels, bursts become outcomes, what the
+//! door sees becomes lines of the channel log.
+
+use std::{collections::HashMap, sync::Arc};
+
+use backtide_model::{ChannelName, Code, Compression, LoginError, ProductKey};
+use backtide_store::{CommitError, StoreState};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth::{Admitted, AuthError, admit},
+    channel_log::{Entry, What},
+    ingest::{self, Gate, Ingest, NotTaken, Oversize, Sender, Uplink},
+    mqtt::{
+        Ack, ChannelHandle, Client, Event, Login, Outcome, Payload, Publish, Qos, Refusal, Reply,
+        StoreDown,
+    },
+};
+
+/// The house behind the MQTT door.
+pub struct House {
+    ingest: Arc<Ingest>,
+    logins: Logins,
+}
+
+impl House {
+    pub fn new(ingest: Arc<Ingest>) -> Self {
+        Self { ingest, logins: Logins::default() }
+    }
+
+    /// Ends the connections whose login no longer holds: their channel was paused or deleted, or
+    /// the secret that signed them has ended.
+    pub fn recheck_logins(&self) {
+        let snapshot = self.ingest.registry.snapshot();
+        let now_ms = self.ingest.clock.now_ms();
+        self.logins.revoke_unless(|(channel, secret_id)| {
+            snapshot.channel(channel).is_some_and(|channel| {
+                !channel.paused && channel.secrets(now_ms).any(|secret| secret.id == *secret_id)
+            })
+        });
+    }
+
+    fn note_error(&self, channels: &[ChannelName], client: &str, message: &str) {
+        for channel in channels {
+            self.ingest.log.note(Entry {
+                time_ms: self.ingest.clock.now_ms(),
+                channel: channel.clone(),
+                client: client.into(),
+                what: What::Error {
+                    topic: None,
+                    code: None,
+                    message: message.into(),
+                    device_key: None,
+                    point: None,
+                },
+            });
+        }
+    }
+
+    /// The channels whose people should hear of a refused login: all of the product it names.
+    fn concerned(&self, user_name: Option<&str>) -> Vec<ChannelName> {
+        let snapshot = self.ingest.registry.snapshot();
+        user_name
+            .and_then(|name| name.rsplit_once('&'))
+            .and_then(|(_, key)| snapshot.product_by_key(key))
+            .map(|product| {
+                snapshot.channels_of(&product.name).map(|channel| channel.name.clone()).collect()
+            })
+            .unwrap_or_default()
+    }
+}
+
+impl crate::mqtt::House for House {
+    type Channel = Channel;
+
+    fn login(&self, login: &Login<'_>) -> Result<Channel, Refusal> {
+        if self.ingest.store.health().state != StoreState::Ok {
+            return Err(Refusal::NotReady);
+        }
+        let now_ms = self.ingest.clock.now_ms();
+        let snapshot = self.ingest.registry.snapshot();
+        match admit(&snapshot, login.client_id, login.username, login.password, now_ms) {
+            Ok(admitted) => Ok(self.logins.channel(admitted)),
+            Err(error) => {
+                let message = format!("login from {} refused: {error}", login.peer);
+                tracing::info!(client = login.client_id, %message);
+                self.note_error(&self.concerned(login.username), login.client_id, &message);
+                Err(refusal(error))
+            }
+        }
+    }
+
+    async fn take(
+        &self,
+        channel: &Channel,
+        client: &Client,
+        burst: Vec<Publish>,
+    ) -> Result<Vec<Outcome>, StoreDown> {
+        let sender = Sender { client: client.id.clone(), compression: channel.compression };
+        let burst = burst.into_iter().map(uplink).collect();
+        match self.ingest.take(&channel.name, &sender, &channel.gate, burst).await {
+            Ok(outcomes) => Ok(outcomes.into_iter().map(outcome).collect()),
+            Err(error) => {
+                tracing::error!(channel = %channel.name, %error, "a burst is not taken");
+                self.note_error(std::slice::from_ref(&channel.name), &client.id, &not_taken(&error));
+                Err(StoreDown)
+            }
+        }
+    }
+
+    fn note(&self, channel: &Channel, client: &Client, event: Event) {
+        let what = match event {
+            Event::Connected { .. } => What::Connect {
+                remote: client.peer.to_string().into(),
+                protocol: client.version.as_str().into(),
+            },
+            Event::Disconnected(ending) => {
+                What::Disconnect { reason: ending.to_string().into() }
+            }
+            Event::Subscribed { filter } => {
+                tracing::debug!(channel = %channel.name, filter, "subscribed");
+                return;
+            }
+            Event::SubscriptionRefused { filter, reason } => {
+                error_line(format!("subscription to {filter} refused: {reason}"))
+            }
+            Event::WillIgnored { topic } => {
+                error_line(format!("the will on {topic} is ignored: history has no wills"))
+            }
+            Event::RetainIgnored { topic } => error_line(format!(
+                "the retain flag of a publish to {topic} is ignored: it is stored, not retained"
+            )),
+            Event::ReplyDropped { topic, reason } => {
+                error_line(format!("a reply on {topic} was not delivered: {reason}"))
+            }
+        };
+        self.ingest.log.note(Entry {
+            time_ms: self.ingest.clock.now_ms(),
+            channel: channel.name.clone(),
+            client: client.id.clone(),
+            what,
+        });
+    }
+}
+
+fn error_line(message: String) -> What {
+    What::Error {
+        topic: None,
+        code: None,
+        message: message.into(),
+        device_key: None,
+        point: None,
+    }
+}
+
+fn not_taken(error: &NotTaken) -> String {
+    format!("messages were not taken and not acknowledged: {error}; the client still has them")
+}
+
+fn refusal(error: AuthError) -> Refusal {
+    match error {
+        AuthError::Paused(_) => Refusal::Paused,
+        AuthError::Malformed(LoginError::Compression(name)) => Refusal::BadCompression(name),
+        AuthError::Malformed(_)
+        | AuthError::UnknownProduct(_)
+        | AuthError::WrongPassword(_)
+        | AuthError::MethodRefused { .. } => Refusal::BadCredentials,
+    }
+}
+
+fn uplink(publish: Publish) -> Uplink {
+    Uplink {
+        topic: publish.topic.to_string(),
+        packet_id: publish.packet_id.filter(|_| publish.qos == Qos::ExactlyOnce),
+        payload: match publish.payload {
+            Payload::Whole(payload) => ingest::Payload::Whole(payload),
+            Payload::Oversize { bytes, sha256, head } => {
+                ingest::Payload::Oversize(Oversize { bytes, sha256, head })
+            }
+        },
+    }
+}
+
+fn outcome(outcome: ingest::Outcome) -> Outcome {
+    Outcome {
+        ack: match outcome.code {
+            Code::NoPermission => Ack::NotAuthorized,
+            _ => Ack::Success,
+        },
+        reply: Some(Reply { topic: outcome.reply_topic.into(), payload: outcome.reply }),
+    }
+}
+
+/// A channel as one connection has it.
+#[derive(Clone)]
+pub struct Channel {
+    name: ChannelName,
+    product: ProductKey,
+    compression: Compression,
+    revoked: CancellationToken,
+    gate: Arc<Gate>,
+}
+
+impl ChannelHandle for Channel {
+    fn name(&self) -> &ChannelName {
+        &self.name
+    }
+
+    fn product(&self) -> &ProductKey {
+        &self.product
+    }
+
+    fn revoked(&self) -> &CancellationToken {
+        &self.revoked
+    }
+}
+
+/// The logins that hold, by channel and secret, each with the token that ends its connections.
+#[derive(Default)]
+struct Logins(Mutex<HashMap<(ChannelName, u64), CancellationToken>>);
+
+impl Logins {
+    fn channel(&self, admitted: Admitted) -> Channel {
+        let key = (admitted.channel.clone(), admitted.secret_id);
+        let revoked = self.0.lock().entry(key).or_default().clone();
+        Channel {
+            name: admitted.channel,
+            product: admitted.product,
+            compression: admitted.compression,
+            revoked,
+            gate: Arc::default(),
+        }
+    }
+
+    fn revoke_unless(&self, holds: impl Fn(&(ChannelName, u64)) -> bool) {
+        self.0.lock().retain(|login, revoked| {
+            let holds = holds(login);
+            if !holds {
+                revoked.cancel();
+            }
+            holds
+        });
+    }
+}
+
+impl From<CommitError> for StoreDown {
+    fn from(_: CommitError) -> Self {
+        Self
+    }
+}

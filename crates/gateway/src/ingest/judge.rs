@@ -1,0 +1,448 @@
+//! The verdict on one message: a pure function of the message and what is declared.
+
+use std::{num::NonZeroU16, sync::Arc};
+
+use backtide_model::{
+    Batch, ChannelName, Checked, Code, Compression, ConflictPolicy, DeviceKey, Envelope, Fault, Kind,
+    MessageId, Mode, Model, ProductKey, Rejection, Rules, TimeRule, Topic, check_points, open,
+};
+use backtide_store::{Commit, Committed, Origin, Part, Refused, RefusedItem};
+use bytes::Bytes;
+
+use super::{
+    payload::{InflateError, Oversize, Payload, plain, sha256},
+    reply::Reply,
+};
+use crate::limits::PAYLOAD_BYTES_MAX;
+
+/// What a message is judged by: its channel and product as declared at this moment.
+#[derive(Clone, Copy)]
+pub struct Scope<'s> {
+    pub channel: &'s ChannelName,
+    pub product: &'s ProductKey,
+    pub model: &'s Model,
+    /// The product's messages are JSON; else raw bytes for its script.
+    pub is_json: bool,
+    pub mode: Mode,
+    /// An item without a time gets that of its arrival.
+    pub stamps_arrival: bool,
+    pub conflict: ConflictPolicy,
+    /// Looks a device of the product up by its key.
+    pub find_device: &'s (dyn Fn(&str) -> Option<&'s DeviceKey> + Sync),
+}
+
+/// A message as it arrived.
+#[derive(Debug, Clone)]
+pub struct Uplink {
+    pub topic: String,
+    pub payload: Payload,
+    /// Of a QoS 2 publish.
+    pub packet_id: Option<NonZeroU16>,
+}
+
+/// Who sent it.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    pub client: Arc<str>,
+    pub compression: Compression,
+}
+
+/// A message with its verdict, waiting to be made durable.
+#[derive(Debug)]
+pub struct Judged {
+    pub origin: Origin,
+    product: ProductKey,
+    /// Moved out by [`Judged::commit`].
+    batch: Batch,
+    /// What goes to quarantine, if anything does.
+    pub refused: Option<Refused>,
+    /// The payload, or the beginning of one over the limit.
+    payload: Bytes,
+    pub payload_bytes: u64,
+    /// Items of the message, and those of them that are stored.
+    pub items: u32,
+    pub items_stored: u32,
+    /// Values that are stored.
+    pub values: usize,
+}
+
+/// Why a whole message is refused.
+struct Refusal {
+    /// JSON text.
+    id: String,
+    code: Code,
+    message: String,
+}
+
+/// Judges a message: may it be said here, what does it say, does it fit the model.
+pub fn judge(scope: &Scope<'_>, sender: &Sender, uplink: Uplink, arrived_ms: i64) -> Judged {
+    let origin = |id: &str| Origin {
+        channel: scope.channel.clone(),
+        client: sender.client.clone(),
+        topic: uplink.topic.as_str().into(),
+        message_id: id.into(),
+        packet_id: uplink.packet_id,
+        arrived_ms,
+    };
+    let payload = match &uplink.payload {
+        Payload::Whole(payload) => payload,
+        Payload::Oversize(oversize) => {
+            return refuse_oversize(scope, origin(MessageId::ABSENT.as_json()), oversize);
+        }
+    };
+    let plain = match plain(payload, sender.compression, PAYLOAD_BYTES_MAX) {
+        Ok(plain) => plain,
+        Err(error) => {
+            return refuse_whole(scope, origin, payload, payload.clone(), inflate_refusal(error));
+        }
+    };
+    match read(scope, &uplink.topic, &plain, arrived_ms) {
+        Ok((envelope, checked)) => {
+            settle(scope, origin(envelope.id.as_json()), payload, &plain, envelope, checked)
+        }
+        Err(refusal) => refuse_whole(scope, origin, payload, plain.clone(), refusal),
+    }
+}
+
+/// Authorize, decode, check: each step takes what the one before it made.
+fn read<'p>(
+    scope: &Scope<'_>,
+    topic: &str,
+    plain: &'p [u8],
+    arrived_ms: i64,
+) -> Result<(Envelope<'p>, Checked), Refusal> {
+    let kind = authorize(scope, topic)?;
+    let envelope = decode(scope, kind, plain)?;
+    Ok((envelope, check(scope, &envelope, arrived_ms)))
+}
+
+/// May a client of this channel say this here (`decisions.md` §3)?
+fn authorize(scope: &Scope<'_>, topic: &str) -> Result<Kind, Refusal> {
+    let denied = |message| Refusal { id: absent(), code: Code::NoPermission, message };
+    let topic = Topic::parse(topic).map_err(|error| denied(error.to_string()))?;
+    if topic.product != *scope.product {
+        return Err(denied(format!(
+            "channel {} may publish for product {} only",
+            scope.channel,
+            scope.product
+        )));
+    }
+    Ok(topic.kind)
+}
+
+fn decode<'p>(scope: &Scope<'_>, kind: Kind, plain: &'p [u8]) -> Result<Envelope<'p>, Refusal> {
+    let undecodable = |message: &str| Refusal {
+        id: absent(),
+        code: Code::Undecodable,
+        message: message.to_owned(),
+    };
+    match kind {
+        // Zero bytes are named as such before the format is looked at (mqtt-channel.md §4.2).
+        _ if plain.is_empty() => {}
+        Kind::Raw if scope.is_json => {
+            return Err(undecodable("the product's format is json; publish envelopes, not raw data"));
+        }
+        Kind::Raw => return Err(undecodable("the product has no data parsing script")),
+        _ if !scope.is_json => {
+            return Err(undecodable("the product's format is custom; publish raw data"));
+        }
+        Kind::Points => {}
+        Kind::Events | Kind::Attributes => {
+            return Err(undecodable("events and attributes are not taken by this version"));
+        }
+    }
+    open(plain, kind, scope.mode).map_err(|fault: Fault<'_>| Refusal {
+        id: fault.id.as_json().to_owned(),
+        code: fault.code,
+        message: fault.message,
+    })
+}
+
+fn check(scope: &Scope<'_>, envelope: &Envelope<'_>, arrived_ms: i64) -> Checked {
+    let time = match scope.stamps_arrival {
+        true => TimeRule::Arrival { now_ms: arrived_ms },
+        false => TimeRule::Required,
+    };
+    let rules =
+        Rules { model: scope.model, mode: scope.mode, time, conflict: scope.conflict };
+    check_points(envelope.params, &rules, scope.find_device)
+}
+
+fn absent() -> String {
+    MessageId::ABSENT.as_json().to_owned()
+}
+
+fn inflate_refusal(error: InflateError) -> Refusal {
+    let (code, message) = match error {
+        InflateError::NotGzip(why) => (
+            Code::Undecodable,
+            format!("the client id announces compress=GZIP, but the payload is not: {why}"),
+        ),
+        InflateError::TooLarge => {
+            (Code::TooLarge, format!("the payload inflates to more than {PAYLOAD_BYTES_MAX} bytes"))
+        }
+    };
+    Refusal { id: absent(), code, message }
+}
+
+/// What is stored and what goes to quarantine of a message whose items were checked.
+fn settle(
+    scope: &Scope<'_>,
+    origin: Origin,
+    payload: &Bytes,
+    plain: &[u8],
+    envelope: Envelope<'_>,
+    checked: Checked,
+) -> Judged {
+    let code = checked.code();
+    let values = checked.batch.cells();
+    let refused = (code != Code::Ok).then(|| {
+        let raw = match scope.mode {
+            Mode::Strict => plain.into(),
+            Mode::Lenient => bad_items_alone(envelope.id, &checked.refused_params),
+        };
+        Refused {
+            code,
+            raw,
+            payload_bytes: bytes_u64(payload),
+            payload_sha256: sha256(payload),
+            items: checked.rejections.into_iter().map(refused_item).collect(),
+            more: checked.more,
+        }
+    });
+    let items_stored = match (scope.mode, code) {
+        (Mode::Strict, Code::Ok) | (Mode::Lenient, _) => checked.items_good,
+        (Mode::Strict, _) => 0,
+    };
+    Judged {
+        origin,
+        product: scope.product.clone(),
+        batch: checked.batch,
+        refused,
+        payload: payload.clone(),
+        payload_bytes: bytes_u64(payload),
+        items: checked.items,
+        items_stored,
+        values,
+    }
+}
+
+/// An envelope with the refused items, so that a re-drive sends only those.
+fn bad_items_alone(id: MessageId<'_>, params: &str) -> Box<[u8]> {
+    let method = Kind::Points.method();
+    format!(
+        "{{\"id\":{},\"version\":\"1.0\",\"method\":\"{method}\",\"params\":{params}}}",
+        id.as_json()
+    )
+    .into_bytes()
+    .into()
+}
+
+fn refused_item(rejection: Rejection) -> RefusedItem {
+    RefusedItem {
+        index: Some(rejection.index),
+        device: rejection.device,
+        point: rejection.point,
+        code: rejection.code,
+        message: rejection.message.into(),
+    }
+}
+
+fn refuse_whole(
+    scope: &Scope<'_>,
+    origin: impl Fn(&str) -> Origin,
+    payload: &Bytes,
+    raw: Bytes,
+    refusal: Refusal,
+) -> Judged {
+    let refused = Refused {
+        code: refusal.code,
+        raw: raw.as_ref().into(),
+        payload_bytes: bytes_u64(payload),
+        payload_sha256: sha256(payload),
+        items: vec![whole_item(refusal.code, refusal.message)],
+        more: 0,
+    };
+    refused_message(scope, origin(&refusal.id), payload, refused)
+}
+
+fn refuse_oversize(scope: &Scope<'_>, origin: Origin, oversize: &Oversize) -> Judged {
+    let message = format!(
+        "the payload has {} bytes, at most {PAYLOAD_BYTES_MAX} are taken; send it in parts",
+        oversize.bytes
+    );
+    let refused = Refused {
+        code: Code::TooLarge,
+        raw: oversize.head.as_ref().into(),
+        payload_bytes: oversize.bytes,
+        payload_sha256: oversize.sha256,
+        items: vec![whole_item(Code::TooLarge, message)],
+        more: 0,
+    };
+    refused_message(scope, origin, &oversize.head, refused)
+}
+
+fn refused_message(
+    scope: &Scope<'_>,
+    origin: Origin,
+    payload: &Bytes,
+    refused: Refused,
+) -> Judged {
+    Judged {
+        payload: payload.clone(),
+        payload_bytes: refused.payload_bytes,
+        origin,
+        product: scope.product.clone(),
+        batch: Batch::default(),
+        refused: Some(refused),
+        items: 0,
+        items_stored: 0,
+        values: 0,
+    }
+}
+
+fn whole_item(code: Code, message: String) -> RefusedItem {
+    RefusedItem { index: None, device: None, point: None, code, message: message.into() }
+}
+
+fn bytes_u64(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+impl Judged {
+    pub fn code(&self) -> Code {
+        self.refused.as_ref().map_or(Code::Ok, |refused| refused.code)
+    }
+
+    /// What is to be made durable. The rows are moved out: a message is committed once.
+    pub fn commit(&mut self) -> Commit {
+        let batch = std::mem::take(&mut self.batch);
+        let points = (batch.rows() > 0).then_some(Part::Points(batch));
+        let refused = self.refused.clone().map(Part::Refused);
+        Commit {
+            origin: self.origin.clone(),
+            product: self.product.clone(),
+            parts: points.into_iter().chain(refused).collect(),
+        }
+    }
+
+    /// The same message with nothing stored of it, for a reason the store found.
+    pub fn refuse(&mut self, code: Code, message: String) {
+        self.refused = Some(Refused {
+            code,
+            raw: self.payload.as_ref().into(),
+            payload_sha256: sha256(&self.payload),
+            payload_bytes: self.payload_bytes,
+            items: vec![whole_item(code, message)],
+            more: 0,
+        });
+        self.items_stored = 0;
+        self.values = 0;
+    }
+
+    /// The answer, once the store has proved what it says.
+    pub fn reply(&self, proof: &Committed) -> Reply {
+        let Origin { topic, message_id, .. } = &self.origin;
+        match &self.refused {
+            None => Reply::accepted(topic, message_id, proof),
+            Some(refused) => Reply::refused(topic, message_id, self.items_stored, refused, proof),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+
+    const POST: &str = "sys/PK/integration/measurepoint/post";
+
+    /// Judges `payload` on `topic` by a small model; devices a and b are registered.
+    fn judged(mode: Mode, is_json: bool, topic: &str, payload: &str) -> Judged {
+        let devices: BTreeSet<DeviceKey> =
+            ["a", "b"].into_iter().map(|key| DeviceKey::new(key).unwrap()).collect();
+        let model = json!({ "measurepoints": { "P": { "type": "double" } } });
+        let scope = Scope {
+            channel: &ChannelName::new("history").unwrap(),
+            product: &ProductKey::new("PK").unwrap(),
+            model: &serde_json::from_value(model).unwrap(),
+            is_json,
+            mode,
+            stamps_arrival: false,
+            conflict: ConflictPolicy::KeepLast,
+            find_device: &|key| devices.get(key),
+        };
+        let uplink = Uplink {
+            topic: topic.to_owned(),
+            payload: Payload::Whole(Bytes::copy_from_slice(payload.as_bytes())),
+            packet_id: None,
+        };
+        let sender = Sender { client: "client".into(), compression: Compression::None };
+        judge(&scope, &sender, uplink, 5)
+    }
+
+    fn post(params: &str) -> String {
+        let method = Kind::Points.method();
+        format!(r#"{{"id":"7","version":"1.0","method":"{method}","params":{params}}}"#)
+    }
+
+    #[test]
+    fn a_good_message_is_stored_whole() {
+        let payload = post(r#"[{"deviceKey":"a","time":1,"measurepoints":{"P":1}}]"#);
+        let mut judged = judged(Mode::Strict, true, POST, &payload);
+        assert_eq!((judged.code(), judged.items, judged.items_stored), (Code::Ok, 1, 1));
+        assert!(matches!(judged.commit().parts.as_slice(), [Part::Points(_)]));
+        assert_eq!(judged.origin.message_id.as_ref(), "\"7\"");
+    }
+
+    #[test]
+    fn an_empty_message_is_fine_and_stores_nothing() {
+        let mut judged = judged(Mode::Strict, true, POST, &post("[]"));
+        assert_eq!((judged.code(), judged.commit().parts.len()), (Code::Ok, 0));
+    }
+
+    #[test]
+    fn strict_quarantines_the_payload_and_lenient_the_bad_items_alone() {
+        let payload = post(
+            r#"[{"deviceKey":"a","time":1,"measurepoints":{"P":1}},{"deviceKey":"c","time":1}]"#,
+        );
+        let strict = judged(Mode::Strict, true, POST, &payload);
+        assert_eq!((strict.code(), strict.items_stored), (Code::UnknownDevice, 0));
+        assert_eq!(strict.refused.as_ref().unwrap().raw.as_ref(), payload.as_bytes());
+        let mut lenient = judged(Mode::Lenient, true, POST, &payload);
+        assert_eq!((lenient.code(), lenient.items_stored), (Code::UnknownDevice, 1));
+        assert_eq!(lenient.commit().parts.len(), 2);
+        let alone = post(r#"[{"deviceKey":"c","time":1}]"#);
+        assert_eq!(lenient.refused.as_ref().unwrap().raw.as_ref(), alone.as_bytes());
+        assert_eq!(lenient.refused.as_ref().unwrap().payload_sha256, sha256(payload.as_bytes()));
+    }
+
+    #[test]
+    fn a_client_may_publish_for_its_own_product_only() {
+        for topic in ["sys/OTHER/integration/measurepoint/post", "a/b", "sys/PK/x/y/z"] {
+            let judged = judged(Mode::Strict, true, topic, &post("[]"));
+            assert_eq!(judged.code(), Code::NoPermission, "{topic}");
+        }
+    }
+
+    #[test]
+    fn the_format_of_the_product_decides_between_json_and_raw() {
+        let raw = "/sys/PK/integration/model/up_raw";
+        assert_eq!(judged(Mode::Strict, true, raw, "x").code(), Code::Undecodable);
+        assert_eq!(judged(Mode::Strict, false, raw, "x").code(), Code::Undecodable);
+        assert_eq!(judged(Mode::Strict, false, POST, &post("[]")).code(), Code::Undecodable);
+        assert_eq!(judged(Mode::Strict, false, raw, "").code(), Code::Empty);
+    }
+
+    #[test]
+    fn what_the_store_refuses_keeps_its_bytes() {
+        let payload = post(r#"[{"deviceKey":"a","time":1,"measurepoints":{"P":1}}]"#);
+        let mut judged = judged(Mode::Strict, true, POST, &payload);
+        judged.refuse(Code::ModelMismatch, "P is stored as int".to_owned());
+        assert_eq!((judged.code(), judged.items_stored), (Code::ModelMismatch, 0));
+        assert_eq!(judged.refused.as_ref().unwrap().raw.as_ref(), payload.as_bytes());
+    }
+}

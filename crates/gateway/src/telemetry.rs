@@ -1,0 +1,50 @@
+//! Logs and metrics of the process.
+
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Why telemetry cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("log level {level:?}: {reason}; use error, warn, info, debug or trace")]
+    Level { level: String, reason: String },
+    #[error("metrics: {0}")]
+    Metrics(#[from] BuildError),
+}
+
+/// Writes log lines to stderr, so that stdout stays data. A second call in a process has no effect.
+pub fn log_to_stderr(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(level).map_err(|error| TelemetryError::Level {
+        level: level.to_owned(),
+        reason: error.to_string(),
+    })?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let outcome = match format {
+        LogFormat::Text => registry.with(lines.with_ansi(false)).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "logging was set up before");
+    }
+    Ok(())
+}
+
+/// Collects metrics from here on. The handle renders them as Prometheus text.
+pub fn collect_metrics() -> Result<PrometheusHandle, TelemetryError> {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_err() {
+        tracing::debug!("metrics were set up before");
+    }
+    Ok(handle)
+}

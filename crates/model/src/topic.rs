@@ -1,0 +1,199 @@
+//! The topics of a channel (`mqtt-channel.md` §2) in every spelling.
+
+use crate::ProductKey;
+
+/// What a request carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Points,
+    Events,
+    Attributes,
+    /// Bytes for the product's script.
+    Raw,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Points, Self::Events, Self::Attributes, Self::Raw];
+
+    /// The levels below `integration/`, old and new.
+    const fn paths(self) -> &'static [&'static str] {
+        match self {
+            Self::Points => &["measurepoint/post"],
+            Self::Events => &["event/post"],
+            Self::Attributes => &["attribute/post", "attributes/post"],
+            Self::Raw => &["model/up_raw", "up_raw"],
+        }
+    }
+
+    /// The `method` of its envelope; raw data has none on the wire.
+    pub const fn method(self) -> &'static str {
+        match self {
+            Self::Points => "integration.measurepoint.post",
+            Self::Events => "integration.event.post",
+            Self::Attributes => "integration.attribute.post",
+            Self::Raw => "integration.model.up_raw",
+        }
+    }
+}
+
+/// A request topic: what is posted, for which product.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    pub kind: Kind,
+    pub product: ProductKey,
+}
+
+/// Why nothing can be published to a topic.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "topic is none of [/]sys/<product key>/integration/(measurepoint|event|attribute)/post, \
+     [/]sys/<product key>/integration/model/up_raw"
+)]
+pub struct TopicError;
+
+impl Topic {
+    /// Reads a request topic with or without the leading slash.
+    pub fn parse(text: &str) -> Result<Self, TopicError> {
+        let (product, path) = split(text).ok_or(TopicError)?;
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| kind.paths().contains(&path));
+        let product = ProductKey::new(product).map_err(|_| TopicError)?;
+        Ok(Self {
+            kind: kind.ok_or(TopicError)?,
+            product,
+        })
+    }
+
+    /// Where the reply to `request` goes: its exact spelling plus `_reply`.
+    pub fn reply(request: &str) -> String {
+        format!("{request}_reply")
+    }
+}
+
+/// `[/]sys/<product>/integration/<path>` → (product, path).
+fn split(text: &str) -> Option<(&str, &str)> {
+    let text = text.strip_prefix('/').unwrap_or(text);
+    text.strip_prefix("sys/")?.split_once("/integration/")
+}
+
+/// A subscription that can match nothing but reply topics of one product (`decisions.md` §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplyFilter;
+
+impl ReplyFilter {
+    /// Whether a client of `product` may subscribe to `filter`: its first levels name `sys` and the
+    /// product literally, and below them it matches at least one reply topic.
+    pub fn is_granted(filter: &str, product: &ProductKey) -> bool {
+        let (slash, rest) = match filter.strip_prefix('/') {
+            Some(rest) => ("/", rest),
+            None => ("", filter),
+        };
+        if !rest.strip_prefix("sys/").is_some_and(|rest| {
+            rest.strip_prefix(product.as_str())
+                .is_some_and(|rest| rest.starts_with('/'))
+        }) {
+            return false;
+        }
+        Kind::ALL.into_iter().flat_map(Kind::paths).any(|path| {
+            matches(
+                filter,
+                &format!("{slash}sys/{product}/integration/{path}_reply"),
+            )
+        })
+    }
+}
+
+/// Whether a well-formed MQTT filter matches a topic (MQTT 3.1.1 §4.7).
+fn matches(filter: &str, topic: &str) -> bool {
+    let mut topic = topic.split('/');
+    for level in filter.split('/') {
+        if level == "#" {
+            return true;
+        }
+        match topic.next() {
+            Some(name) if level == "+" || level == name => {}
+            _ => return false,
+        }
+    }
+    topic.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn product() -> ProductKey {
+        ProductKey::new("PK").unwrap()
+    }
+
+    #[test]
+    fn every_spelling_names_its_kind() {
+        for (path, kind) in [
+            ("measurepoint/post", Kind::Points),
+            ("event/post", Kind::Events),
+            ("attribute/post", Kind::Attributes),
+            ("attributes/post", Kind::Attributes),
+            ("model/up_raw", Kind::Raw),
+            ("up_raw", Kind::Raw),
+        ] {
+            for slash in ["", "/"] {
+                let text = format!("{slash}sys/PK/integration/{path}");
+                assert_eq!(
+                    Topic::parse(&text),
+                    Ok(Topic {
+                        kind,
+                        product: product()
+                    }),
+                    "{text}"
+                );
+                assert_eq!(Topic::reply(&text), format!("{text}_reply"));
+            }
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_request_topic() {
+        for text in [
+            "",
+            "/",
+            "sys",
+            "sys/PK",
+            "sys//integration/event/post",
+            "//sys/PK/integration/up_raw",
+            "sys/PK/integration/measurepoint/post_reply",
+            "sys/PK/integration/measurepoint/post/",
+            "sys/P K/integration/event/post",
+            "sys/PK/DK/thing/measurepoint/post",
+        ] {
+            assert_eq!(Topic::parse(text), Err(TopicError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_filter_is_granted_for_own_replies_only() {
+        for (filter, granted) in [
+            ("sys/PK/integration/measurepoint/post_reply", true),
+            ("/sys/PK/integration/model/up_raw_reply", true),
+            ("/sys/PK/integration/+/post_reply", true),
+            ("sys/PK/#", true),
+            ("sys/PK/integration/#", true),
+            ("sys/PK/+/+/+", true),
+            ("#", false),
+            ("/#", false),
+            ("sys/+/integration/#", false),
+            ("+/PK/#", false),
+            ("sys/PK", false),
+            ("sys/PKX/#", false),
+            ("sys/OTHER/integration/measurepoint/post_reply", false),
+            ("sys/PK/integration/measurepoint/post", false),
+            ("sys/PK/+", false),
+        ] {
+            assert_eq!(
+                ReplyFilter::is_granted(filter, &product()),
+                granted,
+                "{filter}"
+            );
+        }
+    }
+}

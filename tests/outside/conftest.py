@@ -1,0 +1,80 @@
+import os
+import pathlib
+
+import pytest
+
+import truth
+import world
+from mqtt import Client
+from proxy import Proxy
+
+
+def pytest_sessionstart(session):
+    if not os.access(world.BIN, os.X_OK):
+        pytest.exit(f"no backtide binary at {world.BIN}: run `make build`, or name one in BACKTIDE_BIN", returncode=3)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure shows what the servers of its test had to say."""
+    report = yield
+    if report.failed and call.when == "call":
+        for gateway in getattr(item, "gateways", []):
+            report.sections.append((f"log of the server in {gateway.folder.name}/", gateway.log()))
+    return report
+
+
+@pytest.fixture
+def gateways(request, tmp_path):
+    """Makes gateways that end with the test."""
+    made = request.node.gateways = []
+
+    def make(*options, folder="gateway"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        made.append(world.Gateway(tmp_path / folder, *options))
+        return made[-1]
+
+    yield make
+    for gateway in made:
+        gateway.close()
+
+
+@pytest.fixture
+def gateway(gateways):
+    """An empty running gateway."""
+    return gateways().start()
+
+
+@pytest.fixture
+def farm(gateway):
+    """A running gateway that knows the wind farm."""
+    gateway.apply(world.FARM)
+    return gateway
+
+
+@pytest.fixture
+def connect(farm):
+    """Connects paho clients to the farm's channel; they go away with the test."""
+    clients = []
+
+    def connected(strings=None, gateway=farm, **options):
+        clients.append(Client(gateway.mqtt_address, strings or gateway.channel(), **options).connect())
+        return clients[-1]
+
+    yield connected
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def proxy(farm):
+    """A link to the farm's MQTT door that can be cut."""
+    with Proxy(farm.mqtt_address) as link:
+        yield link
+
+
+@pytest.fixture(scope="session")
+def history():
+    """The real data, and what must come out of it."""
+    folder = os.environ.get("BACKTIDE_TEST_DATA") or world.TOOLS / "data"
+    return truth.History(pathlib.Path(folder) / "la-haute-borne-2014-2015.csv.zst")
