@@ -51,7 +51,8 @@ use parking_lot::{Mutex, RwLock};
 pub use conflicts::{
     Conflict, ConflictFilter, ConflictPage, ConflictRow, ConflictRows, Side as ConflictSide,
 };
-pub use fault::{FlushError, OpenError};
+pub use fault::FlushError;
+pub(crate) use fault::OpenError;
 pub use latest::Latest;
 pub use origins::Lineage;
 
@@ -312,8 +313,7 @@ impl Library {
         self.latest.lock().list(product, devices, points)
     }
 
-
-    /// The same for many, each chunk decoded once when they are sorted; unknown ones are left out.
+    /// Where flushed commits came from; others are left out. Sorted sequences decode each chunk once.
     ///
     /// # Errors
     /// The manifest cannot be read.

@@ -56,12 +56,6 @@ impl DeviceIndex {
         })
     }
 
-    pub(super) fn span_ms(&self) -> Option<(i64, i64)> {
-        let first = self.0.iter().map(|stretch| stretch.first_ms).min()?;
-        let last = self.0.iter().map(|stretch| stretch.last_ms).max()?;
-        Some((first, last))
-    }
-
     pub(super) fn pack(&self) -> Vec<u8> {
         let mut sink = Sink::default();
         sink.count(self.0.len());

@@ -1,0 +1,1 @@
+//! Real history: two years of a wind farm, with the traps of every real import.
