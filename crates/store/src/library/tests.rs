@@ -496,6 +496,6 @@ fn a_reader_keeps_the_files_it_began_with_while_they_are_merged_away() {
     let batches: Vec<RecordBatch> = slabs.collect::<Result<_, _>>().unwrap();
     assert_eq!(rows_of(&batches), model.rows(&everything(), true));
     drop(batches);
-    let dir = names::product_dir(&world.dir().join("segments"), &product());
+    let dir = product_dir(&world.dir().join("segments"), &product());
     assert_eq!(RealDisk.list(&dir).unwrap().len(), 1, "merged files go with their last reader");
 }

@@ -83,7 +83,7 @@ impl File for FailingFile {
 }
 
 fn segment_files(world: &World) -> usize {
-    let dir = names::product_dir(&world.dir().join("segments"), &product());
+    let dir = product_dir(&world.dir().join("segments"), &product());
     RealDisk.list(&dir).map_or(0, |files| files.len())
 }
 
@@ -158,7 +158,7 @@ fn a_merge_that_fails_at_any_operation_leaves_the_inputs_live() {
 fn files_that_no_manifest_names_are_removed_and_missing_or_short_ones_refuse_the_start() {
     let (mut world, model) = two_commits();
     world.flush();
-    let dir = names::product_dir(&world.dir().join("segments"), &product());
+    let dir = product_dir(&world.dir().join("segments"), &product());
     RealDisk.create(&dir.join("00000000000000ff.tmp")).unwrap();
     RealDisk.create(&dir.join("00000000000000fe.parquet")).unwrap();
     world.reopen();
@@ -178,7 +178,7 @@ fn files_that_no_manifest_names_are_removed_and_missing_or_short_ones_refuse_the
 fn a_flipped_bit_anywhere_is_found_and_never_served() {
     let (mut world, _) = two_commits();
     world.flush();
-    let dir = names::product_dir(&world.dir().join("segments"), &product());
+    let dir = product_dir(&world.dir().join("segments"), &product());
     let file = RealDisk.open(&RealDisk.list(&dir).unwrap()[0]).unwrap();
     for offset in (0..file.len().unwrap()).step_by(97) {
         let mut byte = [0];
