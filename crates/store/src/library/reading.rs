@@ -221,6 +221,7 @@ fn schema(points: &[ElementName], storages: &[Option<Storage>], has_quality: &[b
     Schema::new(fields)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn failed(error: ArrowError) -> ReadError {
     ReadError::Segment { file: "slab".into(), reason: error.to_string() }
 }

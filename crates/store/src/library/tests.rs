@@ -218,7 +218,8 @@ fn cell_at(array: &dyn Array, row: usize) -> Option<Cell> {
 }
 
 /// Rows of slabs: (device, time), `_sequence`, and each point's cell and quality.
-type ReadRow = ((String, i64), u64, BTreeMap<String, (String, u8)>);
+type ReadRow = ((String, i64), u64, CellsRead);
+type CellsRead = BTreeMap<String, (String, u8)>;
 
 fn rows_of(batches: &[RecordBatch]) -> Vec<ReadRow> {
     let mut rows = Vec::new();
@@ -256,8 +257,7 @@ fn rows_of(batches: &[RecordBatch]) -> Vec<ReadRow> {
 
 impl Model {
     fn rows(&self, range: &Range, sequences: bool) -> Vec<ReadRow> {
-        let mut rows: BTreeMap<(String, i64), (u64, BTreeMap<String, (String, u8)>)> =
-            BTreeMap::new();
+        let mut rows: BTreeMap<(String, i64), (u64, CellsRead)> = BTreeMap::new();
         for ((key, time_ms, name), (cell, quality, sequence)) in &self.standing {
             let wanted = (range.devices.is_empty() || range.devices.contains(&device(key)))
                 && (range.points.is_empty() || range.points.contains(&point(name)))

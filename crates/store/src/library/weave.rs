@@ -17,6 +17,16 @@ use crate::ReadError;
 /// A row of a slab: which slice, which row in it.
 pub(super) type Pick = (usize, usize);
 
+/// Rank of the device, and time.
+type Key = (u32, i64);
+
+/// The source with the least key, and the least key of the others.
+struct Least {
+    source: usize,
+    key: Key,
+    next_key: Option<Key>,
+}
+
 /// Sources in order of commit, the oldest first. A key stands at most once in each.
 pub(super) struct Weave {
     sources: Vec<Strand>,
@@ -31,7 +41,7 @@ struct Strand {
 }
 
 impl Strand {
-    fn key(&self) -> Option<(u32, i64)> {
+    fn key(&self) -> Option<Key> {
         let slice = self.current.as_ref()?;
         Some((slice.ranks[self.at], slice.times[self.at]))
     }
@@ -72,22 +82,20 @@ impl Weave {
             strand.in_slab = None;
         }
         while woven.picks.len() < rows_max {
-            let Some((first, key, next_key, is_shared)) = self.least() else { break };
-            if is_shared {
+            let Some(Least { source, key, next_key }) = self.least() else { break };
+            if next_key == Some(key) {
                 self.take_shared(key, &mut woven)?;
             } else {
                 let rows = rows_max - woven.picks.len();
-                take_alone(&mut self.sources[first], next_key, rows, &mut woven)?;
+                take_alone(&mut self.sources[source], next_key, rows, &mut woven)?;
             }
         }
         Ok(woven)
     }
 
-    /// The source with the least key, that key, the least key of the others, and whether another
-    /// has the same.
-    fn least(&self) -> Option<(usize, (u32, i64), Option<(u32, i64)>, bool)> {
-        let mut least: Option<(usize, (u32, i64))> = None;
-        let mut next_key: Option<(u32, i64)> = None;
+    fn least(&self) -> Option<Least> {
+        let mut least: Option<(usize, Key)> = None;
+        let mut next_key: Option<Key> = None;
         for (source, strand) in self.sources.iter().enumerate() {
             let Some(key) = strand.key() else { continue };
             match least {
@@ -101,10 +109,10 @@ impl Weave {
             }
         }
         let (source, key) = least?;
-        Some((source, key, next_key, next_key == Some(key)))
+        Some(Least { source, key, next_key })
     }
 
-    fn take_shared(&mut self, key: (u32, i64), woven: &mut Woven) -> Result<(), ReadError> {
+    fn take_shared(&mut self, key: Key, woven: &mut Woven) -> Result<(), ReadError> {
         let mut rows = Vec::new();
         for strand in &mut self.sources {
             if strand.key() == Some(key) {
@@ -121,7 +129,7 @@ impl Weave {
 /// Takes rows of one source for as long as no other has a lesser or equal key.
 fn take_alone(
     strand: &mut Strand,
-    next_key: Option<(u32, i64)>,
+    next_key: Option<Key>,
     rows_max: usize,
     woven: &mut Woven,
 ) -> Result<(), ReadError> {
@@ -178,7 +186,7 @@ impl Woven {
         self.picks.len()
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = (u32, i64)> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
         self.picks.iter().map(|(slice, row)| {
             let slice = &self.slices[*slice];
             (slice.ranks[*row], slice.times[*row])
