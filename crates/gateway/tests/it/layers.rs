@@ -4,15 +4,48 @@ use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
 const FORBIDDEN: [(&str, &[&str]); 9] = [
-    ("mqtt", &["http", "cli", "ingest", "registry", "auth", "house", "app", "quarantine"]),
+    (
+        "mqtt",
+        &[
+            "http",
+            "cli",
+            "ingest",
+            "registry",
+            "auth",
+            "house",
+            "app",
+            "quarantine",
+        ],
+    ),
     ("http", &["mqtt", "cli", "ingest", "house", "app"]),
     ("ingest", &["mqtt", "http", "cli", "house", "app", "auth"]),
-    ("registry", &["mqtt", "http", "cli", "ingest", "house", "app", "quarantine", "channel_log"]),
-    ("quarantine", &["mqtt", "http", "cli", "ingest", "house", "app"]),
-    ("channel_log", &["mqtt", "http", "cli", "ingest", "house", "app", "registry"]),
+    (
+        "registry",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "house",
+            "app",
+            "quarantine",
+            "channel_log",
+        ],
+    ),
+    (
+        "quarantine",
+        &["mqtt", "http", "cli", "ingest", "house", "app"],
+    ),
+    (
+        "channel_log",
+        &["mqtt", "http", "cli", "ingest", "house", "app", "registry"],
+    ),
     ("query", &["mqtt", "http", "cli", "ingest", "house", "app"]),
     ("auth", &["mqtt", "http", "cli", "ingest", "house", "app"]),
-    ("store", &["mqtt", "http", "cli", "ingest", "registry", "house", "app"]),
+    (
+        "store",
+        &["mqtt", "http", "cli", "ingest", "registry", "house", "app"],
+    ),
 ];
 
 #[test]
@@ -35,7 +68,10 @@ fn no_room_imports_one_that_stands_above_it() {
             }
         }
     }
-    assert!(files_read > 20, "the rooms were not found: {files_read} files");
+    assert!(
+        files_read > 20,
+        "the rooms were not found: {files_read} files"
+    );
 }
 
 /// `crate::other…` as a path; `use crate::{other…` spread over lines is caught by its first segment.
@@ -55,7 +91,9 @@ fn files_of(source: &Path, room: &str) -> Vec<std::path::PathBuf> {
     let mut files = vec![source.join(format!("{room}.rs"))];
     let mut folders = vec![source.join(room)];
     while let Some(folder) = folders.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
         for entry in entries {
             let path = entry.unwrap().path();
             if path.is_dir() {

@@ -1,0 +1,234 @@
+//! The command line: what `backtide` understands, and what its answers have in common.
+//!
+//! Data goes to stdout, talk and progress to stderr. Exit codes: 0 ok, 1 usage, 2 partial (some
+//! items were rejected), 3 failed (`decisions.md` §1). A command never opens the data directory of
+//! a running gateway: it asks over HTTP, through [`client::Client`].
+
+pub mod apply;
+pub mod channel;
+pub mod client;
+pub mod completions;
+pub mod delete;
+pub mod get;
+pub mod output;
+mod serve;
+pub mod send;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{ExitCode, Termination},
+};
+
+use clap::{Parser, Subcommand};
+use secrecy::SecretString;
+
+use client::Problem;
+
+/// Everything the command line says.
+#[derive(Debug, Parser)]
+#[command(
+    name = "backtide",
+    version,
+    about = "A self-hosted gateway for historical device data"
+)]
+#[command(after_help = "Exit codes: 0 ok, 1 usage, 2 partial (items were rejected), 3 failed.")]
+pub struct Arguments {
+    #[command(flatten)]
+    pub connection: Connection,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which gateway a command talks to.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub struct Connection {
+    /// Base address of the gateway's HTTP door
+    #[arg(
+        long,
+        global = true,
+        env = "BACKTIDE_URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub url: String,
+    /// Bearer token; without one, `admin.token` in the data directory serves a loopback address
+    #[arg(long, global = true, env = "BACKTIDE_TOKEN", hide_env_values = true)]
+    pub token: Option<SecretString>,
+    /// Data directory [default: ./backtide-data]
+    #[arg(long, global = true, env = "BACKTIDE__DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// The commands, in the order in which they are met.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway
+    Serve(Serve),
+    /// Declare objects from YAML or JSON files: all of them, or none
+    Apply(apply::Apply),
+    /// Read declared objects back, as `apply` takes them
+    Get(get::Get),
+    /// Delete a declared object that nothing uses
+    Delete(delete::Delete),
+    /// Show, rotate, pause or resume a channel
+    #[command(subcommand)]
+    Channel(channel::Channel),
+    /// Send a file of history over MQTT
+    Send(Box<send::Send>),
+    /// Print shell completions
+    Completions(completions::Completions),
+}
+
+/// What `serve` is told; each overrides the configuration file.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Serve {
+    /// Configuration file (TOML)
+    #[arg(long, env = "BACKTIDE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address of the MQTT door
+    #[arg(long, value_name = "ADDR")]
+    pub mqtt: Option<SocketAddr>,
+    /// Address of the HTTP door
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Ok,
+    Usage,
+    Partial,
+    Failed,
+}
+
+impl Exit {
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Usage => 1,
+            Self::Partial => 2,
+            Self::Failed => 3,
+        }
+    }
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+}
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command line, or a file it names, makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// No gateway answered.
+    #[error("no answer from {url}: {reason}")]
+    Unreachable { url: String, reason: String },
+    /// The gateway refused.
+    #[error("{0}")]
+    Refused(Box<Problem>),
+    /// A file or a stream failed.
+    #[error("{what}: {source}")]
+    Io { what: String, source: io::Error },
+    /// Anything else that ended the work.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Failure {
+    pub fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Io {
+            what: what.into(),
+            source,
+        }
+    }
+
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) => Exit::Usage,
+            Self::Unreachable { .. } | Self::Refused(_) | Self::Io { .. } | Self::Failed(_) => {
+                Exit::Failed
+            }
+        }
+    }
+
+    /// A reader that closed early (`| head`) is no failure worth a word.
+    fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// A failed write to the terminal; [`Failure::io`] names files.
+impl From<io::Error> for Failure {
+    fn from(source: io::Error) -> Self {
+        Self::io("cannot write the output", source)
+    }
+}
+
+/// Where a command writes: data to `out`, everything else to `talk`.
+pub struct Terminal {
+    pub out: Box<dyn Write>,
+    pub talk: Box<dyn Write>,
+}
+
+impl Terminal {
+    pub fn standard() -> Self {
+        Self {
+            out: Box::new(io::BufWriter::with_capacity(64 << 10, io::stdout())),
+            talk: Box::new(io::stderr()),
+        }
+    }
+}
+
+/// Reads the command line. `Err` holds the exit code after help, version or the complaint was
+/// printed: clap's own code for a usage error is 2, ours is 1.
+///
+/// # Errors
+/// [`Exit::Usage`], or [`Exit::Ok`] where help was asked for.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, Exit> {
+    Arguments::try_parse_from(arguments).map_err(|error| {
+        let wanted = !error.use_stderr();
+        match error.print() {
+            Ok(()) if wanted => Exit::Ok,
+            Ok(()) | Err(_) => Exit::Usage,
+        }
+    })
+}
+
+/// Runs a command, and says on the terminal why one failed.
+pub fn run(arguments: Arguments, terminal: &mut Terminal) -> Exit {
+    let outcome = dispatch(arguments, terminal)
+        .and_then(|exit| terminal.out.flush().map(|()| exit).map_err(Failure::from));
+    match outcome {
+        Ok(exit) => exit,
+        Err(failure) if failure.is_closed_pipe() => Exit::Ok,
+        Err(failure) => {
+            // Nothing is left to tell when stderr is gone too.
+            drop(writeln!(terminal.talk, "error: {failure}"));
+            failure.exit()
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let Arguments {
+        connection,
+        command,
+    } = arguments;
+    match command {
+        Command::Serve(serve) => serve.run(connection.data_dir.as_deref(), terminal),
+        Command::Apply(apply) => apply.run(&connection, terminal),
+        Command::Get(get) => get.run(&connection, terminal),
+        Command::Delete(delete) => delete.run(&connection, terminal),
+        Command::Channel(channel) => channel.run(&connection, terminal),
+        Command::Send(send) => send.run(&connection, terminal),
+        Command::Completions(completions) => completions.run(terminal),
+    }
+}

@@ -1,0 +1,170 @@
+//! The thread that looks through the committed log for refusals.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use backtide_store::{FollowError, Followed, Part, Sequence, Store};
+
+use super::{
+    Entry, Id, Progress, QuarantineError,
+    cabinet::{Cabinet, Pruned},
+};
+
+/// The name under which the store keeps the log for this follower.
+const CURSOR: &str = "quarantine";
+/// Bytes of records that are looked through at once.
+const STRIDE_BYTES: usize = 1 << 20;
+/// Without refusals the place in the log is written down this rarely: what is looked through again
+/// after a restart has none.
+const PLACE_EVERY: Duration = Duration::from_secs(10);
+/// How long to wait after a failure before trying again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Follows until told to stop.
+pub(super) fn follow(store: &Store, cabinet: Cabinet, progress: &Arc<Progress>) {
+    let watch = store.watch({
+        let progress = Arc::clone(progress);
+        Box::new(move |_| progress.tell_news())
+    });
+    let mut follower = Follower {
+        store,
+        cabinet,
+        progress,
+        placed_at: Instant::now(),
+        now_ms: i64::MIN,
+    };
+    while progress.wait_news() {
+        if let Err(error) = follower.catch_up() {
+            tracing::error!(%error, "refusals wait in the journal for the quarantine");
+            progress.rest(PAUSE);
+        }
+    }
+    drop(watch);
+    if let Err(error) = follower.place() {
+        tracing::warn!(%error, "the quarantine will look through part of the log again");
+    }
+}
+
+struct Follower<'a> {
+    store: &'a Store,
+    cabinet: Cabinet,
+    progress: &'a Progress,
+    placed_at: Instant,
+    /// Arrival of the latest commit seen: the quarantine's clock.
+    now_ms: i64,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CatchUpError {
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    #[error(transparent)]
+    Cursor(#[from] backtide_store::ReadError),
+}
+
+impl Follower<'_> {
+    /// Looks through the log to its end.
+    fn catch_up(&mut self) -> Result<(), CatchUpError> {
+        while !self.progress.is_stopped() {
+            let reached = self.progress.state.lock().reached;
+            let followed = match self.store.follow(reached, STRIDE_BYTES) {
+                Ok(followed) => followed,
+                Err(FollowError::Trimmed { oldest }) => {
+                    tracing::error!(
+                        from = reached.0 + 1,
+                        to = oldest.0 - 1,
+                        "the log was trimmed before the quarantine saw it: refusals among these \
+                         commits are not listed"
+                    );
+                    self.progress.reach(Sequence(oldest.0 - 1));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let Some(last) = followed.last() else {
+                return Ok(());
+            };
+            let last = last.sequence;
+            self.take(&followed, last)?;
+            self.progress.reach(last);
+            if self.placed_at.elapsed() >= PLACE_EVERY {
+                self.place()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down the refusals among some commits.
+    fn take(&mut self, followed: &[Followed], last: Sequence) -> Result<(), CatchUpError> {
+        let arrived = followed
+            .iter()
+            .map(|followed| followed.commit.origin.arrived_ms);
+        self.now_ms = arrived.fold(self.now_ms, i64::max);
+        let entries: Vec<_> = followed.iter().flat_map(refusals).collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.cabinet.write(&entries, last)?;
+        let count = u64::try_from(entries.len()).expect("a usize fits 64 bits");
+        metrics::counter!("backtide_quarantine_entries_total").increment(count);
+        self.keep_bounds()
+    }
+
+    fn keep_bounds(&mut self) -> Result<(), CatchUpError> {
+        let Pruned { aged, dropped } = self.cabinet.prune(self.now_ms)?;
+        if aged > 0 {
+            metrics::counter!("backtide_quarantine_aged_total").increment(aged);
+            tracing::info!(
+                entries = aged,
+                "quarantine entries were older than its age bound"
+            );
+        }
+        if dropped > 0 {
+            metrics::counter!("backtide_quarantine_dropped_total").increment(dropped);
+            tracing::warn!(
+                entries = dropped,
+                "the oldest quarantine entries made room for new ones"
+            );
+        }
+        let bytes = self.cabinet.bytes_used()?;
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        metrics::gauge!("backtide_quarantine_bytes").set(bytes as f64);
+        let is_full = self.cabinet.is_full()?;
+        if is_full && !self.progress.is_full.swap(is_full, Ordering::Relaxed) {
+            tracing::error!(
+                bytes,
+                "the quarantine is full: channels hold until it has room"
+            );
+        }
+        self.progress.is_full.store(is_full, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes the place down, here and for the store, which may then trim the log behind it.
+    fn place(&mut self) -> Result<(), CatchUpError> {
+        let reached = self.progress.state.lock().reached;
+        self.cabinet.write(&[], reached)?;
+        self.store.set_cursor(CURSOR, reached)?;
+        self.placed_at = Instant::now();
+        // Time has passed also where nothing was refused.
+        self.keep_bounds()
+    }
+}
+
+fn refusals(followed: &Followed) -> impl Iterator<Item = (Entry, &[u8])> {
+    let sequence = i64::try_from(followed.sequence.0).expect("there are fewer than 2^63 commits");
+    let refused = followed.commit.parts.iter().filter_map(|part| match part {
+        Part::Refused(refused) => Some(refused),
+        Part::Points(_) => None,
+    });
+    refused.zip(0..).map(move |(refused, part)| {
+        (
+            Entry::new(Id { sequence, part }, followed, refused),
+            &*refused.raw,
+        )
+    })
+}

@@ -1,0 +1,504 @@
+//! What has been declared: models, products, devices, channels.
+//!
+//! Writers are one at a time: read the documents, put them into a draft, commit its records in one
+//! transaction, then show the draft to readers. Readers hold a [`Snapshot`]: no lock and no
+//! database stands on a message's path. A new kind is a file here, a line in each `match` on
+//! [`Kind`] that the compiler points out.
+
+mod channel;
+mod device;
+mod document;
+mod draft;
+mod kind;
+mod model;
+mod product;
+pub mod records;
+mod schema;
+mod snapshot;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+    path::Path,
+    sync::Arc,
+};
+
+use arc_swap::{ArcSwap, Guard};
+use backtide_model::{ChannelName, ElementName, ProductKey, Storage};
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::watch;
+
+pub use channel::{Channel, Secret};
+pub use device::{Attributes, Device};
+pub use document::{Declared, Document, Fault, Form, Place, read};
+pub use kind::Kind;
+pub use model::DeclaredModel;
+pub use product::{Format, Product};
+pub use schema::{object_schemas, schema};
+pub use snapshot::{AssetOwner, Devices, Snapshot};
+pub use sqlite::Sqlite;
+
+use crate::{
+    clock::Clock,
+    secrets::{Seal, SecretError},
+};
+use channel::{Login, Previous};
+use draft::{Draft, Trust};
+use records::{Collection, Records, RecordsError};
+
+/// Enabled channels of one product (`decisions.md` §2).
+pub const ENABLED_CHANNELS_MAX: usize = 64;
+/// Faults and users named in one refusal; the rest is counted.
+pub const NAMED_MAX: usize = 100;
+
+/// What points are stored as; the store answers.
+pub trait StoredTypes: Send + Sync {
+    /// The storage of a point of which values are stored.
+    fn stored_as(&self, product: &ProductKey, point: &ElementName) -> Option<Storage>;
+}
+
+/// What became of a declaration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    Created,
+    Changed,
+    Unchanged,
+}
+
+impl Effect {
+    const fn of(was_there: bool) -> Self {
+        if was_there {
+            Self::Changed
+        } else {
+            Self::Created
+        }
+    }
+}
+
+/// Whether to do it, or only to say what would be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    Commit,
+    Dry,
+}
+
+/// What became of one document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    pub kind: Kind,
+    pub name: String,
+    pub effect: Effect,
+}
+
+/// An object that uses another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub kind: Kind,
+    pub name: String,
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The documents, or what they would change, are wrong. At most [`NAMED_MAX`] faults, in file
+    /// order, and how many more.
+    #[error("{} of the documents cannot be applied; nothing was changed", faults.len() + more)]
+    Faults { faults: Vec<Fault>, more: usize },
+    #[error("{kind} {name} is not declared")]
+    NotFound { kind: Kind, name: String },
+    #[error("device {name} is declared for several products: {}; name one", products.join(", "))]
+    Ambiguous { name: String, products: Vec<String> },
+    /// At most [`NAMED_MAX`] users, and how many more.
+    #[error("{kind} {name} is used by {}", listed(users, *more))]
+    InUse {
+        kind: Kind,
+        name: String,
+        users: Vec<User>,
+        more: usize,
+    },
+    #[error("{0}")]
+    Conflict(String),
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+}
+
+fn listed(users: &[User], more: usize) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = users.iter().take(SHOWN).map(User::to_string).collect();
+    match users.len().saturating_sub(SHOWN) + more {
+        0 => shown.join(", "),
+        rest => format!("{} and {rest} more", shown.join(", ")),
+    }
+}
+
+/// Why the registry cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error("registry record {object} is damaged: {reason}")]
+    Damaged { object: String, reason: String },
+}
+
+/// Everything declared.
+pub struct Registry {
+    /// Held through every change, so that changes are one at a time.
+    records: Mutex<Box<dyn Records>>,
+    snapshot: ArcSwap<Snapshot>,
+    version: watch::Sender<u64>,
+    seal: Seal,
+    stored: Arc<dyn StoredTypes>,
+    clock: Clock,
+}
+
+impl Registry {
+    /// Opens `registry.db` and `secret.key` in the data directory, or makes them.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(
+        data_dir: &Path,
+        stored: Arc<dyn StoredTypes>,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
+        let seal = Seal::open(data_dir)?;
+        let records = Sqlite::open(&data_dir.join("registry.db"))?;
+        Self::load(Box::new(records), seal, stored, clock)
+    }
+
+    /// Reads all that `records` hold.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn load(
+        mut records: Box<dyn Records>,
+        seal: Seal,
+        stored: Arc<dyn StoredTypes>,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
+        let snapshot = loaded(&mut *records, &seal, &*stored, clock.now_ms())?;
+        Ok(Self {
+            records: Mutex::new(records),
+            version: watch::Sender::new(snapshot.version),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            seal,
+            stored,
+            clock,
+        })
+    }
+
+    /// What is declared now, to be held for as long as one message takes.
+    pub fn current(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// What is declared now, to be held for as long as you like.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Tells of every change by the snapshot's version; changes in quick succession may be told as
+    /// one.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Declares all documents, or none. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`Refused`]; then nothing has changed.
+    pub fn apply(&self, documents: Vec<Document>, run: Run) -> Result<Vec<Applied>, Refused> {
+        let mut faults = repeated(&documents);
+        let mut applied: Vec<Option<Applied>> = vec![None; documents.len()];
+        let mut order: Vec<(usize, Document)> = documents.into_iter().enumerate().collect();
+        // Stable: what is referred to comes first, else the order of the files.
+        order.sort_by_key(|(_, document)| document.declared.kind());
+        self.change(run, |draft| {
+            for (at, Document { place, declared }) in order {
+                let (kind, object) = (declared.kind(), declared.object());
+                let name = declared.name().to_owned();
+                match draft.put(declared) {
+                    Ok(effect) => applied[at] = Some(Applied { kind, name, effect }),
+                    Err(message) => faults.push(Fault {
+                        place,
+                        object: Some(object),
+                        message,
+                    }),
+                }
+            }
+            if faults.is_empty() {
+                Ok(())
+            } else {
+                Err(refused(faults))
+            }
+        })?;
+        Ok(applied.into_iter().flatten().collect())
+    }
+
+    /// Deletes a declaration that nothing uses. `product` tells devices of one name apart.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn delete(&self, kind: Kind, name: &str, product: Option<&str>) -> Result<(), Refused> {
+        self.change(Run::Commit, |draft| {
+            let snapshot = draft.snapshot.clone();
+            let not_found = || Refused::NotFound {
+                kind,
+                name: name.to_owned(),
+            };
+            let unused = |users: Vec<User>| match users.len() {
+                0 => Ok(()),
+                len => Err(Refused::InUse {
+                    kind,
+                    name: name.to_owned(),
+                    users: users.into_iter().take(NAMED_MAX).collect(),
+                    more: len.saturating_sub(NAMED_MAX),
+                }),
+            };
+            match kind {
+                Kind::Model => {
+                    let model = snapshot.model(name).ok_or_else(not_found)?;
+                    unused(users_of_model(&snapshot, name))?;
+                    draft.remove_model(&model.name);
+                }
+                Kind::Product => {
+                    let product = snapshot.product(name).ok_or_else(not_found)?;
+                    unused(users_of_product(product))?;
+                    draft.remove_product(product);
+                }
+                Kind::Device => {
+                    let (product, device) = device_named(&snapshot, name, product)?;
+                    draft.remove_device(product, device);
+                }
+                Kind::Channel => {
+                    draft.remove_channel(snapshot.channel(name).ok_or_else(not_found)?);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Gives a channel a new secret; the one before stays valid for `overlap_ms`.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn rotate(&self, name: &str, overlap_ms: i64) -> Result<Arc<Channel>, Refused> {
+        let valid_until_ms = self.clock.now_ms().saturating_add(overlap_ms);
+        self.relogin(name, |channel| {
+            let new = Secret::new(channel.secret.id + 1);
+            let secret = std::mem::replace(&mut channel.secret, new);
+            channel.previous = Some(Previous {
+                secret,
+                valid_until_ms,
+            });
+        })
+    }
+
+    /// Shuts a channel, or opens it again.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn set_paused(&self, name: &str, paused: bool) -> Result<Arc<Channel>, Refused> {
+        self.relogin(name, |channel| channel.paused = paused)
+    }
+
+    fn relogin(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Channel),
+    ) -> Result<Arc<Channel>, Refused> {
+        let not_found = || Refused::NotFound {
+            kind: Kind::Channel,
+            name: name.to_owned(),
+        };
+        self.change(Run::Commit, |draft| {
+            let name = ChannelName::new(name).map_err(|_| not_found())?;
+            draft.snapshot.channel(&name).ok_or_else(not_found)?;
+            draft.relogin(&name, change).map_err(Refused::Conflict)
+        })?;
+        self.current().channel(name).cloned().ok_or_else(not_found)
+    }
+
+    /// The one way to change anything: draft, records, then readers.
+    fn change(
+        &self,
+        run: Run,
+        draw: impl FnOnce(&mut Draft<'_>) -> Result<(), Refused>,
+    ) -> Result<(), Refused> {
+        let mut records = self.records.lock();
+        let before = Snapshot::clone(&self.current());
+        let now_ms = self.clock.now_ms();
+        let mut draft = Draft::new(before, Trust::Declared, now_ms, &self.seal, &*self.stored);
+        draw(&mut draft)?;
+        if run == Run::Dry || draft.changes.is_empty() {
+            return Ok(());
+        }
+        records.commit(&draft.changes)?;
+        let mut snapshot = draft.snapshot;
+        snapshot.version += 1;
+        let version = snapshot.version;
+        self.snapshot.store(Arc::new(snapshot));
+        // After the store: who is told of a version sees it.
+        self.version.send_replace(version);
+        Ok(())
+    }
+}
+
+/// The device of this name, of this product where one is named.
+///
+/// # Errors
+/// [`Refused::NotFound`], or [`Refused::Ambiguous`] where several products have one.
+pub fn device_named<'s>(
+    snapshot: &'s Snapshot,
+    name: &str,
+    product: Option<&str>,
+) -> Result<(&'s Arc<Product>, &'s Arc<Device>), Refused> {
+    let mut found = snapshot
+        .devices_named(name)
+        .filter(|(owner, _)| product.is_none_or(|product| owner.name.as_str() == product));
+    match (found.next(), found.next()) {
+        (None, _) => Err(Refused::NotFound {
+            kind: Kind::Device,
+            name: name.to_owned(),
+        }),
+        (Some(device), None) => Ok(device),
+        (Some(_), Some(_)) => Err(Refused::Ambiguous {
+            name: name.to_owned(),
+            products: snapshot
+                .devices_named(name)
+                .map(|(p, _)| p.name.to_string())
+                .collect(),
+        }),
+    }
+}
+
+/// An object as `apply` takes it, as JSON text: kind, name, then what its kind's file says.
+pub fn written<T: Serialize>(kind: Kind, name: &str, file: &T) -> String {
+    #[derive(Serialize)]
+    struct Object<'f, T> {
+        kind: &'static str,
+        name: &'f str,
+        #[serde(flatten)]
+        file: &'f T,
+    }
+    serde_json::to_string(&Object {
+        kind: kind.word(),
+        name,
+        file,
+    })
+    .expect("a file that was read from text writes as text")
+}
+
+fn users_of_model(snapshot: &Snapshot, name: &str) -> Vec<User> {
+    snapshot
+        .products_after(None)
+        .filter(|product| product.model_name.as_str() == name)
+        .map(|product| User {
+            kind: Kind::Product,
+            name: product.name.to_string(),
+        })
+        .collect()
+}
+
+fn users_of_product(product: &Product) -> Vec<User> {
+    let channels = product.channels.iter().map(|channel| User {
+        kind: Kind::Channel,
+        name: channel.name.to_string(),
+    });
+    let devices = product.devices.after(None).map(|device| User {
+        kind: Kind::Device,
+        name: device.name.to_string(),
+    });
+    channels.chain(devices).collect()
+}
+
+/// An object declared twice in one go: which one counts would be a guess.
+fn repeated(documents: &[Document]) -> Vec<Fault> {
+    let mut first: HashMap<(Kind, &str, &str), Place> = HashMap::with_capacity(documents.len());
+    let mut faults = Vec::new();
+    for Document { place, declared } in documents {
+        match first.entry((declared.kind(), declared.owner(), declared.name())) {
+            Entry::Vacant(entry) => {
+                entry.insert(*place);
+            }
+            Entry::Occupied(entry) => {
+                let Place { document, line } = *entry.get();
+                faults.push(Fault {
+                    place: *place,
+                    object: Some(declared.object()),
+                    message: format!("is declared before, in document {document}, line {line}"),
+                });
+            }
+        }
+    }
+    faults
+}
+
+/// Faults in file order, as many as are worth reading.
+pub fn refused(mut faults: Vec<Fault>) -> Refused {
+    faults.sort_by_key(|fault| fault.place.document);
+    let more = faults.len().saturating_sub(NAMED_MAX);
+    faults.truncate(NAMED_MAX);
+    Refused::Faults { faults, more }
+}
+
+fn loaded(
+    records: &mut dyn Records,
+    seal: &Seal,
+    stored: &dyn StoredTypes,
+    now_ms: i64,
+) -> Result<Snapshot, OpenError> {
+    let mut draft = Draft::new(Snapshot::default(), Trust::Kept, now_ms, seal, stored);
+    let mut declared = Vec::new();
+    for record in records.load()? {
+        let name = record.key.name.as_str();
+        let object = || format!("{} {name}", record.key.collection.word());
+        let damaged = |reason: String| OpenError::Damaged {
+            object: object(),
+            reason,
+        };
+        match record.key.collection {
+            Collection::Login => {
+                let login = Login::from_record(name, &record.body, seal)?;
+                draft.logins.insert(name.to_owned(), login);
+            }
+            Collection::RetiredAsset => {
+                let id: backtide_model::AssetId =
+                    serde_json::from_str(&record.body).map_err(|e| damaged(e.to_string()))?;
+                let owner = AssetOwner {
+                    product_key: ProductKey::new(&record.key.owner)
+                        .map_err(|e| damaged(e.to_string()))?,
+                    device_key: backtide_model::DeviceKey::new(name)
+                        .map_err(|e| damaged(e.to_string()))?,
+                };
+                let assets = Arc::make_mut(&mut draft.snapshot.assets);
+                assets.owners.insert(id.clone(), owner.clone());
+                assets.retired.insert(owner, id);
+            }
+            Collection::Model | Collection::Product | Collection::Device | Collection::Channel => {
+                declared.push(document::read_json(&record.body).map_err(damaged)?);
+            }
+        }
+    }
+    declared.sort_by_key(Declared::kind);
+    for declared in declared {
+        let object = declared.object();
+        draft
+            .put(declared)
+            .map_err(|reason| OpenError::Damaged { object, reason })?;
+    }
+    Ok(draft.snapshot)
+}

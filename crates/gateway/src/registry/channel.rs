@@ -1,0 +1,286 @@
+//! Channels: how history comes in for a product, and who may bring it.
+
+use backtide_model::{
+    ChannelName, ConflictPolicy, ConnectionStrings, Mode, ObjectName, ProductKey, SignMethod,
+};
+use schemars::JsonSchema;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use crate::secrets::{self, Seal, SecretError};
+
+/// A channel in an object file. Secrets and whether it is paused are not: they have verbs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ChannelFile {
+    /// The name of its product; a channel stays with it.
+    #[schemars(with = "String", length(min = 1, max = 64))]
+    pub product: ObjectName,
+    /// strict: one bad item refuses its message. lenient: the good items are stored.
+    #[serde(default)]
+    #[schemars(with = "ModeFile")]
+    pub mode: Mode,
+    /// Items without a time get the time of their arrival.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stamp_arrival: bool,
+    /// Which of two different values at one device, point and time stays.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(with = "ConflictFile")]
+    pub conflict: ConflictPolicy,
+    /// Connections at one time; the gateway's own limit when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub connections_max: Option<u32>,
+    /// Sign methods that a login may not use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<SignMethodFile>")]
+    pub refuse: Vec<SignMethod>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+#[derive(JsonSchema, Default)]
+#[schemars(rename_all = "lowercase")]
+#[schemars(rename = "Mode")]
+#[expect(dead_code, reason = "only its schema is used")]
+enum ModeFile {
+    #[default]
+    Strict,
+    Lenient,
+}
+
+#[derive(JsonSchema, Default)]
+#[schemars(rename_all = "kebab-case")]
+#[schemars(rename = "ConflictPolicy")]
+#[expect(dead_code, reason = "only its schema is used")]
+enum ConflictFile {
+    #[default]
+    KeepLast,
+    KeepFirst,
+    HigherQuality,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[schemars(rename = "RefusableSignMethod")]
+#[expect(dead_code, reason = "only its schema is used")]
+enum SignMethodFile {
+    Sha1,
+    Md5,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Checks what can be said of a channel by itself.
+pub(super) fn check(file: &ChannelFile) -> Result<(), String> {
+    if file.refuse.contains(&SignMethod::Sha256) {
+        // The strings that `channel show` prints use it.
+        return Err("refuse: sha256 cannot be refused, the channel's own strings use it".into());
+    }
+    if file.connections_max == Some(0) {
+        return Err("connectionsMax: 0 lets nobody in; pause the channel instead".into());
+    }
+    Ok(())
+}
+
+/// A channel with what a login and a message on it need.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    pub name: ChannelName,
+    /// The name of its product.
+    pub product: ObjectName,
+    pub product_key: ProductKey,
+    pub mode: Mode,
+    /// Items without a time get the time of their arrival.
+    pub stamp_arrival: bool,
+    pub conflict: ConflictPolicy,
+    pub connections_max: Option<u32>,
+    /// Sign methods that a login may not use.
+    pub refuse: Vec<SignMethod>,
+    pub description: Option<String>,
+    /// Lets nobody in.
+    pub paused: bool,
+    /// When it was made; part of its connection strings.
+    pub created_ms: i64,
+    pub(super) secret: Secret,
+    pub(super) previous: Option<Previous>,
+}
+
+impl Channel {
+    /// As it stands in an object file.
+    pub fn file(&self) -> ChannelFile {
+        ChannelFile {
+            product: self.product.clone(),
+            mode: self.mode,
+            stamp_arrival: self.stamp_arrival,
+            conflict: self.conflict,
+            connections_max: self.connections_max,
+            refuse: self.refuse.clone(),
+            description: self.description.clone(),
+        }
+    }
+
+    /// The secrets that log a client in at this moment: the own one, and after a rotation the one
+    /// before until its overlap ends.
+    pub fn secrets(&self, now_ms: i64) -> impl Iterator<Item = &Secret> {
+        let previous = self
+            .previous
+            .as_ref()
+            .filter(|old| now_ms < old.valid_until_ms);
+        std::iter::once(&self.secret).chain(previous.map(|old| &old.secret))
+    }
+
+    /// The secret that new connection strings are made of.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// Until when the secret before the last rotation logs in, if it does at this moment.
+    pub fn previous_valid_until_ms(&self, now_ms: i64) -> Option<i64> {
+        self.previous
+            .as_ref()
+            .map(|old| old.valid_until_ms)
+            .filter(|until| now_ms < *until)
+    }
+
+    /// What pastes into an MQTT client.
+    pub fn connection_strings(&self) -> ConnectionStrings {
+        ConnectionStrings::new(&self.product_key, self.secret.text(), self.created_ms)
+    }
+
+    /// What a file does not say, as it is kept.
+    pub(super) fn login_record(&self, seal: &Seal) -> String {
+        let sealed = |secret: &Secret| SecretRecord {
+            id: secret.id,
+            sealed: seal.seal(self.name.as_str(), &secret.text),
+        };
+        let record = LoginRecord {
+            created_ms: self.created_ms,
+            paused: self.paused,
+            secret: sealed(&self.secret),
+            previous: self.previous.as_ref().map(|previous| PreviousRecord {
+                secret: sealed(&previous.secret),
+                valid_until_ms: previous.valid_until_ms,
+            }),
+        };
+        serde_json::to_string(&record).expect("numbers and texts are JSON")
+    }
+}
+
+/// What signs a login.
+#[derive(Debug, Clone)]
+pub struct Secret {
+    /// Unlike any other of the channel's, now or later.
+    pub id: u64,
+    text: SecretString,
+}
+
+impl Secret {
+    pub(super) fn new(id: u64) -> Self {
+        Self {
+            id,
+            text: secrets::channel_secret(),
+        }
+    }
+
+    /// The secret itself: for the digest, and for administrators who ask.
+    pub fn text(&self) -> &str {
+        self.text.expose_secret()
+    }
+}
+
+/// The secret before the last rotation.
+#[derive(Debug, Clone)]
+pub(super) struct Previous {
+    pub(super) secret: Secret,
+    pub(super) valid_until_ms: i64,
+}
+
+/// What a file does not say about a channel.
+pub(super) struct Login {
+    pub(super) created_ms: i64,
+    pub(super) paused: bool,
+    pub(super) secret: Secret,
+    pub(super) previous: Option<Previous>,
+}
+
+/// [`Login`] at rest, secrets sealed.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LoginRecord {
+    created_ms: i64,
+    paused: bool,
+    secret: SecretRecord,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previous: Option<PreviousRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SecretRecord {
+    id: u64,
+    sealed: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PreviousRecord {
+    secret: SecretRecord,
+    valid_until_ms: i64,
+}
+
+impl Login {
+    pub(super) fn new(now_ms: i64) -> Self {
+        Self {
+            created_ms: now_ms,
+            paused: false,
+            secret: Secret::new(1),
+            previous: None,
+        }
+    }
+
+    pub(super) fn of(channel: &Channel) -> Self {
+        Self {
+            created_ms: channel.created_ms,
+            paused: channel.paused,
+            secret: channel.secret.clone(),
+            previous: channel.previous.clone(),
+        }
+    }
+
+    pub(super) fn from_record(
+        channel: &str,
+        record: &str,
+        seal: &Seal,
+    ) -> Result<Self, SecretError> {
+        let unreadable = || SecretError::Unsealable {
+            owner: channel.to_owned(),
+        };
+        let opened = |record: &SecretRecord| {
+            let text = seal.unseal(channel, &record.sealed)?;
+            Ok(Secret {
+                id: record.id,
+                text,
+            })
+        };
+        let record: LoginRecord = serde_json::from_str(record).map_err(|_| unreadable())?;
+        let previous = match &record.previous {
+            Some(previous) => Some(Previous {
+                secret: opened(&previous.secret)?,
+                valid_until_ms: previous.valid_until_ms,
+            }),
+            None => None,
+        };
+        Ok(Self {
+            created_ms: record.created_ms,
+            paused: record.paused,
+            secret: opened(&record.secret)?,
+            previous,
+        })
+    }
+}

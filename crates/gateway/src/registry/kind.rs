@@ -1,0 +1,87 @@
+//! The kinds of declared objects.
+
+use std::fmt;
+
+use super::records::Collection;
+
+/// A kind of declared object, in the order in which they build on each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Kind {
+    #[value(alias = "models", alias = "Model")]
+    Model,
+    #[value(alias = "products", alias = "Product")]
+    Product,
+    #[value(alias = "devices", alias = "Device")]
+    Device,
+    #[value(alias = "channels", alias = "Channel")]
+    Channel,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Model, Self::Product, Self::Device, Self::Channel];
+
+    /// The word of `kind:` in an object file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Model => "Model",
+            Self::Product => "Product",
+            Self::Device => "Device",
+            Self::Channel => "Channel",
+        }
+    }
+
+    /// The kind in lower case, as messages and records name it.
+    pub const fn singular(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Product => "product",
+            Self::Device => "device",
+            Self::Channel => "channel",
+        }
+    }
+
+    /// The resource under `/api/v1`.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::Model => "models",
+            Self::Product => "products",
+            Self::Device => "devices",
+            Self::Channel => "channels",
+        }
+    }
+
+    pub(super) const fn collection(self) -> Collection {
+        match self {
+            Self::Model => Collection::Model,
+            Self::Product => Collection::Product,
+            Self::Device => Collection::Device,
+            Self::Channel => Collection::Channel,
+        }
+    }
+
+    /// The members that a table of this kind shows.
+    pub const fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Model => &["name", "description"],
+            Self::Product => &["name", "key", "model", "format"],
+            Self::Device => &["name", "product", "key", "assetId", "timezone"],
+            Self::Channel => &["name", "product", "mode", "description"],
+        }
+    }
+
+    /// Reads the word of `kind:`.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
+    /// Reads the resource under `/api/v1`.
+    pub fn from_plural(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.plural() == word)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.singular())
+    }
+}

@@ -1,0 +1,88 @@
+//! How the registry is kept: records in collections, changed in transactions. The seam behind which
+//! another database can stand; SQLite is in [`super::sqlite`].
+
+/// What a record is about. The names are part of the database's format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Collection {
+    Model,
+    Product,
+    Device,
+    Channel,
+    /// What is not declared about a channel; secrets are sealed.
+    Login,
+    /// The asset id of a deleted device.
+    RetiredAsset,
+}
+
+impl Collection {
+    pub const ALL: [Self; 6] = [
+        Self::Model,
+        Self::Product,
+        Self::Device,
+        Self::Channel,
+        Self::Login,
+        Self::RetiredAsset,
+    ];
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Product => "product",
+            Self::Device => "device",
+            Self::Channel => "channel",
+            Self::Login => "login",
+            Self::RetiredAsset => "retired-asset",
+        }
+    }
+}
+
+/// Names a record: `owner` is the product of a device, else empty.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RecordKey {
+    pub collection: Collection,
+    pub owner: String,
+    pub name: String,
+}
+
+/// A record; `body` is JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub key: RecordKey,
+    pub body: String,
+}
+
+/// One step of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Adds the record, or replaces it.
+    Put(Record),
+    Remove(RecordKey),
+}
+
+/// Why records could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordsError {
+    #[error("registry database {database}: {reason}")]
+    Failed { database: String, reason: String },
+    #[error("registry database {database} has format {found}, this gateway reads {expected}")]
+    Format {
+        database: String,
+        found: i64,
+        expected: i64,
+    },
+}
+
+/// A database of records. One caller at a time; nobody else writes.
+pub trait Records: Send {
+    /// Every record.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn load(&mut self) -> Result<Vec<Record>, RecordsError>;
+
+    /// Makes all changes in one transaction, in order, durable when it returns.
+    ///
+    /// # Errors
+    /// [`RecordsError`]: then none of them is made.
+    fn commit(&mut self, changes: &[Change]) -> Result<(), RecordsError>;
+}
