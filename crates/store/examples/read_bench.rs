@@ -28,7 +28,10 @@ fn main() -> Outcome<()> {
     let mut out = stdout();
     for files in [1, 4, 8] {
         let store = filled(&dir, files, ROWS)?;
-        for (name, order) in [("device, time", Order::DeviceTime), ("time, device", Order::TimeDevice)] {
+        for (name, order) in [
+            ("device, time", Order::DeviceTime),
+            ("time, device", Order::TimeDevice),
+        ] {
             let mut times = Vec::new();
             for _ in 0..9 {
                 let (started, cpu) = (Instant::now(), cpu_s()?);
@@ -57,7 +60,11 @@ fn merge(dir: &Path, out: &mut impl Write) -> Outcome<()> {
     let rows = 8 * ROWS;
     filled(dir, 8, rows)?.close();
     let (started, cpu) = (Instant::now(), cpu_s()?);
-    let options = Options { quiet_ms: 0, merge_fan_in: 8, ..Options::default() };
+    let options = Options {
+        quiet_ms: 0,
+        merge_fan_in: 8,
+        ..Options::default()
+    };
     let (store, _) = Store::open(dir, Arc::new(RealDisk), options)?;
     // Nobody ever sends: it only waits.
     let (_sender, never) = mpsc::sync_channel::<()>(1);
@@ -89,7 +96,9 @@ fn filled(dir: &Path, files: i64, rows: i64) -> Outcome<Store> {
     let (store, _) = Store::open(dir, Arc::new(RealDisk), options)?;
     for file in 0..files {
         let mut commits = Vec::new();
-        let rows: Vec<i64> = (0..rows).filter(|row| row / DEVICES % files == file).collect();
+        let rows: Vec<i64> = (0..rows)
+            .filter(|row| row / DEVICES % files == file)
+            .collect();
         for part in rows.chunks(MESSAGE_ROWS) {
             commits.push(commit(batch(part)?)?);
             if commits.len() == 64 {
@@ -113,7 +122,10 @@ fn batch(rows: &[i64]) -> Outcome<Batch> {
     let mut builder = BatchBuilder::new();
     for row in rows {
         let (device, number) = (row % DEVICES, row / DEVICES);
-        builder.row(&DeviceKey::new(&format!("device-{device}"))?, 1_400_000_000_000 + number * 600_000);
+        builder.row(
+            &DeviceKey::new(&format!("device-{device}"))?,
+            1_400_000_000_000 + number * 600_000,
+        );
         for (at, phase) in (0_u32..7).zip([0.1, 1.7, 2.9, 0.4, 5.1, 3.3, 4.2]) {
             // Two decimals that wander with some noise, as sensors do.
             let time = f64::from(i32::try_from(number)?);
@@ -137,7 +149,11 @@ fn commit(batch: Batch) -> Outcome<Commit> {
         arrived_ms: 0,
     };
     let product = ProductKey::new("farm")?;
-    Ok(Commit { origin, product, parts: vec![Part::Points(batch)] })
+    Ok(Commit {
+        origin,
+        product,
+        parts: vec![Part::Points(batch)],
+    })
 }
 
 fn read(store: &Store, order: Order) -> Outcome<usize> {
@@ -161,7 +177,10 @@ fn read(store: &Store, order: Order) -> Outcome<usize> {
 /// CPU time of the process, seconds, at the usual hundred ticks a second.
 fn cpu_s() -> Outcome<f64> {
     let stat = fs::read_to_string("/proc/self/stat")?;
-    let after_name = stat.rsplit_once(')').ok_or("/proc/self/stat has no name")?.1;
+    let after_name = stat
+        .rsplit_once(')')
+        .ok_or("/proc/self/stat has no name")?
+        .1;
     let fields: Vec<&str> = after_name.split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
     Ok(ticks / 100.0)

@@ -16,7 +16,7 @@ mod wire;
 mod writer;
 
 pub use frame::decode_frame;
-pub(crate) use frame::{FrameBuilder, Mark};
+pub(crate) use frame::FrameBuilder;
 pub(crate) use log::Log;
 pub use log::{FollowError, Followed};
 pub(crate) use points::check as check_batch;

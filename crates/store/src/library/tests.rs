@@ -49,7 +49,12 @@ impl World {
     pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let library = Library::open(dir.path(), Arc::new(RealDisk), &Options::default()).unwrap();
-        Self { dir, library, waiting: Vec::new(), next: 1 }
+        Self {
+            dir,
+            library,
+            waiting: Vec::new(),
+            next: 1,
+        }
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -59,16 +64,23 @@ impl World {
     pub(super) fn commit(&mut self, batch: backtide_model::Batch) {
         let sequence = Sequence(self.next);
         self.next += 1;
-        let entry = Entry { sequence, product: product(), origin: origin(sequence.0), batch };
-        let entry = Arc::new(entry);
+        let entry = Arc::new(Entry {
+            sequence,
+            product: product(),
+            batch,
+        });
         self.library.noted(&entry);
         self.waiting.push(entry);
     }
 
     pub(super) fn try_flush(&mut self) -> Result<(), FlushError> {
-        let origins: Vec<_> =
-            self.waiting.iter().map(|e| (e.sequence, Arc::clone(&e.origin))).collect();
-        self.library.flush(&self.waiting, &origins, Sequence(self.next - 1))?;
+        let origins: Vec<_> = self
+            .waiting
+            .iter()
+            .map(|e| (e.sequence, origin(e.sequence.0)))
+            .collect();
+        self.library
+            .flush(&self.waiting, &origins, Sequence(self.next - 1))?;
         self.waiting.clear();
         Ok(())
     }
@@ -156,8 +168,18 @@ struct Model {
 }
 
 impl Model {
-    fn meet(&mut self, place: Place, cell: Cell, quality: u8, sequence: u64, policy: ConflictPolicy) {
-        let latest = self.latest.entry((place.0.clone(), place.2.clone())).or_insert(i64::MIN);
+    fn meet(
+        &mut self,
+        place: Place,
+        cell: Cell,
+        quality: u8,
+        sequence: u64,
+        policy: ConflictPolicy,
+    ) {
+        let latest = self
+            .latest
+            .entry((place.0.clone(), place.2.clone()))
+            .or_insert(i64::MIN);
         *latest = (*latest).max(place.1);
         let Some((stands, stands_quality, stands_sequence)) = self.standing.get(&place).cloned()
         else {
@@ -168,7 +190,13 @@ impl Model {
             self.duplicates += 1;
             return;
         }
-        let rank = |quality: u8| if quality == NO_QUALITY { -1 } else { i32::from(quality) };
+        let rank = |quality: u8| {
+            if quality == NO_QUALITY {
+                -1
+            } else {
+                i32::from(quality)
+            }
+        };
         let wins = match policy {
             ConflictPolicy::KeepLast => true,
             ConflictPolicy::KeepFirst => false,
@@ -193,7 +221,11 @@ fn apply(world: &mut World, model: &mut Model, rows: &[RowSpec], policy: Conflic
             if row.points & (1 << number) == 0 {
                 continue;
             }
-            let quality = if row.quality == 2 { NO_QUALITY } else { row.quality };
+            let quality = if row.quality == 2 {
+                NO_QUALITY
+            } else {
+                row.quality
+            };
             let cell = cell_of(number, row.value);
             builder.cell(&point(name), policy, cell.clone(), quality);
             let place = (DEVICES[row.device].to_owned(), row.time, (*name).to_owned());
@@ -268,8 +300,10 @@ impl Model {
                 row.1.insert(name.clone(), (text(cell), *quality));
             }
         }
-        let mut rows: Vec<ReadRow> =
-            rows.into_iter().map(|(key, (sequence, cells))| (key, sequence, cells)).collect();
+        let mut rows: Vec<ReadRow> = rows
+            .into_iter()
+            .map(|(key, (sequence, cells))| (key, sequence, cells))
+            .collect();
         if range.order == Order::TimeDevice {
             rows.sort_by(|a, b| (a.0.1, &a.0.0).cmp(&(b.0.1, &b.0.0)));
         }
@@ -296,13 +330,19 @@ fn check_read(world: &World, model: &Model, range: &Range, sequences: bool) {
 
 fn check_conflicts(world: &World, model: &Model, sequences: bool) {
     let mut found = Vec::new();
-    let mut filter = ConflictFilter { limit: 7, ..ConflictFilter::default() };
+    let mut filter = ConflictFilter {
+        limit: 7,
+        ..ConflictFilter::default()
+    };
     loop {
         let page = world.library.conflicts(&filter).unwrap();
         assert_eq!(page.total, model.conflicts.len() as u64);
         for conflict in page.conflicts {
-            let place =
-                (conflict.device.to_string(), conflict.time_ms, conflict.point.to_string());
+            let place = (
+                conflict.device.to_string(),
+                conflict.time_ms,
+                conflict.point.to_string(),
+            );
             let side = |side: ConflictSide| (text(&side.cell), side.quality, side.sequence.0);
             found.push((place, side(conflict.loser), side(conflict.winner)));
         }
@@ -320,10 +360,19 @@ fn check_conflicts(world: &World, model: &Model, sequences: bool) {
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
-    let rows: BTreeSet<_> = expected.iter().map(|(place, _, _)| (&place.0, place.1)).collect();
-    let filter = ConflictFilter { limit: 1_000, ..ConflictFilter::default() };
+    let rows: BTreeSet<_> = expected
+        .iter()
+        .map(|(place, _, _)| (&place.0, place.1))
+        .collect();
+    let filter = ConflictFilter {
+        limit: 1_000,
+        ..ConflictFilter::default()
+    };
     let listed = world.library.conflict_rows(&filter).unwrap();
-    assert_eq!((listed.total, listed.rows.len()), (rows.len() as u64, rows.len()));
+    assert_eq!(
+        (listed.total, listed.rows.len()),
+        (rows.len() as u64, rows.len())
+    );
     let stats = world.library.stats().unwrap();
     assert_eq!(stats.conflicts, model.conflicts.len() as u64);
     assert_eq!(stats.duplicates, model.duplicates);
@@ -347,7 +396,13 @@ fn check_latest(world: &World, model: &Model) {
 
 fn row_spec() -> impl Strategy<Value = RowSpec> {
     (0..DEVICES.len(), 0..5_i64, 1_u8..8, 0_u8..3, 0_u8..3).prop_map(
-        |(device, time, points, value, quality)| RowSpec { device, time, points, value, quality },
+        |(device, time, points, value, quality)| RowSpec {
+            device,
+            time,
+            points,
+            value,
+            quality,
+        },
     )
 }
 
@@ -364,7 +419,10 @@ fn step() -> impl Strategy<Value = Step> {
 fn ranges() -> Vec<Range> {
     let mut ranges = Vec::new();
     for order in [Order::DeviceTime, Order::TimeDevice] {
-        ranges.push(Range { order, ..everything() });
+        ranges.push(Range {
+            order,
+            ..everything()
+        });
         ranges.push(Range {
             order,
             devices: vec![device("c"), device("a"), device("zz")],
@@ -373,8 +431,18 @@ fn ranges() -> Vec<Range> {
             to_ms: 4,
             ..everything()
         });
-        ranges.push(Range { order, after: Some((device("b:1"), 2)), rows_max: 3, ..everything() });
-        ranges.push(Range { order, after: Some((device("aa"), 3)), rows_max: 1, ..everything() });
+        ranges.push(Range {
+            order,
+            after: Some((device("b:1"), 2)),
+            rows_max: 3,
+            ..everything()
+        });
+        ranges.push(Range {
+            order,
+            after: Some((device("aa"), 3)),
+            rows_max: 1,
+            ..everything()
+        });
     }
     ranges
 }
@@ -387,7 +455,11 @@ fn play(steps: &[Step], other: ConflictPolicy, mixed: bool) {
     for step in steps {
         match step {
             Step::Commit { rows, last } => {
-                let policy = if mixed && *last { ConflictPolicy::KeepLast } else { other };
+                let policy = if mixed && *last {
+                    ConflictPolicy::KeepLast
+                } else {
+                    other
+                };
                 apply(&mut world, &mut model, rows, policy);
             }
             Step::Flush => world.flush(),
@@ -417,7 +489,10 @@ fn play(steps: &[Step], other: ConflictPolicy, mixed: bool) {
     }
     world.library.verify().unwrap();
     let stats = world.library.stats().unwrap();
-    assert!(stats.segments <= 1, "quiet leaves one segment of a small product: {stats:?}");
+    assert!(
+        stats.segments <= 1,
+        "quiet leaves one segment of a small product: {stats:?}"
+    );
     assert_eq!(stats.cells, model.standing.len() as u64);
 }
 
@@ -449,9 +524,20 @@ proptest! {
 #[test]
 fn a_commit_that_memtable_and_segment_both_hold_counts_once() {
     let (mut world, mut model) = (World::new(), Model::default());
-    let row = RowSpec { device: 0, time: 1, points: 7, value: 0, quality: 2 };
+    let row = RowSpec {
+        device: 0,
+        time: 1,
+        points: 7,
+        value: 0,
+        quality: 2,
+    };
     apply(&mut world, &mut model, &[row], ConflictPolicy::KeepLast);
-    apply(&mut world, &mut model, &[RowSpec { value: 1, ..row }], ConflictPolicy::KeepLast);
+    apply(
+        &mut world,
+        &mut model,
+        &[RowSpec { value: 1, ..row }],
+        ConflictPolicy::KeepLast,
+    );
     let held = world.waiting.clone();
     world.flush();
     world.waiting = held;
@@ -461,9 +547,20 @@ fn a_commit_that_memtable_and_segment_both_hold_counts_once() {
 #[test]
 fn origins_cursors_and_the_store_id_survive_a_restart() {
     let (mut world, mut model) = (World::new(), Model::default());
-    let row = RowSpec { device: 0, time: 1, points: 1, value: 0, quality: 2 };
+    let row = RowSpec {
+        device: 0,
+        time: 1,
+        points: 1,
+        value: 0,
+        quality: 2,
+    };
     for time in 0..5 {
-        apply(&mut world, &mut model, &[RowSpec { time, ..row }], ConflictPolicy::KeepLast);
+        apply(
+            &mut world,
+            &mut model,
+            &[RowSpec { time, ..row }],
+            ConflictPolicy::KeepLast,
+        );
     }
     let store_id = world.library.store_id();
     world.flush();
@@ -473,20 +570,38 @@ fn origins_cursors_and_the_store_id_survive_a_restart() {
     world.reopen();
     assert_eq!(world.library.store_id(), store_id);
     assert_eq!(world.library.flushed(), Sequence(5));
-    assert_eq!(world.library.cursors().unwrap(), [("kafka".to_owned(), Sequence(3))]);
-    let found = world.library.origins(&[Sequence(2), Sequence(5), Sequence(9)]).unwrap();
+    assert_eq!(
+        world.library.cursors().unwrap(),
+        [("kafka".to_owned(), Sequence(3))]
+    );
+    let found = world
+        .library
+        .origins(&[Sequence(2), Sequence(5), Sequence(9)])
+        .unwrap();
     let expected: Vec<_> = [2, 5]
-        .map(|n| Lineage { sequence: Sequence(n), origin: origin(n).as_ref().clone() })
+        .map(|n| Lineage {
+            sequence: Sequence(n),
+            origin: origin(n).as_ref().clone(),
+        })
         .into();
     assert_eq!(found, expected);
-    assert_eq!(world.library.storage_of(&product(), &point("P")), Some(Storage::Double));
+    assert_eq!(
+        world.library.storage_of(&product(), &point("P")),
+        Some(Storage::Double)
+    );
 }
 
 #[test]
 fn a_reader_keeps_the_files_it_began_with_while_they_are_merged_away() {
     let (mut world, mut model) = (World::new(), Model::default());
     for time in 0..3 {
-        let row = RowSpec { device: 0, time, points: 7, value: 0, quality: 2 };
+        let row = RowSpec {
+            device: 0,
+            time,
+            points: 7,
+            value: 0,
+            quality: 2,
+        };
         apply(&mut world, &mut model, &[row], ConflictPolicy::KeepLast);
         world.flush();
     }
@@ -497,5 +612,9 @@ fn a_reader_keeps_the_files_it_began_with_while_they_are_merged_away() {
     assert_eq!(rows_of(&batches), model.rows(&everything(), true));
     drop(batches);
     let dir = product_dir(&world.dir().join("segments"), &product());
-    assert_eq!(RealDisk.list(&dir).unwrap().len(), 1, "merged files go with their last reader");
+    assert_eq!(
+        RealDisk.list(&dir).unwrap().len(),
+        1,
+        "merged files go with their last reader"
+    );
 }

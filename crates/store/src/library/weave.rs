@@ -68,7 +68,12 @@ impl Weave {
     pub(super) fn new(sources: Vec<Slices>) -> Result<Self, ReadError> {
         let mut strands = Vec::with_capacity(sources.len());
         for slices in sources {
-            let mut strand = Strand { slices, current: None, at: 0, in_slab: None };
+            let mut strand = Strand {
+                slices,
+                current: None,
+                at: 0,
+                in_slab: None,
+            };
             strand.load()?;
             strands.push(strand);
         }
@@ -82,7 +87,14 @@ impl Weave {
             strand.in_slab = None;
         }
         while woven.picks.len() < rows_max {
-            let Some(Least { source, key, next_key }) = self.least() else { break };
+            let Some(Least {
+                source,
+                key,
+                next_key,
+            }) = self.least()
+            else {
+                break;
+            };
             if next_key == Some(key) {
                 self.take_shared(key, &mut woven)?;
             } else {
@@ -109,7 +121,11 @@ impl Weave {
             }
         }
         let (source, key) = least?;
-        Some(Least { source, key, next_key })
+        Some(Least {
+            source,
+            key,
+            next_key,
+        })
     }
 
     fn take_shared(&mut self, key: Key, woven: &mut Woven) -> Result<(), ReadError> {
@@ -133,7 +149,9 @@ fn take_alone(
     rows_max: usize,
     woven: &mut Woven,
 ) -> Result<(), ReadError> {
-    let Some(slice) = strand.current.clone() else { return Ok(()) };
+    let Some(slice) = strand.current.clone() else {
+        return Ok(());
+    };
     let end = slice.rows().min(strand.at + rows_max);
     let is_mine = |row: &usize| match next_key {
         Some(next_key) => (slice.ranks[*row], slice.times[*row]) < next_key,
@@ -144,7 +162,9 @@ fn take_alone(
         Some(_) => (strand.at..end).take_while(is_mine).count(),
     };
     let at = in_slab(strand, woven);
-    woven.picks.extend((strand.at..strand.at + rows).map(|row| (at, row)));
+    woven
+        .picks
+        .extend((strand.at..strand.at + rows).map(|row| (at, row)));
     advance(strand, rows)
 }
 
@@ -195,7 +215,9 @@ impl Woven {
 
     /// The commits of rows, before cells have a say.
     pub(super) fn bases(&self) -> impl Iterator<Item = u64> {
-        self.picks.iter().map(|(slice, row)| self.slices[*slice].base(*row))
+        self.picks
+            .iter()
+            .map(|(slice, row)| self.slices[*slice].base(*row))
     }
 
     /// Gathers point number `point`, or `None` where no slice has it.
@@ -205,16 +227,25 @@ impl Woven {
         storage: Storage,
         depth: Depth,
     ) -> Result<Option<Joined>, ArrowError> {
-        if self.slices.iter().all(|slice| slice.points[point].is_none()) {
+        if self
+            .slices
+            .iter()
+            .all(|slice| slice.points[point].is_none())
+        {
             return Ok(None);
         }
         let (picks, shared_rules) = self.resolve(point);
         let picks = picks.as_deref().unwrap_or(&self.picks);
         let values = self.gather(picks, &data_type(storage), |slice| {
-            slice.points[point].as_ref().map(|cells| cells.values.to_array())
+            slice.points[point]
+                .as_ref()
+                .map(|cells| cells.values.to_array())
         })?;
-        let has_quality =
-            self.slices.iter().any(|s| s.points[point].as_ref().is_some_and(|c| c.quality.is_some()));
+        let has_quality = self.slices.iter().any(|s| {
+            s.points[point]
+                .as_ref()
+                .is_some_and(|c| c.quality.is_some())
+        });
         let quality = if has_quality {
             Some(self.gather(picks, &DataType::UInt8, |slice| {
                 let quality = slice.points[point].as_ref()?.quality.clone()?;
@@ -231,7 +262,12 @@ impl Woven {
             }
         });
         let rules = (depth == Depth::Rules).then(|| self.rules(point, picks, &shared_rules));
-        Ok(Some(Joined { values, quality, sequences: sequences.collect(), rules: rules.flatten() }))
+        Ok(Some(Joined {
+            values,
+            quality,
+            sequences: sequences.collect(),
+            rules: rules.flatten(),
+        }))
     }
 
     /// Which version stands in each shared row, as picks for the whole slab where they differ from
@@ -240,7 +276,9 @@ impl Woven {
         let mut picks = None;
         let mut rules = Vec::with_capacity(self.shared.len());
         for (row, versions) in &self.shared {
-            let Some((pick, rule)) = self.stands(point, versions) else { continue };
+            let Some((pick, rule)) = self.stands(point, versions) else {
+                continue;
+            };
             if self.picks[*row] != pick {
                 picks.get_or_insert_with(|| self.picks.clone())[*row] = pick;
             }
@@ -253,13 +291,18 @@ impl Woven {
         let cells = |pick: Pick| self.slices[pick.0].points[point].as_ref();
         let mut stands: Option<(Pick, Rule)> = None;
         for pick in versions {
-            let Some(newcomer) = cells(*pick).filter(|cells| cells.has(pick.1)) else { continue };
+            let Some(newcomer) = cells(*pick).filter(|cells| cells.has(pick.1)) else {
+                continue;
+            };
             stands = Some(match stands {
                 None => (*pick, newcomer.rule(pick.1)),
                 Some((at, rule)) => {
                     let standing = cells(at).expect("what stands has cells");
                     let same = standing.same(at.1, newcomer, pick.1);
-                    let side = Side { rule, quality: standing.quality(at.1) };
+                    let side = Side {
+                        rule,
+                        quality: standing.quality(at.1),
+                    };
                     match fold(side, newcomer.side(pick.1), same) {
                         (Outcome::Wins, rule) => (*pick, rule),
                         (Outcome::Duplicate | Outcome::Refused, rule) => (at, rule),
@@ -271,8 +314,10 @@ impl Woven {
     }
 
     fn rules(&self, point: usize, picks: &[Pick], shared: &[(usize, Rule)]) -> Option<UInt8Array> {
-        let has_rules =
-            self.slices.iter().any(|s| s.points[point].as_ref().is_some_and(|c| c.rules.is_some()));
+        let has_rules = self
+            .slices
+            .iter()
+            .any(|s| s.points[point].as_ref().is_some_and(|c| c.rules.is_some()));
         if !has_rules && shared.iter().all(|(_, rule)| *rule == Rule::Last) {
             return None;
         }
@@ -280,7 +325,10 @@ impl Woven {
             .iter()
             .map(|(slice, row)| {
                 let cells = self.slices[*slice].points[point].as_ref()?;
-                cells.has(*row).then(|| cells.rule(*row).to_file()).flatten()
+                cells
+                    .has(*row)
+                    .then(|| cells.rule(*row).to_file())
+                    .flatten()
             })
             .collect();
         for (row, rule) in shared {
@@ -325,8 +373,7 @@ fn one_stretch(picks: &[Pick]) -> Option<Pick> {
 
 /// The cells of a column whose commit is not the row's.
 pub(super) fn own_sequences(sequences: &[u64], bases: &[u64]) -> UInt64Array {
-    let own = |(sequence, base): (&u64, &u64)| {
-        (*sequence != 0 && sequence != base).then_some(*sequence)
-    };
+    let own =
+        |(sequence, base): (&u64, &u64)| (*sequence != 0 && sequence != base).then_some(*sequence);
     sequences.iter().zip(bases).map(own).collect()
 }

@@ -18,7 +18,11 @@ impl Failing {
 }
 
 fn check(left: &AtomicI64, kind: io::ErrorKind) -> io::Result<()> {
-    if left.fetch_sub(1, Ordering::SeqCst) <= 0 { Err(io::Error::from(kind)) } else { Ok(()) }
+    if left.fetch_sub(1, Ordering::SeqCst) <= 0 {
+        Err(io::Error::from(kind))
+    } else {
+        Ok(())
+    }
 }
 
 struct FailingFile {
@@ -31,7 +35,11 @@ impl Disk for Failing {
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
         self.check()?;
         let file = RealDisk.create(path)?;
-        Ok(Box::new(FailingFile { file, left: Arc::clone(&self.left), kind: self.kind }))
+        Ok(Box::new(FailingFile {
+            file,
+            left: Arc::clone(&self.left),
+            kind: self.kind,
+        }))
     }
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
         RealDisk.open(path)
@@ -89,10 +97,21 @@ fn segment_files(world: &World) -> usize {
 
 fn two_commits() -> (World, Model) {
     let (mut world, mut model) = (World::new(), Model::default());
-    let row = RowSpec { device: 0, time: 1, points: 7, value: 0, quality: 2 };
+    let row = RowSpec {
+        device: 0,
+        time: 1,
+        points: 7,
+        value: 0,
+        quality: 2,
+    };
     apply(&mut world, &mut model, &[row], ConflictPolicy::KeepLast);
     world.flush();
-    apply(&mut world, &mut model, &[RowSpec { time: 2, ..row }, row], ConflictPolicy::KeepLast);
+    apply(
+        &mut world,
+        &mut model,
+        &[RowSpec { time: 2, ..row }, row],
+        ConflictPolicy::KeepLast,
+    );
     (world, model)
 }
 
@@ -104,7 +123,10 @@ fn a_flush_that_fails_at_any_operation_leaves_nothing_and_succeeds_when_tried_ag
             let (mut world, model) = two_commits();
             let before = segment_files(&world);
             let left = Arc::new(AtomicI64::new(operations));
-            world.library.disk = Arc::new(Failing { left: Arc::clone(&left), kind });
+            world.library.disk = Arc::new(Failing {
+                left: Arc::clone(&left),
+                kind,
+            });
             let flushed = world.try_flush();
             if flushed.is_ok() {
                 break;
@@ -112,7 +134,11 @@ fn a_flush_that_fails_at_any_operation_leaves_nothing_and_succeeds_when_tried_ag
             failures += 1;
             let is_full = matches!(flushed, Err(FlushError::DiskFull { .. }));
             assert_eq!(is_full, kind == io::ErrorKind::StorageFull, "{flushed:?}");
-            assert_eq!(segment_files(&world), before, "after {operations} operations");
+            assert_eq!(
+                segment_files(&world),
+                before,
+                "after {operations} operations"
+            );
             check_read(&world, &model, &everything(), true);
             left.store(i64::MAX, Ordering::SeqCst);
             world.flush();
@@ -120,7 +146,10 @@ fn a_flush_that_fails_at_any_operation_leaves_nothing_and_succeeds_when_tried_ag
             check_read(&world, &model, &everything(), true);
             check_conflicts(&world, &model, true);
         }
-        assert!(failures >= 6, "create, write, sync, rename and two directories can fail");
+        assert!(
+            failures >= 6,
+            "create, write, sync, rename and two directories can fail"
+        );
     }
 }
 
@@ -130,8 +159,10 @@ fn a_merge_that_fails_at_any_operation_leaves_the_inputs_live() {
         let (mut world, model) = two_commits();
         world.flush();
         let left = Arc::new(AtomicI64::new(operations));
-        world.library.disk =
-            Arc::new(Failing { left: Arc::clone(&left), kind: io::ErrorKind::StorageFull });
+        world.library.disk = Arc::new(Failing {
+            left: Arc::clone(&left),
+            kind: io::ErrorKind::StorageFull,
+        });
         let failed = loop {
             match world.library.work(true) {
                 Ok(true) => {}
@@ -160,7 +191,9 @@ fn files_that_no_manifest_names_are_removed_and_missing_or_short_ones_refuse_the
     world.flush();
     let dir = product_dir(&world.dir().join("segments"), &product());
     RealDisk.create(&dir.join("00000000000000ff.tmp")).unwrap();
-    RealDisk.create(&dir.join("00000000000000fe.parquet")).unwrap();
+    RealDisk
+        .create(&dir.join("00000000000000fe.parquet"))
+        .unwrap();
     world.reopen();
     assert_eq!(segment_files(&world), 2);
     check_read(&world, &model, &everything(), true);
@@ -184,9 +217,15 @@ fn a_flipped_bit_anywhere_is_found_and_never_served() {
         let mut byte = [0];
         file.read_at(&mut byte, offset).unwrap();
         file.write_at(&[byte[0] ^ 4], offset).unwrap();
-        assert!(matches!(world.library.verify(), Err(ReadError::Segment { .. })));
+        assert!(matches!(
+            world.library.verify(),
+            Err(ReadError::Segment { .. })
+        ));
         let read = world.library.read(Vec::new(), &everything());
-        assert!(read.and_then(|slabs| slabs.collect::<Result<Vec<_>, _>>()).is_err());
+        assert!(
+            read.and_then(|slabs| slabs.collect::<Result<Vec<_>, _>>())
+                .is_err()
+        );
         file.write_at(&byte, offset).unwrap();
     }
     world.library.verify().unwrap();
