@@ -76,6 +76,8 @@ pub(crate) struct Library {
     segments_dir: PathBuf,
     disk: Arc<dyn Disk>,
     merge_fan_in: usize,
+    /// Rows of a merged file at most.
+    file_rows: usize,
     store_id: u32,
     manifest: Manifest,
     shelf: RwLock<Arc<Shelf>>,
@@ -166,6 +168,7 @@ impl Library {
             segments_dir,
             disk,
             merge_fan_in: options.merge_fan_in,
+            file_rows: merge::FILE_ROWS,
             store_id: u32::try_from(store_id)
                 .map_err(|_| OpenError::Manifest(format!("store id {store_id} is out of range")))?,
             manifest,

@@ -20,7 +20,7 @@ use crate::disk::Disk;
 
 /// A merge starts a new file after this many bytes or rows; all of them hold the same commits.
 const FILE_BYTES: u64 = 512 << 20;
-const FILE_ROWS: usize = 1 << 25;
+pub(super) const FILE_ROWS: usize = 1 << 25;
 /// Where a merge of everything is this small, it is done however small the news.
 const SMALL_BYTES: u64 = 32 << 20;
 /// Otherwise the news must be this part of what they are merged with, or merging a large product
@@ -105,6 +105,8 @@ pub(super) struct Merge {
     devices: Vec<DeviceKey>,
     points: Vec<(ElementName, Storage)>,
     plan: Plan,
+    /// [`FILE_ROWS`] but in tests.
+    file_rows: usize,
     writer: Option<SegmentWriter>,
     outputs: Vec<(std::path::PathBuf, Card)>,
     is_live: bool,
@@ -116,6 +118,7 @@ impl Merge {
         disk: &Arc<dyn Disk>,
         choice: Choice,
         mut plan: Plan,
+        file_rows: usize,
     ) -> Result<Self, FlushError> {
         let mut points: BTreeMap<ElementName, Storage> = BTreeMap::new();
         for segment in &choice.inputs {
@@ -148,6 +151,7 @@ impl Merge {
             devices,
             points,
             plan,
+            file_rows,
             writer,
             outputs,
             is_live: false,
@@ -163,17 +167,17 @@ impl Merge {
     ) -> Result<bool, FlushError> {
         let mut written = 0;
         while written < rows {
-            let woven = self.weave.next(SLICE_ROWS)?;
+            let is_full = |writer: &SegmentWriter| {
+                writer.rows() >= self.file_rows || writer.bytes() >= FILE_BYTES
+            };
+            if self.writer.as_ref().is_some_and(is_full) {
+                self.end_file()?;
+            }
+            let in_file = self.writer.as_ref().map_or(0, SegmentWriter::rows);
+            let woven = self.weave.next(SLICE_ROWS.min(self.file_rows - in_file))?;
             if woven.rows() == 0 {
                 self.end_file()?;
                 return Ok(true);
-            }
-            if self
-                .writer
-                .as_ref()
-                .is_some_and(|w| w.rows() >= FILE_ROWS || w.bytes() >= FILE_BYTES)
-            {
-                self.end_file()?;
             }
             if self.writer.is_none() {
                 self.plan = next_plan(&self.plan);

@@ -1,6 +1,9 @@
 //! A read: which pieces of which segments it needs, and rows of them and the memtable as slabs.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
 
 use arrow_array::{
     Array, ArrayRef, BooleanArray, Int64Array, NullArray, RecordBatch, StringArray, UInt64Array,
@@ -47,6 +50,7 @@ impl Query {
         points: Vec<(ElementName, Option<Storage>)>,
         range: &Range,
     ) -> Self {
+        let entries = touched(entries, range);
         let (points, storages): (Vec<_>, Vec<_>) = points.into_iter().unzip();
         let has_quality: Vec<bool> = points
             .iter()
@@ -126,7 +130,7 @@ impl Query {
         }
         let devices = &self.devices[after.map_or(0, |(at, _, _)| at.min(self.devices.len()))..];
         if !self.entries.is_empty() && !devices.is_empty() {
-            // Sequence of i64::MAX as the last: such a time is never stored (1970–2100).
+            // A time of i64::MAX is never stored: times end in 2100.
             let wanted = Wanted {
                 devices,
                 times: Some(from_ms..last_ms.saturating_add(1)),
@@ -234,6 +238,21 @@ impl Slab {
                 .for_each(|array| *array = array.slice(0, rows));
         }
     }
+}
+
+/// The entries with any row of the range: most hold one device, and a range few.
+fn touched(mut entries: Vec<Arc<Entry>>, range: &Range) -> Vec<Arc<Entry>> {
+    let devices: HashSet<&DeviceKey> = range.devices.iter().collect();
+    entries.retain(|entry| {
+        let batch = &entry.batch;
+        let has_device = batch.devices.iter().any(|device| devices.contains(device));
+        (devices.is_empty() || has_device)
+            && batch
+                .row_time
+                .iter()
+                .any(|time_ms| (range.from_ms..range.to_ms).contains(time_ms))
+    });
+    entries
 }
 
 fn sorted(mut devices: Vec<DeviceKey>) -> Vec<DeviceKey> {

@@ -139,7 +139,7 @@ impl Library {
             is_merged: true,
             ..self.plan(product)
         };
-        Merge::new(&self.disk, choice, plan)
+        Merge::new(&self.disk, choice, plan, self.file_rows)
     }
 
     /// The next file of the same merge.
