@@ -8,6 +8,7 @@ pub mod apply;
 pub mod channel;
 pub mod client;
 pub mod completions;
+pub mod config;
 pub mod delete;
 pub mod get;
 pub mod output;
@@ -77,6 +78,9 @@ pub enum Command {
     Channel(channel::Channel),
     /// Send a file of history over MQTT
     Send(Box<send::Send>),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Print shell completions
     Completions(completions::Completions),
 }
@@ -230,6 +234,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Delete(delete) => delete.run(&connection, terminal),
         Command::Channel(channel) => channel.run(&connection, terminal),
         Command::Send(send) => send.run(&connection, terminal),
+        Command::Config(config) => config.run(&connection, terminal),
         Command::Completions(completions) => completions.run(terminal),
     }
 }

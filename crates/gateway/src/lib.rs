@@ -3,8 +3,10 @@
 pub mod channel_log;
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod http;
 pub mod pool;
 pub mod quarantine;
 pub mod registry;
 pub mod secrets;
+pub mod telemetry;
