@@ -15,7 +15,6 @@ use backtide_model::ObjectName;
 use config::{Environment, File, FileFormat, ValueKind};
 use serde::{Deserialize, Serialize};
 
-<<<<<<< HEAD
 use crate::{
     channel_log,
     clock::Clock,
@@ -30,12 +29,6 @@ const WHEN_FULL: [(&str, WhenFull); 2] = [
     ("drop-oldest", WhenFull::DropOldest),
 ];
 const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-=======
-use crate::{channel_log, clock::Clock, quarantine, telemetry::LogFormat};
-
-const PREFIX: &str = "BACKTIDE";
-const DAY_MS: i64 = 24 * 3_600 * 1_000;
->>>>>>> main
 
 /// Everything that can be configured, ready for use.
 #[derive(Debug, Clone)]
@@ -141,15 +134,11 @@ struct RawHttp {
 
 impl Default for RawHttp {
     fn default() -> Self {
-<<<<<<< HEAD
         Self {
             listen: ([127, 0, 0, 1], 8080).into(),
             threads: 4,
             waiting_max: 64,
         }
-=======
-        Self { listen: ([127, 0, 0, 1], 8080).into(), threads: 4, waiting_max: 64 }
->>>>>>> main
     }
 }
 
@@ -181,20 +170,8 @@ impl Default for RawStore {
 struct RawQuarantine {
     age_days_max: u32,
     bytes_max: u64,
-<<<<<<< HEAD
     /// A word of [`WHEN_FULL`].
     when_full: String,
-=======
-    when_full: WhenFull,
-}
-
-/// `hold` the doors, or `drop-oldest`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum WhenFull {
-    Hold,
-    DropOldest,
->>>>>>> main
 }
 
 impl Default for RawQuarantine {
@@ -203,14 +180,7 @@ impl Default for RawQuarantine {
         Self {
             age_days_max: days(bounds.age_ms_max),
             bytes_max: bounds.bytes_max,
-<<<<<<< HEAD
             when_full: "hold".into(),
-=======
-            when_full: match bounds.when_full {
-                quarantine::WhenFull::Hold => WhenFull::Hold,
-                quarantine::WhenFull::DropOldest => WhenFull::DropOldest,
-            },
->>>>>>> main
         }
     }
 }
@@ -225,39 +195,27 @@ struct RawChannelLog {
 impl Default for RawChannelLog {
     fn default() -> Self {
         let bounds = channel_log::Bounds::default();
-<<<<<<< HEAD
         Self {
             age_days_max: days(bounds.age_ms_max),
             bytes_max: bounds.bytes_max,
         }
-=======
-        Self { age_days_max: days(bounds.age_ms_max), bytes_max: bounds.bytes_max }
->>>>>>> main
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawLog {
-<<<<<<< HEAD
     /// A word of [`FORMATS`].
     format: String,
-=======
-    format: LogFormat,
->>>>>>> main
     level: String,
 }
 
 impl Default for RawLog {
     fn default() -> Self {
-<<<<<<< HEAD
         Self {
             format: "text".into(),
             level: "info".into(),
         }
-=======
-        Self { format: LogFormat::default(), level: "info".into() }
->>>>>>> main
     }
 }
 
@@ -275,15 +233,11 @@ pub enum ConfigError {
     #[error("configuration: {0}")]
     Unreadable(String),
     #[error("configuration key {key} in {origin} is unknown; known beside it are {known}")]
-<<<<<<< HEAD
     Unknown {
         key: String,
         origin: String,
         known: String,
     },
-=======
-    Unknown { key: String, origin: String, known: String },
->>>>>>> main
     #[error("configuration key {key}: {reason}")]
     Value { key: &'static str, reason: String },
 }
@@ -315,14 +269,10 @@ impl Raw {
             .prefix_separator("__")
             .separator("__")
             .source(Some(variables));
-<<<<<<< HEAD
         let merged = sources
             .add_source(environment)
             .build()
             .map_err(unreadable)?;
-=======
-        let merged = sources.add_source(environment).build().map_err(unreadable)?;
->>>>>>> main
         let known = serde_json::to_value(Self::default()).expect("the defaults are JSON");
         refuse_unknown(&merged.cache, &known, "")?;
         let mut raw: Self = merged.try_deserialize().map_err(unreadable)?;
@@ -337,17 +287,11 @@ impl Raw {
     /// # Errors
     /// [`ConfigError::Value`].
     pub fn check(self) -> Result<Config, ConfigError> {
-<<<<<<< HEAD
         let organization =
             ObjectName::new(&self.organization).map_err(|error| ConfigError::Value {
                 key: "organization",
                 reason: error.to_string(),
             })?;
-=======
-        let organization = ObjectName::new(&self.organization).map_err(|error| {
-            ConfigError::Value { key: "organization", reason: error.to_string() }
-        })?;
->>>>>>> main
         if let Some(url) = &self.mqtt.advertised_url {
             let schemes = ["tcp://", "ssl://", "mqtt://", "mqtts://", "ws://", "wss://"];
             require(
@@ -357,7 +301,6 @@ impl Raw {
             )?;
         }
         at_least("mqtt.connections_max", self.mqtt.connections_max, 1)?;
-<<<<<<< HEAD
         at_least(
             "mqtt.connections_per_channel_max",
             self.mqtt.connections_per_channel_max,
@@ -407,24 +350,6 @@ impl Raw {
             &WHEN_FULL,
         )?;
         let format = one_of("log.format", &self.log.format, &FORMATS)?;
-=======
-        at_least("mqtt.connections_per_channel_max", self.mqtt.connections_per_channel_max, 1)?;
-        at_least("mqtt.connections_per_address_max", self.mqtt.connections_per_address_max, 1)?;
-        at_least("http.threads", Some(self.http.threads), 1)?;
-        at_least("http.waiting_max", Some(self.http.waiting_max), 1)?;
-        at_least("store.memtable_bytes_max", Some(self.store.memtable_bytes_max), 1 << 20)?;
-        at_least("store.journal_file_bytes", Some(self.store.journal_file_bytes), 8 << 20)?;
-        at_least("quarantine.age_days_max", Some(self.quarantine.age_days_max), 1)?;
-        at_least("quarantine.bytes_max", Some(self.quarantine.bytes_max), 1 << 20)?;
-        at_least("channel_log.age_days_max", Some(self.channel_log.age_days_max), 1)?;
-        at_least("channel_log.bytes_max", Some(self.channel_log.bytes_max), 1 << 20)?;
-        tracing_subscriber::EnvFilter::try_new(&self.log.level).map_err(|error| {
-            ConfigError::Value {
-                key: "log.level",
-                reason: format!("{error}; write error, warn, info, debug or trace"),
-            }
-        })?;
->>>>>>> main
         Ok(Config {
             data_dir: self.data_dir,
             organization,
@@ -452,27 +377,16 @@ impl Raw {
             quarantine: quarantine::Bounds {
                 age_ms_max: i64::from(self.quarantine.age_days_max) * DAY_MS,
                 bytes_max: self.quarantine.bytes_max,
-<<<<<<< HEAD
                 when_full,
-=======
-                when_full: match self.quarantine.when_full {
-                    WhenFull::Hold => quarantine::WhenFull::Hold,
-                    WhenFull::DropOldest => quarantine::WhenFull::DropOldest,
-                },
->>>>>>> main
             },
             channel_log: channel_log::Bounds {
                 age_ms_max: i64::from(self.channel_log.age_days_max) * DAY_MS,
                 bytes_max: self.channel_log.bytes_max,
             },
-<<<<<<< HEAD
             log: Log {
                 format,
                 level: self.log.level,
             },
-=======
-            log: Log { format: self.log.format, level: self.log.level },
->>>>>>> main
         })
     }
 
@@ -491,7 +405,6 @@ fn require(
     holds: bool,
     reason: impl FnOnce() -> String,
 ) -> Result<(), ConfigError> {
-<<<<<<< HEAD
     if holds {
         Ok(())
     } else {
@@ -534,9 +447,6 @@ fn check_level(filter: &str) -> Result<(), ConfigError> {
     tracing_subscriber::EnvFilter::try_new(filter)
         .map(drop)
         .map_err(|error| value(error.to_string()))
-=======
-    if holds { Ok(()) } else { Err(ConfigError::Value { key, reason: reason() }) }
->>>>>>> main
 }
 
 fn at_least<T: PartialOrd + Debug + Copy>(
@@ -545,14 +455,10 @@ fn at_least<T: PartialOrd + Debug + Copy>(
     min: T,
 ) -> Result<(), ConfigError> {
     require(key, value.is_none_or(|value| value >= min), || {
-<<<<<<< HEAD
         format!(
             "{} is below {min:?}",
             value.map_or(String::new(), |value| format!("{value:?}"))
         )
-=======
-        format!("{} is below {min:?}", value.map_or(String::new(), |value| format!("{value:?}")))
->>>>>>> main
     })
 }
 
@@ -566,15 +472,11 @@ fn refuse_unknown(
         return Ok(());
     };
     for (key, value) in table {
-<<<<<<< HEAD
         let whole = if path.is_empty() {
             key.clone()
         } else {
             format!("{path}.{key}")
         };
-=======
-        let whole = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
->>>>>>> main
         match known.get(key) {
             Some(known) => refuse_unknown(value, known, &whole)?,
             None => {
@@ -598,15 +500,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("backtide.toml");
         std::fs::write(&path, file).unwrap();
-<<<<<<< HEAD
         let variables = variables
             .iter()
             .map(|(name, value)| ((*name).into(), (*value).into()))
             .collect();
-=======
-        let variables =
-            variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
->>>>>>> main
         Raw::read_with(Some(&path), variables, Overrides::default())
             .map_err(|error| error.to_string())
     }
@@ -645,19 +542,12 @@ mod tests {
         assert_eq!(config.mqtt.listen.port(), 2);
         assert_eq!(config.mqtt.connections_max, Some(9));
         assert_eq!(config.http.threads, 2);
-<<<<<<< HEAD
         assert_eq!(config.quarantine.when_full, WhenFull::DropOldest);
         assert_eq!(config.store.log_bytes_max, 1_000);
         let overrides = Overrides {
             mqtt: Some(([0, 0, 0, 0], 3).into()),
             ..Overrides::default()
         };
-=======
-        assert_eq!(config.quarantine.when_full, quarantine::WhenFull::DropOldest);
-        assert_eq!(config.store.log_bytes_max, 1_000);
-        let overrides =
-            Overrides { mqtt: Some(([0, 0, 0, 0], 3).into()), ..Overrides::default() };
->>>>>>> main
         let variables = HashMap::from([("BACKTIDE__MQTT__LISTEN".into(), "127.0.0.1:2".into())]);
         let raw = Raw::read_with(None, variables, overrides).unwrap();
         assert_eq!(raw.mqtt.listen.port(), 3);
@@ -666,7 +556,6 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_key_its_place_and_what_is_expected() {
         for (file, variables, expected) in [
-<<<<<<< HEAD
             (
                 "datadir = 1",
                 &[][..],
@@ -710,19 +599,6 @@ mod tests {
                 &[],
                 &["mqtt.advertised_url", "tcp://"],
             ),
-=======
-            ("datadir = 1", &[][..], &["key datadir in", "backtide.toml", "data_dir"][..]),
-            ("[mqtt]\nlistn = 1", &[], &["key mqtt.listn in", "listen"]),
-            ("", &[("BACKTIDE__HTTP__LISTN", "1")], &["key http.listn in the environment"]),
-            ("[http]\nthreads = \"four\"", &[], &["http.threads", "backtide.toml", "integer"]),
-            ("[mqtt]\nlisten = \"localhost\"", &[], &["mqtt.listen", "socket address"]),
-            ("", &[("BACKTIDE__HTTP__THREADS", "x")], &["http.threads", "the environment"]),
-            ("[http]\nthreads = 0", &[], &["http.threads", "0 is below 1"]),
-            ("[log]\nformat = \"xml\"", &[], &["log.format", "text"]),
-            ("[log]\nlevel = \"loud=\"", &[], &["log.level"]),
-            ("organization = \"a b\"", &[], &["organization", "' '"]),
-            ("[mqtt]\nadvertised_url = \"host\"", &[], &["mqtt.advertised_url", "tcp://"]),
->>>>>>> main
             ("[mqtt", &[], &["backtide.toml"]),
         ] {
             let message = refused(file, variables);
