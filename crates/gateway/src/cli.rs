@@ -14,6 +14,8 @@ pub mod get;
 pub mod output;
 mod serve;
 pub mod send;
+#[cfg(test)]
+mod tests;
 
 use std::{
     ffi::OsString,
