@@ -5,5 +5,6 @@ pub mod cli;
 pub mod clock;
 pub mod pool;
 pub mod quarantine;
+pub mod query;
 pub mod registry;
 pub mod secrets;
