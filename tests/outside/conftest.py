@@ -14,10 +14,20 @@ def pytest_sessionstart(session):
         pytest.exit(f"no backtide binary at {world.BIN}: run `make build`, or name one in BACKTIDE_BIN", returncode=3)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure shows what the servers of its test had to say."""
+    report = yield
+    if report.failed and call.when == "call":
+        for gateway in getattr(item, "gateways", []):
+            report.sections.append((f"log of the server in {gateway.folder.name}/", gateway.log()))
+    return report
+
+
 @pytest.fixture
-def gateways(tmp_path):
+def gateways(request, tmp_path):
     """Makes gateways that end with the test."""
-    made = []
+    made = request.node.gateways = []
 
     def make(*options, folder="gateway"):
         (tmp_path / folder).mkdir(exist_ok=True)

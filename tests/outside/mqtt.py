@@ -35,13 +35,16 @@ class Client:
         self.acked = {}          # packet id -> reason code
         self.connects = 0
         self.disconnects = []    # reason codes
+        self.refusals = []       # reason codes of CONNACKs that refused
         self.granted = {}        # packet id -> SUBACK reason codes
         self.listening = set()   # request topics whose reply topic is subscribed
         self.connected = threading.Event()
         self.next_id = 0
 
     def _on_connect(self, client, userdata, flags, reason, properties):
-        if not reason.is_failure:
+        if reason.is_failure:
+            self.refusals.append(reason.value)
+        else:
             self.connects += 1
             self.connected.set()
 
@@ -62,7 +65,8 @@ class Client:
         options = {"clean_start": self.clean} if self.v5 else {}
         self.paho.connect(*self.address, keepalive=keep_alive_s, **options)
         self.paho.loop_start()
-        assert self.connected.wait(20), "not connected within 20 s"
+        eventually(lambda: self.connected.is_set() or self.refusals, "connected")
+        assert not self.refusals, f"the login was refused with {self.refusals[0]:#x}"
         return self
 
     def close(self):

@@ -41,9 +41,9 @@ def test_transmissions_are_logged_with_size_items_code_time_and_receipt(farm, co
     client.ask(payload)
     client.ask(points_message([("nobody", T0, {"P_avg": 1.5})]))
     good, bad = entries(farm, "transmission", 2)
-    assert (good.topic, good.bytes, good.items, good.code) == (TOPIC, len(payload), 2, 200)
+    assert (good.topic, good.bytes, good.item_count, good.code) == (TOPIC, len(payload), 2, 200)
     assert good.receipt and good.ms >= 0
-    assert (bad.code, bad.items) == (1257, 1)
+    assert (bad.code, bad.item_count) == (1257, 1)
     [error] = entries(farm, "error", 1)
     assert error.code == 1257 and "nobody" in error.message
 

@@ -9,6 +9,8 @@ import struct
 import threading
 import time
 
+import pytest
+
 import truth
 import wire
 from world import POINTS, SEED, TOPIC, TURBINES, points_message
@@ -85,6 +87,7 @@ def check(gateway, writer, acked, sent, since=0):
     assert rows[POINTS[3:]].isna().all().all()
 
 
+@pytest.mark.timeout(120 + 15 * KILLS)
 def test_every_answered_value_survives_kill_9_at_random_moments(farm):
     draw = random.Random(SEED)
     strings = farm.channel()

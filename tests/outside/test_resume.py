@@ -48,7 +48,7 @@ def test_a_persistent_client_that_loses_link_and_server_in_mid_burst_ends_with_e
         finally:
             client.close()
     assert not budgets and not kill_after, "every cut and every kill happened"
-    assert proxy.cuts >= LINK_CUTS + KILLS and client.connects > LINK_CUTS
+    assert proxy.cuts >= LINK_CUTS and client.connects > LINK_CUTS
 
     found = truth.read_query_csv(farm.query(output="csv").out)
     assert truth.difference(truth.winners(rows), found) == ""

@@ -32,7 +32,7 @@ def read_query_csv(text):
 
 
 def read_query_ndjson(text):
-    rows = pandas.read_json(io.StringIO(text), lines=True, precise_float=True, convert_dates=False, dtype=False)
+    rows = pandas.read_json(io.StringIO(text), lines=True, precise_float=True, dtype=False)
     return rows.reindex(columns=COLUMNS)
 
 

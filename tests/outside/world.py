@@ -280,7 +280,7 @@ class LogEntry(dict):
     reason = property(lambda self: self["reason"])
     topic = property(lambda self: self["topic"])
     bytes = property(lambda self: self["bytes"])
-    items = property(lambda self: self["items"])
+    item_count = property(lambda self: self["items"])
     code = property(lambda self: self["code"])
     ms = property(lambda self: self["ms"])
     receipt = property(lambda self: self["receipt"])
@@ -309,6 +309,12 @@ class Quarantined(dict):
     truncated = property(lambda self: self["truncated"])
     rejected = property(lambda self: self["rejected"])
     payload = property(lambda self: base64.b64decode(self["payloadBase64"]))
+
+    @property
+    def kept_items(self):
+        """The items kept: of a strict channel all of the message, of a lenient one at least the refused."""
+        kept = json.loads(self.payload)
+        return kept["params"] if isinstance(kept, dict) else kept
 
 
 class Follower:

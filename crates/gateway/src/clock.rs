@@ -1,40 +1,43 @@
 //! The only reader of wall time.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 
-/// Tells the time; tests set it.
-pub trait Clock: Send + Sync {
-    /// Milliseconds since 1970 UTC.
-    fn now_ms(&self) -> i64;
+/// Tells the time. Clones tell the same.
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    /// The time of a clock that stands; absent where the machine's time is told.
+    stopped_ms: Option<Arc<AtomicI64>>,
 }
 
-/// The machine's clock.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now_ms(&self) -> i64 {
-        jiff::Timestamp::now().as_millisecond()
-    }
-}
-
-/// A clock that stands until it is set.
-#[derive(Debug, Default)]
-pub struct StoppedClock(AtomicI64);
-
-impl StoppedClock {
-    pub fn at(now_ms: i64) -> Self {
-        Self(AtomicI64::new(now_ms))
+impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Self {
+        Self::default()
     }
 
+    /// A clock that stands until it is set: for tests.
+    pub fn stopped(now_ms: i64) -> Self {
+        Self {
+            stopped_ms: Some(Arc::new(AtomicI64::new(now_ms))),
+        }
+    }
+
+    /// Sets a stopped clock, and all its clones. The machine's clock stays as it is.
     pub fn set(&self, now_ms: i64) {
-        self.0.store(now_ms, Ordering::Relaxed);
+        if let Some(stopped_ms) = &self.stopped_ms {
+            stopped_ms.store(now_ms, Ordering::Relaxed);
+        }
     }
-}
 
-impl Clock for StoppedClock {
-    fn now_ms(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
+    /// Milliseconds since 1970 UTC.
+    pub fn now_ms(&self) -> i64 {
+        match &self.stopped_ms {
+            Some(stopped_ms) => stopped_ms.load(Ordering::Relaxed),
+            None => jiff::Timestamp::now().as_millisecond(),
+        }
     }
 }
 
@@ -55,5 +58,13 @@ mod tests {
     fn an_instant_prints_with_its_milliseconds() {
         assert_eq!(iso(1_396_141_200_000), "2014-03-30T01:00:00.000Z");
         assert_eq!(iso(i64::MAX), i64::MAX.to_string());
+    }
+
+    #[test]
+    fn a_stopped_clock_is_set_for_all_its_clones() {
+        let clock = Clock::stopped(1);
+        let clone = clock.clone();
+        clock.set(2);
+        assert_eq!(clone.now_ms(), 2);
     }
 }

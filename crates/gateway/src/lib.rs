@@ -3,6 +3,7 @@
 pub mod channel_log;
 pub mod cli;
 pub mod clock;
+pub mod http;
 pub mod pool;
 pub mod quarantine;
 pub mod query;

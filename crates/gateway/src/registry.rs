@@ -32,7 +32,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
-pub use channel::Channel;
+pub use channel::{Channel, Secret};
 pub use device::{Attributes, Device};
 pub use document::{Declared, Document, Fault, Form, Place, read};
 pub use kind::Kind;
@@ -44,7 +44,7 @@ pub use sqlite::Sqlite;
 
 use crate::{
     clock::Clock,
-    secrets::{self, Seal, SecretError},
+    secrets::{Seal, SecretError},
 };
 use channel::{Login, Previous};
 use draft::{Draft, Trust};
@@ -161,7 +161,7 @@ pub struct Registry {
     version: watch::Sender<u64>,
     seal: Seal,
     stored: Arc<dyn StoredTypes>,
-    clock: Arc<dyn Clock>,
+    clock: Clock,
 }
 
 impl Registry {
@@ -172,7 +172,7 @@ impl Registry {
     pub fn open(
         data_dir: &Path,
         stored: Arc<dyn StoredTypes>,
-        clock: Arc<dyn Clock>,
+        clock: Clock,
     ) -> Result<Self, OpenError> {
         let seal = Seal::open(data_dir)?;
         let records = Sqlite::open(&data_dir.join("registry.db"))?;
@@ -187,7 +187,7 @@ impl Registry {
         mut records: Box<dyn Records>,
         seal: Seal,
         stored: Arc<dyn StoredTypes>,
-        clock: Arc<dyn Clock>,
+        clock: Clock,
     ) -> Result<Self, OpenError> {
         let snapshot = loaded(&mut *records, &seal, &*stored, clock.now_ms())?;
         Ok(Self {
@@ -275,7 +275,7 @@ impl Registry {
                     draft.remove_model(&model.name);
                 }
                 Kind::Product => {
-                    let product = snapshot.product_named(name).ok_or_else(not_found)?;
+                    let product = snapshot.product(name).ok_or_else(not_found)?;
                     unused(users_of_product(product))?;
                     draft.remove_product(product);
                 }
@@ -297,9 +297,10 @@ impl Registry {
     /// [`Refused`].
     pub fn rotate(&self, name: &str, overlap_ms: i64) -> Result<Arc<Channel>, Refused> {
         let valid_until_ms = self.clock.now_ms().saturating_add(overlap_ms);
-        self.relogin(name, |login| {
-            let secret = std::mem::replace(&mut login.secret, secrets::channel_secret());
-            login.previous = Some(Previous {
+        self.relogin(name, |channel| {
+            let new = Secret::new(channel.secret.id + 1);
+            let secret = std::mem::replace(&mut channel.secret, new);
+            channel.previous = Some(Previous {
                 secret,
                 valid_until_ms,
             });
@@ -310,14 +311,14 @@ impl Registry {
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn set_paused(&self, name: &str, is_paused: bool) -> Result<Arc<Channel>, Refused> {
-        self.relogin(name, |login| login.is_paused = is_paused)
+    pub fn set_paused(&self, name: &str, paused: bool) -> Result<Arc<Channel>, Refused> {
+        self.relogin(name, |channel| channel.paused = paused)
     }
 
     fn relogin(
         &self,
         name: &str,
-        change: impl FnOnce(&mut Login),
+        change: impl FnOnce(&mut Channel),
     ) -> Result<Arc<Channel>, Refused> {
         let not_found = || Refused::NotFound {
             kind: Kind::Channel,
@@ -325,10 +326,7 @@ impl Registry {
         };
         self.change(Run::Commit, |draft| {
             let name = ChannelName::new(name).map_err(|_| not_found())?;
-            draft
-                .snapshot
-                .channel(name.as_str())
-                .ok_or_else(not_found)?;
+            draft.snapshot.channel(&name).ok_or_else(not_found)?;
             draft.relogin(&name, change).map_err(Refused::Conflict)
         })?;
         self.current().channel(name).cloned().ok_or_else(not_found)
@@ -388,7 +386,7 @@ pub fn device_named<'s>(
 }
 
 /// An object as `apply` takes it, as JSON text: kind, name, then what its kind's file says.
-pub(crate) fn written<T: Serialize>(kind: Kind, name: &str, file: &T) -> String {
+pub fn written<T: Serialize>(kind: Kind, name: &str, file: &T) -> String {
     #[derive(Serialize)]
     struct Object<'f, T> {
         kind: &'static str,

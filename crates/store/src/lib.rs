@@ -32,6 +32,10 @@ pub use commit::{
 pub use error::OpenError;
 pub use health::State;
 pub use journal::{DecodeError, FollowError, Followed, Recovery, decode_frame};
+pub use library::{
+    Conflict, ConflictFilter, ConflictPage, ConflictRow, ConflictRows, ConflictSide, FlushError,
+    Latest, LibraryStats, Lineage,
+};
 pub use memtable::MemtableStats;
 pub use options::Options;
 pub use read::{Order, Range, ReadError, Slabs};

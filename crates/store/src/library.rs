@@ -1,265 +1,561 @@
-//! In-memory stand-in for the segments half, replaced by it at the merge: keeps everything in one
-//! file that is rewritten by every flush.
+//! Everything that was flushed: segments, the manifest that names the live ones, and what is kept
+//! small beside them.
+//!
+//! ```text
+//! entries ─▶ run (sorted, folded) ─▶ segment file ─▶ manifest ─▶ shelf ─▶ reads
+//!                                                       ▲
+//!            classify: duplicates and conflicts ────────┤
+//!            merge: many files into one ────────────────┘
+//! ```
+//!
+//! Readers take the [`Shelf`], a snapshot, and hold no lock. The order of a change is always: the
+//! files durable, then one transaction of the manifest, then the shelf. What stops before the
+//! transaction leaves files that nobody names; the next open removes them.
+
+mod cells;
+mod chains;
+mod classify;
+mod codec;
+mod conflicts;
+mod fault;
+mod fold;
+mod index;
+mod latest;
+mod manifest;
+mod merge;
+mod names;
+mod origins;
+mod reading;
+mod run;
+mod scan;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod weave;
+mod work;
+mod write;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, UInt64Array};
-use backtide_model::{Cell, DeviceKey, ElementName, ProductKey, Storage};
-use parking_lot::Mutex;
+use backtide_model::{DeviceKey, ElementName, ProductKey, Storage};
+use parking_lot::{Mutex, RwLock};
 
-use crate::{
-    Commit, Options, Origin, Part, Range, ReadError, Sequence, Slabs,
-    disk::Disk,
-    journal::{FrameBuilder, Mark, decode_frame},
-    memtable::Entry,
+pub use conflicts::{
+    Conflict, ConflictFilter, ConflictPage, ConflictRow, ConflictRows, Side as ConflictSide,
 };
+pub use fault::{FlushError, OpenError};
+pub use latest::Latest;
+pub use origins::Lineage;
 
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-}
+use self::{
+    chains::Chains,
+    latest::Board,
+    manifest::{Flushed, Manifest, unsigned},
+    merge::Merge,
+    names::{Role, product_dir, segment_file},
+    run::{Run, StorageClash, Wanted},
+    segment::{Card, Segment},
+    write::{Plan, PointColumn, SegmentWriter, remove},
+};
+use crate::{Options, Origin, Range, ReadError, Sequence, Slabs, disk::Disk, memtable::Entry};
 
-#[derive(Debug, thiserror::Error)]
-pub enum FlushError {
-    #[error("the disk is full while writing {file}")]
-    DiskFull { file: String },
-    #[error("{0}")]
-    Io(io::Error),
-}
+const ZSTD_LEVEL: i32 = 3;
 
+/// The flushed part of a store. `flush` and `work` each run on one thread; everything else from
+/// any number.
 pub(crate) struct Library {
+    segments_dir: PathBuf,
     disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    state: Mutex<Kept>,
+    merge_fan_in: usize,
+    store_id: u32,
+    manifest: Manifest,
+    shelf: RwLock<Arc<Shelf>>,
+    /// The storage of every point ever noted, also of what is not flushed yet.
+    points: RwLock<HashMap<ProductKey, BTreeMap<ElementName, Storage>>>,
+    latest: Mutex<Board>,
+    next_id: AtomicU64,
+    /// Merges on their way; the last is the most urgent.
+    merges: Mutex<Vec<Merge>>,
 }
 
-#[derive(Default)]
-struct Kept {
+/// What is live.
+#[derive(Debug, Default, Clone)]
+struct Shelf {
     flushed: Sequence,
-    commits: Vec<(Sequence, Commit)>,
-    cursors: HashMap<String, Sequence>,
+    /// Of each product, in order of commit.
+    products: HashMap<ProductKey, Vec<Arc<Segment>>>,
 }
 
-const STORE_ID: u32 = 0x5eed_5eed;
+/// What a library holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LibraryStats {
+    pub segments: u64,
+    pub bytes: u64,
+    pub rows: u64,
+    /// Values stored; one that stands in several segments counts for each.
+    pub cells: u64,
+    /// Versions found to be equal to what stood before.
+    pub duplicates: u64,
+    /// Versions found to be different from what stood before.
+    pub conflicts: u64,
+    /// Segments whose duplicates and conflicts are not known yet.
+    pub unclassified_segments: u64,
+    /// Segments that were never merged.
+    pub unmerged_segments: u64,
+    /// The most segments of one product that a read of everything has to join.
+    pub overlapping_segments_max: u64,
+}
 
 impl Library {
-    pub(crate) fn open(
-        dir: &Path,
-        disk: Arc<dyn Disk>,
-        _options: &Options,
-    ) -> Result<Self, OpenError> {
-        let mut state = Kept::default();
-        let path = dir.join("kept");
-        if disk.list(dir)?.contains(&path) {
-            let file = disk.open(&path)?;
-            let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0)];
-            file.read_at(&mut bytes, 0)?;
-            state.flushed = Sequence(u64::from_le_bytes(
-                bytes[..8].try_into().unwrap_or_default(),
-            ));
-            let mut rest = &bytes[8..];
-            while let Some((len, more)) = rest.split_first_chunk::<8>() {
-                let len = usize::try_from(u64::from_le_bytes(*len)).unwrap_or(0);
-                let frame = decode_frame(&more[..len]).map_err(io::Error::other)?;
-                state.commits.extend(frame);
-                rest = &more[len..];
-            }
+    /// Opens or creates it: every live segment must be there with its length, everything else in
+    /// the directory of segments is removed.
+    ///
+    /// # Errors
+    /// What is missing or damaged. Nothing was changed but for files that no manifest names.
+    pub(crate) fn open(dir: &Path, disk: Arc<dyn Disk>, options: &Options) -> Result<Self, OpenError> {
+        let segments_dir = dir.join("segments");
+        disk.create_dir_all(&segments_dir).map_err(|error| OpenError::io(&segments_dir, error))?;
+        let manifest = Manifest::open(dir)?;
+        disk.sync_dir(dir).map_err(|error| OpenError::io(dir, error))?;
+        let flushed = Sequence(unsigned(manifest.about("flushed")?));
+        let mut shelf = Shelf { flushed, products: HashMap::new() };
+        let mut next_id = 1;
+        for card in manifest.segments()? {
+            next_id = next_id.max(card.id + 1);
+            let path = segment_file(&segments_dir, &card.product, card.id);
+            let segment = Arc::new(Segment::open(&disk, path, card)?);
+            shelf.products.entry(segment.card.product.clone()).or_default().push(segment);
         }
+        shelf.products.values_mut().for_each(|segments| sort(segments));
+        remove_orphans(disk.as_ref(), &segments_dir, &manifest.products()?, &shelf)?;
+        let mut points: HashMap<ProductKey, BTreeMap<ElementName, Storage>> = HashMap::new();
+        for (product, point, storage) in manifest.points()? {
+            points.entry(product).or_default().insert(point, storage);
+        }
+        let mut latest = Board::default();
+        for (product, device, cells) in manifest.latest()? {
+            latest.load(&product, &device, &cells)?;
+        }
+        let store_id = manifest.about("store_id")?;
         Ok(Self {
+            segments_dir,
             disk,
-            dir: dir.to_owned(),
-            state: Mutex::new(state),
+            merge_fan_in: options.merge_fan_in,
+            store_id: u32::try_from(store_id).map_err(|_| {
+                OpenError::Manifest(format!("store id {store_id} is out of range"))
+            })?,
+            manifest,
+            shelf: RwLock::new(Arc::new(shelf)),
+            points: RwLock::new(points),
+            latest: Mutex::new(latest),
+            next_id: AtomicU64::new(next_id),
+            merges: Mutex::new(Vec::new()),
         })
     }
 
+    /// Random, made with the store: the front of its receipts.
     pub(crate) fn store_id(&self) -> u32 {
-        STORE_ID
+        self.store_id
     }
 
+    /// Every commit up to this one is in segments.
     pub(crate) fn flushed(&self) -> Sequence {
-        self.state.lock().flushed
+        self.shelf().flushed
     }
 
+    /// What a point is stored as, or `None` where nothing was ever noted of it.
     pub(crate) fn storage_of(&self, product: &ProductKey, point: &ElementName) -> Option<Storage> {
-        let state = self.state.lock();
-        let commits = state
-            .commits
-            .iter()
-            .filter(|(_, commit)| commit.product == *product);
-        commits
-            .flat_map(|(_, commit)| &commit.parts)
-            .find_map(|part| match part {
-                Part::Points(batch) => {
-                    let mut columns = batch.columns.iter();
-                    columns
-                        .find(|column| column.point == *point)
-                        .map(|column| column.values.storage())
-                }
-                Part::Refused(_) => None,
-            })
+        self.points.read().get(product)?.get(point).copied()
     }
 
+    /// Takes note of a durable commit, in order of commit; again after a restart.
+    pub(crate) fn noted(&self, entry: &Arc<Entry>) {
+        self.latest.lock().note(entry);
+        let is_known = {
+            let points = self.points.read();
+            points.get(&entry.product).is_some_and(|known| {
+                entry.batch.columns.iter().all(|column| known.contains_key(&column.point))
+            })
+        };
+        if !is_known {
+            let mut points = self.points.write();
+            let known = points.entry(entry.product.clone()).or_default();
+            for column in &entry.batch.columns {
+                known.entry(column.point.clone()).or_insert(column.values.storage());
+            }
+        }
+    }
+
+    /// Makes segments of the memtable's entries, which hold every commit after [`Self::flushed`]
+    /// up to `through`. `origins` has those commits' origins in order of sequence.
+    ///
+    /// # Errors
+    /// Nothing is live then and what was written is removed; the same flush may be tried again.
     pub(crate) fn flush(
         &self,
         entries: &[Arc<Entry>],
-        _origins: &[(Sequence, Arc<Origin>)],
+        origins: &[(Sequence, Arc<Origin>)],
         through: Sequence,
     ) -> Result<(), FlushError> {
-        let mut state = self.state.lock();
-        let before = state.commits.len();
-        state.commits.extend(entries.iter().map(|entry| {
-            let commit = Commit {
-                origin: (*entry.origin).clone(),
-                product: entry.product.clone(),
-                parts: vec![Part::Points(entry.batch.clone())],
-            };
-            (entry.sequence, commit)
-        }));
-        let flushed = std::mem::replace(&mut state.flushed, through);
-        let written = self.write(&state);
-        if written.is_err() {
-            state.commits.truncate(before);
-            state.flushed = flushed;
+        let mut by_product: BTreeMap<&ProductKey, Vec<Arc<Entry>>> = BTreeMap::new();
+        for entry in entries {
+            by_product.entry(&entry.product).or_default().push(Arc::clone(entry));
         }
-        written.map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull => FlushError::DiskFull {
-                file: "kept".to_owned(),
-            },
-            _ => FlushError::Io(error),
+        let mut unnamed = Unnamed { disk: self.disk.as_ref(), paths: Vec::new() };
+        let (mut segments, mut points, mut duplicates) = (Vec::new(), Vec::new(), 0);
+        for (product, entries) in by_product {
+            let run = Run::new(entries, &Wanted::ALL).map_err(|clash| changed(product, &clash))?;
+            let known = run.points.iter();
+            points.extend(known.map(|(point, (kind, _))| (product.clone(), point.clone(), *kind)));
+            let Some((sequence_min, sequence_max)) = run.sequences().filter(|_| run.rows() > 0)
+            else {
+                continue;
+            };
+            // Before its directory is: the next open looks for orphans in the directories of known
+            // products.
+            self.manifest.know_product(product)?;
+            let plan = Plan {
+                sequence_min,
+                sequence_max,
+                columns: flush_columns(&run),
+                ..self.plan(product)
+            };
+            let (path, card, chains, duplicate) = self.write_run(&run, plan)?;
+            unnamed.paths.push(path);
+            segments.push((card, chains));
+            duplicates += duplicate;
+        }
+        let opened = segments.iter().map(|(card, _)| self.open_segment(card.clone()));
+        let opened: Vec<Arc<Segment>> = opened.collect::<Result<_, _>>()?;
+        let saved = self.latest.lock().save();
+        let flushed = Flushed {
+            through,
+            segments: &segments,
+            origins: &origins::pack(origins),
+            points: &points,
+            latest: &saved,
+            duplicates,
+        };
+        if let Err(error) = self.manifest.flushed(&flushed) {
+            self.latest.lock().unsaved(&saved);
+            return Err(error);
+        }
+        unnamed.paths.clear();
+        self.change_shelf(|shelf| {
+            shelf.flushed = through;
+            for segment in opened {
+                shelf.products.entry(segment.card.product.clone()).or_default().push(segment);
+            }
+        });
+        Ok(())
+    }
+
+    /// Rows of a range: of segments, and of `entries` that are not in one yet. Take the entries
+    /// before the call: what is flushed in between is then seen once.
+    ///
+    /// # Errors
+    /// A damaged segment.
+    pub(crate) fn read(
+        &self,
+        mut entries: Vec<Arc<Entry>>,
+        range: &Range,
+    ) -> Result<Box<dyn Slabs>, ReadError> {
+        let shelf = self.shelf();
+        entries.retain(|entry| entry.product == range.product && entry.sequence > shelf.flushed);
+        entries.sort_by_key(|entry| entry.sequence);
+        let mut known = self.points.read().get(&range.product).cloned().unwrap_or_default();
+        for column in entries.iter().flat_map(|entry| &entry.batch.columns) {
+            known.entry(column.point.clone()).or_insert(column.values.storage());
+        }
+        let points = if range.points.is_empty() {
+            known.into_iter().map(|(point, storage)| (point, Some(storage))).collect()
+        } else {
+            let mut seen = HashSet::new();
+            let wanted = range.points.iter().filter(|point| seen.insert(*point));
+            wanted.map(|point| (point.clone(), known.get(point).copied())).collect()
+        };
+        let segments = shelf.products.get(&range.product).cloned().unwrap_or_default();
+        reading::Query::new(segments, entries, points, range).slabs()
+    }
+
+    /// Conflicts, in the order in which they were found.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub(crate) fn conflicts(&self, filter: &ConflictFilter) -> Result<ConflictPage, ReadError> {
+        self.manifest.list(|db| Ok(conflicts::page(db, filter)))?
+    }
+
+    /// Rows with conflicts.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub(crate) fn conflict_rows(&self, filter: &ConflictFilter) -> Result<ConflictRows, ReadError> {
+        self.manifest.list(|db| Ok(conflicts::rows(db, filter)))?
+    }
+
+    /// The latest values by event time; empty `devices` or `points`: all of them.
+    pub(crate) fn latest(
+        &self,
+        product: &ProductKey,
+        devices: &[DeviceKey],
+        points: &[ElementName],
+    ) -> Vec<Latest> {
+        self.latest.lock().list(product, devices, points)
+    }
+
+
+    /// The same for many, each chunk decoded once when they are sorted; unknown ones are left out.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub(crate) fn origins(&self, sequences: &[Sequence]) -> Result<Vec<Lineage>, ReadError> {
+        let mut chunk: Vec<Lineage> = Vec::new();
+        let mut found = Vec::with_capacity(sequences.len());
+        for sequence in sequences {
+            let is_in = |chunk: &[Lineage]| {
+                chunk.first().is_some_and(|first| first.sequence <= *sequence)
+                    && chunk.last().is_some_and(|last| *sequence <= last.sequence)
+            };
+            if !is_in(&chunk) {
+                let Some(bytes) = self.manifest.origins(*sequence)? else { continue };
+                chunk = origins::read(&bytes)?;
+            }
+            if let Ok(at) = chunk.binary_search_by_key(sequence, |lineage| lineage.sequence) {
+                found.push(chunk[at].clone());
+            }
+        }
+        Ok(found)
+    }
+
+    /// How far a named follower of the committed log has come.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub(crate) fn cursor(&self, name: &str) -> Result<Option<Sequence>, ReadError> {
+        Ok(self.cursors()?.into_iter().find(|(known, _)| known == name).map(|(_, at)| at))
+    }
+
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// The manifest cannot be written.
+    pub(crate) fn set_cursor(&self, name: &str, at: Sequence) -> Result<(), ReadError> {
+        Ok(self.manifest.set_cursor(name, at)?)
+    }
+
+    /// Forgets a cursor.
+    ///
+    /// # Errors
+    /// The manifest cannot be written.
+    pub(crate) fn drop_cursor(&self, name: &str) -> Result<(), ReadError> {
+        Ok(self.manifest.drop_cursor(name)?)
+    }
+
+    /// Every cursor, by name.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub(crate) fn cursors(&self) -> Result<Vec<(String, Sequence)>, ReadError> {
+        Ok(self.manifest.cursors()?)
+    }
+
+    /// What it holds.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub(crate) fn stats(&self) -> Result<LibraryStats, ReadError> {
+        let shelf = self.shelf();
+        let mut stats = LibraryStats {
+            duplicates: unsigned(self.manifest.about("duplicates")?),
+            conflicts: unsigned(self.manifest.about("conflicts")?),
+            ..LibraryStats::default()
+        };
+        for segments in shelf.products.values() {
+            for segment in segments {
+                let card = &segment.card;
+                stats.segments += 1;
+                stats.bytes += card.bytes;
+                stats.rows += segment.rows() as u64;
+                stats.cells += card.cells;
+                stats.unclassified_segments += u64::from(!card.is_classified);
+                stats.unmerged_segments += u64::from(!card.is_merged);
+            }
+            let runs = segments
+                .chunk_by(|a, b| a.card.sequence_min == b.card.sequence_min)
+                .count() as u64;
+            stats.overlapping_segments_max = stats.overlapping_segments_max.max(runs);
+        }
+        Ok(stats)
+    }
+
+    /// Reads every byte of every live segment and checks it.
+    ///
+    /// # Errors
+    /// The first segment that does not hold what was written to it.
+    pub(crate) fn verify(&self) -> Result<(), ReadError> {
+        let shelf = self.shelf();
+        shelf.products.values().flatten().try_for_each(|segment| segment.verify())
+    }
+
+    /// A new segment's, everything but its commits and columns.
+    fn plan(&self, product: &ProductKey) -> Plan {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        Plan {
+            id,
+            product: product.clone(),
+            path: segment_file(&self.segments_dir, product, id),
+            sequence_min: 0,
+            sequence_max: 0,
+            is_classified: false,
+            is_merged: false,
+            zstd_level: ZSTD_LEVEL,
+            columns: Vec::new(),
+        }
+    }
+
+    fn shelf(&self) -> Arc<Shelf> {
+        Arc::clone(&self.shelf.read())
+    }
+
+    /// Flush and work both change the shelf: each changes only what it knows of.
+    fn change_shelf(&self, change: impl FnOnce(&mut Shelf)) {
+        let mut shelf = self.shelf.write();
+        let mut next = Shelf::clone(&shelf);
+        change(&mut next);
+        next.products.values_mut().for_each(|segments| sort(segments));
+        *shelf = Arc::new(next);
+    }
+
+    fn open_segment(&self, card: Card) -> Result<Arc<Segment>, FlushError> {
+        let path = segment_file(&self.segments_dir, &card.product, card.id);
+        let segment = Segment::open(&self.disk, path.clone(), card);
+        segment.map(Arc::new).map_err(|error| FlushError::Damaged {
+            file: path.display().to_string(),
+            reason: error.to_string(),
         })
     }
 
-    fn write(&self, state: &Kept) -> io::Result<()> {
-        let mut bytes = state.flushed.0.to_le_bytes().to_vec();
-        let mut builder = FrameBuilder::default();
-        for (sequence, commit) in &state.commits {
-            builder.clear();
-            builder.push(commit);
-            bytes.extend_from_slice(&builder.pack().to_le_bytes());
-            let (frame, _) = builder.seal(
-                Mark {
-                    store_id: STORE_ID,
-                    salt: 0,
-                },
-                *sequence,
-            );
-            bytes.extend_from_slice(frame);
-        }
-        let new = self.dir.join("kept.new");
-        if self.disk.list(&self.dir)?.contains(&new) {
-            self.disk.remove(&new)?;
-        }
-        let file = self.disk.create(&new)?;
-        file.write_at(&bytes, 0)?;
-        file.sync()?;
-        self.disk.rename(&new, &self.dir.join("kept"))?;
-        self.disk.sync_dir(&self.dir)
-    }
-
-    pub(crate) fn work(&self, _quiet: bool) -> Result<bool, FlushError> {
-        Ok(false)
-    }
-
-    pub(crate) fn noted(&self, _entry: &Arc<Entry>) {}
-
-    pub(crate) fn cursor(&self, name: &str) -> Result<Option<Sequence>, ReadError> {
-        Ok(self.state.lock().cursors.get(name).copied())
-    }
-
-    pub(crate) fn cursors(&self) -> Result<Vec<(String, Sequence)>, ReadError> {
-        Ok(self.state.lock().cursors.clone().into_iter().collect())
-    }
-
-    pub(crate) fn set_cursor(&self, name: &str, at: Sequence) -> Result<(), ReadError> {
-        self.state.lock().cursors.insert(name.to_owned(), at);
-        Ok(())
-    }
-
-    pub(crate) fn drop_cursor(&self, name: &str) -> Result<(), ReadError> {
-        self.state.lock().cursors.remove(name);
-        Ok(())
-    }
-
-    /// Doubles only.
-    #[expect(clippy::needless_pass_by_value, reason = "as in the real one")]
-    pub(crate) fn read(
+    /// Writes a run; gives its chains and the duplicates that are so whatever stood before.
+    fn write_run(
         &self,
-        entries: Vec<Arc<Entry>>,
-        range: &Range,
-    ) -> Result<Box<dyn Slabs>, ReadError> {
-        type Row = (u64, HashMap<ElementName, f64>);
-        let mut rows: BTreeMap<(DeviceKey, i64), Row> = BTreeMap::new();
-        let mut add = |sequence: Sequence, batch: &backtide_model::Batch| {
-            for column in &batch.columns {
-                for at in 0..column.values.len() {
-                    let Cell::Double(value) = column.values.cell(at) else {
-                        continue;
-                    };
-                    let row = column.row_of(at);
-                    let device = batch.devices[batch.row_device[row] as usize].clone();
-                    let cells = rows.entry((device, batch.row_time[row])).or_default();
-                    cells.0 = sequence.0;
-                    cells.1.insert(column.point.clone(), value);
+        run: &Run,
+        plan: Plan,
+    ) -> Result<(PathBuf, Card, Chains, u64), FlushError> {
+        let (mut chains, mut duplicates) = (Chains::default(), 0);
+        let mut writer = SegmentWriter::create(&self.disk, plan)?;
+        let columns = writer.plan().columns.clone();
+        for rows in work::groups(run) {
+            work::write_keys(&mut writer, run, rows.clone())?;
+            let mut at = 3;
+            for of_point in columns.chunk_by(|a, b| a.point == b.point) {
+                let point = &of_point[0].point;
+                let cells = run.cells(point, rows.clone(), |met| {
+                    if met.is_duplicate_for_sure() {
+                        duplicates += 1;
+                        return;
+                    }
+                    let place = (run.device(met.row).clone(), run.times[met.row]);
+                    let points = chains.0.entry(place).or_default();
+                    let chain = points.entry(point.clone()).or_default();
+                    if chain.is_empty() {
+                        chain.push(met.standing.version());
+                    }
+                    chain.push(met.newcomer.version());
+                });
+                for column in of_point {
+                    writer.column(at, &work::role_array(column, cells.as_ref(), rows.len()))?;
+                    at += 1;
                 }
             }
+            writer.end_rows()?;
+        }
+        let (path, card) = writer.finish()?;
+        Ok((path, card, chains, duplicates))
+    }
+}
+
+/// In order of commit; the files of one merge by their first device and time.
+fn sort(segments: &mut [Arc<Segment>]) {
+    segments.sort_by(|a, b| {
+        let first = |segment: &Segment| {
+            segment.card.index.0.first().map(|stretch| (stretch.device.clone(), stretch.first_ms))
         };
-        let state = self.state.lock();
-        for (sequence, commit) in &state.commits {
-            for part in commit
-                .parts
-                .iter()
-                .filter(|_| commit.product == range.product)
-            {
-                if let Part::Points(batch) = part {
-                    add(*sequence, batch);
-                }
+        (a.card.sequence_min, first(a)).cmp(&(b.card.sequence_min, first(b)))
+    });
+}
+
+fn flush_columns(run: &Run) -> Vec<PointColumn> {
+    let mut columns = Vec::new();
+    for (point, (storage, _)) in &run.points {
+        let mut add = |role| {
+            columns.push(PointColumn { point: point.clone(), storage: *storage, role });
+        };
+        add(Role::Value);
+        if run.has_quality(point) {
+            add(Role::Quality);
+        }
+        if run.has_shared_rows() {
+            add(Role::Sequence);
+        }
+        if run.has_rules(point) {
+            add(Role::Rule);
+        }
+    }
+    columns
+}
+
+fn changed(product: &ProductKey, clash: &StorageClash) -> FlushError {
+    FlushError::StorageChanged {
+        product: product.to_string(),
+        point: clash.point.to_string(),
+        stored: clash.stored,
+        given: clash.given,
+    }
+}
+
+/// Finished files that the manifest does not name yet: removed where it never will.
+struct Unnamed<'a> {
+    disk: &'a dyn Disk,
+    paths: Vec<PathBuf>,
+}
+
+impl Drop for Unnamed<'_> {
+    fn drop(&mut self) {
+        self.paths.iter().for_each(|path| remove(self.disk, path));
+    }
+}
+
+/// Removes files that the manifest does not name: of a flush or a merge that did not end, or merged
+/// away while a reader held them.
+fn remove_orphans(
+    disk: &dyn Disk,
+    segments_dir: &Path,
+    products: &[ProductKey],
+    shelf: &Shelf,
+) -> Result<(), OpenError> {
+    let live: HashSet<&Path> =
+        shelf.products.values().flatten().map(|segment| segment.path.as_path()).collect();
+    for product in products {
+        let dir = product_dir(segments_dir, product);
+        let files = match disk.list(&dir) {
+            Ok(files) => files,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(OpenError::io(&dir, error)),
+        };
+        for path in files {
+            if !live.contains(path.as_path()) {
+                disk.remove(&path).map_err(|error| OpenError::io(&path, error))?;
             }
         }
-        for entry in &entries {
-            add(entry.sequence, &entry.batch);
-        }
-        rows.retain(|(_, time), _| (range.from_ms..range.to_ms).contains(time));
-        let mut columns: Vec<(String, ArrayRef)> = vec![
-            (
-                "_device".to_owned(),
-                Arc::new(StringArray::from_iter_values(
-                    rows.keys().map(|key| key.0.as_str()),
-                )),
-            ),
-            (
-                "_time".to_owned(),
-                Arc::new(Int64Array::from_iter_values(rows.keys().map(|key| key.1))),
-            ),
-            (
-                "_sequence".to_owned(),
-                Arc::new(UInt64Array::from_iter_values(
-                    rows.values().map(|row| row.0),
-                )),
-            ),
-        ];
-        for point in &range.points {
-            let values: Float64Array = rows.values().map(|row| row.1.get(point).copied()).collect();
-            columns.push((point.as_str().to_owned(), Arc::new(values)));
-        }
-        let batch = RecordBatch::try_from_iter(columns)
-            .map_err(|error| ReadError::Manifest(error.to_string()))?;
-        Ok(Box::new(Once(Some(batch))))
     }
+    Ok(())
 }
-
-struct Once(Option<RecordBatch>);
-
-impl Iterator for Once {
-    type Item = Result<RecordBatch, ReadError>;
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0.take().map(Ok)
-    }
-}
-
-impl Slabs for Once {}

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use backtide_model::{DeviceKey, ElementName, ProductKey};
 use parking_lot::Mutex;
 
 use crate::{
@@ -21,7 +22,10 @@ use crate::{
     disk::Disk,
     health::Health,
     journal::{self, Log},
-    library::{FlushError, Library},
+    library::{
+        ConflictFilter, ConflictPage, ConflictRows, FlushError, Latest, Library, LibraryStats,
+        Lineage,
+    },
     memtable::Memtable,
     queue::{Queue, Submission},
     watch::Watchers,
@@ -220,6 +224,56 @@ impl Store {
         self.shared().library.read(entries, range)
     }
 
+    /// Values that were overwritten by different ones, in the order in which they were found.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn conflicts(&self, filter: &ConflictFilter) -> Result<ConflictPage, ReadError> {
+        self.shared().library.conflicts(filter)
+    }
+
+    /// Rows with such values.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn conflict_rows(&self, filter: &ConflictFilter) -> Result<ConflictRows, ReadError> {
+        self.shared().library.conflict_rows(filter)
+    }
+
+    /// The latest values by event time; empty `devices` or `points`: all of them.
+    pub fn latest(
+        &self,
+        product: &ProductKey,
+        devices: &[DeviceKey],
+        points: &[ElementName],
+    ) -> Vec<Latest> {
+        self.shared().library.latest(product, devices, points)
+    }
+
+    /// Where commits came from; only those that are in segments are found.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn origins(&self, sequences: &[Sequence]) -> Result<Vec<Lineage>, ReadError> {
+        self.shared().library.origins(sequences)
+    }
+
+    /// Figures of the segments.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn segment_stats(&self) -> Result<LibraryStats, ReadError> {
+        self.shared().library.stats()
+    }
+
+    /// Reads every byte of every segment and checks it.
+    ///
+    /// # Errors
+    /// The first segment that does not hold what was written to it.
+    pub fn verify_segments(&self) -> Result<(), ReadError> {
+        self.shared().library.verify()
+    }
+
     pub fn health(&self) -> State {
         self.shared().health.state()
     }
@@ -276,7 +330,7 @@ fn flush_frozen(library: &Library, memtable: &Memtable) -> Result<(), OpenError>
             .flush(&table.entries, &table.origins, table.last)
             .map_err(|error| match error {
                 FlushError::DiskFull { .. } => OpenError::DiskFull,
-                error @ FlushError::Io(_) => OpenError::Flush(error),
+                error => OpenError::Flush(error),
             })?;
         memtable.flushed();
     }

@@ -1,7 +1,5 @@
 //! Channels: how history comes in for a product, and who may bring it.
 
-use std::fmt;
-
 use backtide_model::{
     ChannelName, ConflictPolicy, ConnectionStrings, Mode, ObjectName, ProductKey, SignMethod,
 };
@@ -9,7 +7,7 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use crate::secrets::{Seal, SecretError};
+use crate::secrets::{self, Seal, SecretError};
 
 /// A channel in an object file. Secrets and whether it is paused are not: they have verbs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +41,7 @@ pub struct ChannelFile {
 
 #[derive(JsonSchema, Default)]
 #[schemars(rename_all = "lowercase")]
+#[schemars(rename = "Mode")]
 #[expect(dead_code, reason = "only its schema is used")]
 enum ModeFile {
     #[default]
@@ -52,6 +51,7 @@ enum ModeFile {
 
 #[derive(JsonSchema, Default)]
 #[schemars(rename_all = "kebab-case")]
+#[schemars(rename = "ConflictPolicy")]
 #[expect(dead_code, reason = "only its schema is used")]
 enum ConflictFile {
     #[default]
@@ -62,6 +62,7 @@ enum ConflictFile {
 
 #[derive(JsonSchema)]
 #[schemars(rename_all = "lowercase")]
+#[schemars(rename = "RefusableSignMethod")]
 #[expect(dead_code, reason = "only its schema is used")]
 enum SignMethodFile {
     Sha1,
@@ -92,6 +93,7 @@ pub(super) fn check(file: &ChannelFile) -> Result<(), String> {
 #[derive(Debug, Clone)]
 pub struct Channel {
     pub name: ChannelName,
+    /// The name of its product.
     pub product: ObjectName,
     pub product_key: ProductKey,
     pub mode: Mode,
@@ -102,7 +104,12 @@ pub struct Channel {
     /// Sign methods that a login may not use.
     pub refuse: Vec<SignMethod>,
     pub description: Option<String>,
-    pub(super) login: Login,
+    /// Lets nobody in.
+    pub paused: bool,
+    /// When it was made; part of its connection strings.
+    pub created_ms: i64,
+    pub(super) secret: Secret,
+    pub(super) previous: Option<Previous>,
 }
 
 impl Channel {
@@ -119,35 +126,24 @@ impl Channel {
         }
     }
 
-    pub fn is_paused(&self) -> bool {
-        self.login.is_paused
-    }
-
-    /// When it was made; part of its connection strings.
-    pub fn created_ms(&self) -> i64 {
-        self.login.created_ms
-    }
-
     /// The secrets that log a client in at this moment: the own one, and after a rotation the one
     /// before until its overlap ends.
-    pub fn secrets(&self, now_ms: i64) -> impl Iterator<Item = &SecretString> {
+    pub fn secrets(&self, now_ms: i64) -> impl Iterator<Item = &Secret> {
         let previous = self
-            .login
             .previous
             .as_ref()
             .filter(|old| now_ms < old.valid_until_ms);
-        std::iter::once(&self.login.secret).chain(previous.map(|old| &old.secret))
+        std::iter::once(&self.secret).chain(previous.map(|old| &old.secret))
     }
 
     /// The secret that new connection strings are made of.
-    pub fn secret(&self) -> &SecretString {
-        &self.login.secret
+    pub fn secret(&self) -> &Secret {
+        &self.secret
     }
 
     /// Until when the secret before the last rotation logs in, if it does at this moment.
     pub fn previous_valid_until_ms(&self, now_ms: i64) -> Option<i64> {
-        self.login
-            .previous
+        self.previous
             .as_ref()
             .map(|old| old.valid_until_ms)
             .filter(|until| now_ms < *until)
@@ -155,34 +151,63 @@ impl Channel {
 
     /// What pastes into an MQTT client.
     pub fn connection_strings(&self) -> ConnectionStrings {
-        let secret = self.login.secret.expose_secret();
-        ConnectionStrings::new(&self.product_key, secret, self.login.created_ms)
+        ConnectionStrings::new(&self.product_key, self.secret.text(), self.created_ms)
+    }
+
+    /// What a file does not say, as it is kept.
+    pub(super) fn login_record(&self, seal: &Seal) -> String {
+        let sealed = |secret: &Secret| SecretRecord {
+            id: secret.id,
+            sealed: seal.seal(self.name.as_str(), &secret.text),
+        };
+        let record = LoginRecord {
+            created_ms: self.created_ms,
+            paused: self.paused,
+            secret: sealed(&self.secret),
+            previous: self.previous.as_ref().map(|previous| PreviousRecord {
+                secret: sealed(&previous.secret),
+                valid_until_ms: previous.valid_until_ms,
+            }),
+        };
+        serde_json::to_string(&record).expect("numbers and texts are JSON")
     }
 }
 
-/// What `apply` does not say about a channel.
-#[derive(Clone)]
-pub(super) struct Login {
-    pub(super) created_ms: i64,
-    pub(super) is_paused: bool,
-    pub(super) secret: SecretString,
-    pub(super) previous: Option<Previous>,
+/// What signs a login.
+#[derive(Debug, Clone)]
+pub struct Secret {
+    /// Unlike any other of the channel's, now or later.
+    pub id: u64,
+    text: SecretString,
+}
+
+impl Secret {
+    pub(super) fn new(id: u64) -> Self {
+        Self {
+            id,
+            text: secrets::channel_secret(),
+        }
+    }
+
+    /// The secret itself: for the digest, and for administrators who ask.
+    pub fn text(&self) -> &str {
+        self.text.expose_secret()
+    }
 }
 
 /// The secret before the last rotation.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Previous {
-    pub(super) secret: SecretString,
+    pub(super) secret: Secret,
     pub(super) valid_until_ms: i64,
 }
 
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login")
-            .field("created_ms", &self.created_ms)
-            .field("is_paused", &self.is_paused)
-            .finish_non_exhaustive()
-    }
+/// What a file does not say about a channel.
+pub(super) struct Login {
+    pub(super) created_ms: i64,
+    pub(super) paused: bool,
+    pub(super) secret: Secret,
+    pub(super) previous: Option<Previous>,
 }
 
 /// [`Login`] at rest, secrets sealed.
@@ -191,30 +216,41 @@ impl fmt::Debug for Login {
 struct LoginRecord {
     created_ms: i64,
     paused: bool,
-    secret: String,
+    secret: SecretRecord,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<PreviousRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
+struct SecretRecord {
+    id: u64,
+    sealed: String,
+}
+
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PreviousRecord {
-    secret: String,
+    secret: SecretRecord,
     valid_until_ms: i64,
 }
 
 impl Login {
-    pub(super) fn to_record(&self, channel: &ChannelName, seal: &Seal) -> String {
-        let record = LoginRecord {
-            created_ms: self.created_ms,
-            paused: self.is_paused,
-            secret: seal.seal(channel.as_str(), &self.secret),
-            previous: self.previous.as_ref().map(|previous| PreviousRecord {
-                secret: seal.seal(channel.as_str(), &previous.secret),
-                valid_until_ms: previous.valid_until_ms,
-            }),
-        };
-        serde_json::to_string(&record).expect("numbers and texts are JSON")
+    pub(super) fn new(now_ms: i64) -> Self {
+        Self {
+            created_ms: now_ms,
+            paused: false,
+            secret: Secret::new(1),
+            previous: None,
+        }
+    }
+
+    pub(super) fn of(channel: &Channel) -> Self {
+        Self {
+            created_ms: channel.created_ms,
+            paused: channel.paused,
+            secret: channel.secret.clone(),
+            previous: channel.previous.clone(),
+        }
     }
 
     pub(super) fn from_record(
@@ -225,18 +261,25 @@ impl Login {
         let unreadable = || SecretError::Unsealable {
             owner: channel.to_owned(),
         };
+        let opened = |record: &SecretRecord| {
+            let text = seal.unseal(channel, &record.sealed)?;
+            Ok(Secret {
+                id: record.id,
+                text,
+            })
+        };
         let record: LoginRecord = serde_json::from_str(record).map_err(|_| unreadable())?;
-        let previous = match record.previous {
+        let previous = match &record.previous {
             Some(previous) => Some(Previous {
-                secret: seal.unseal(channel, &previous.secret)?,
+                secret: opened(&previous.secret)?,
                 valid_until_ms: previous.valid_until_ms,
             }),
             None => None,
         };
         Ok(Self {
             created_ms: record.created_ms,
-            is_paused: record.paused,
-            secret: seal.unseal(channel, &record.secret)?,
+            paused: record.paused,
+            secret: opened(&record.secret)?,
             previous,
         })
     }

@@ -282,16 +282,11 @@ impl<'r> Draft<'r> {
         }
         let product_key = product.key.clone();
         let kept = match &before {
-            Some(before) => Some(before.login.clone()),
+            Some(before) => Some(Login::of(before)),
             None => self.logins.remove(name.as_str()),
         };
         let is_new = kept.is_none();
-        let login = kept.unwrap_or_else(|| Login {
-            created_ms: self.now_ms,
-            is_paused: false,
-            secret: secrets::channel_secret(),
-            previous: None,
-        });
+        let login = kept.unwrap_or_else(|| Login::new(self.now_ms));
         self.keep(Kind::Channel, "", name.as_str(), &file);
         let channel = Channel {
             name,
@@ -303,7 +298,10 @@ impl<'r> Draft<'r> {
             connections_max: file.connections_max,
             refuse: file.refuse,
             description: file.description,
-            login,
+            paused: login.paused,
+            created_ms: login.created_ms,
+            secret: login.secret,
+            previous: login.previous,
         };
         if is_new {
             self.keep_login(&channel);
@@ -316,12 +314,12 @@ impl<'r> Draft<'r> {
     pub(super) fn relogin(
         &mut self,
         name: &ChannelName,
-        change: impl FnOnce(&mut Login),
+        change: impl FnOnce(&mut Channel),
     ) -> Result<(), String> {
         let before = &self.snapshot.channels[name];
         let mut channel = Channel::clone(before);
-        change(&mut channel.login);
-        if before.is_paused() && !channel.is_paused() {
+        change(&mut channel);
+        if before.paused && !channel.paused {
             check_room(&self.snapshot.products[&channel.product])?;
         }
         self.keep_login(&channel);
@@ -393,7 +391,7 @@ impl<'r> Draft<'r> {
 
     fn keep_login(&mut self, channel: &Channel) {
         if self.trust == Trust::Declared {
-            let body = channel.login.to_record(&channel.name, self.seal);
+            let body = channel.login_record(self.seal);
             let key = record_key(Collection::Login, "", channel.name.as_str());
             self.changes.push(Change::Put(Record { key, body }));
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backtide_model::{Model, ObjectName, ProductKey};
+use backtide_model::{DeviceKey, Model, ObjectName, ProductKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -61,8 +61,18 @@ impl Product {
         }
     }
 
+    /// Whether its devices report in JSON, not in bytes that a script reads.
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// The key of the device, where it is declared; what a message asks for each of its items.
+    pub fn find_device(&self, key: &str) -> Option<&DeviceKey> {
+        self.devices.get(key).map(|device| &device.key)
+    }
+
     /// The channels that let clients in: at most [`super::ENABLED_CHANNELS_MAX`].
     pub fn enabled_channels(&self) -> impl Iterator<Item = &Arc<Channel>> {
-        self.channels.iter().filter(|channel| !channel.is_paused())
+        self.channels.iter().filter(|channel| !channel.paused)
     }
 }

@@ -80,17 +80,25 @@ pub(super) struct Assets {
 }
 
 impl Snapshot {
-    /// The product of this key; what a login and a message ask for.
-    pub fn product(&self, key: &str) -> Option<&Arc<Product>> {
-        self.products.get(self.keys.get(key)?)
+    /// The product of this key; what a login asks for.
+    pub fn product_by_key(&self, key: impl AsRef<str>) -> Option<&Arc<Product>> {
+        self.products.get(self.keys.get(key.as_ref())?)
     }
 
-    pub fn product_named(&self, name: &str) -> Option<&Arc<Product>> {
-        self.products.get(name)
+    /// The product of this name.
+    pub fn product(&self, name: impl AsRef<str>) -> Option<&Arc<Product>> {
+        self.products.get(name.as_ref())
     }
 
-    pub fn channel(&self, name: &str) -> Option<&Arc<Channel>> {
-        self.channels.get(name)
+    pub fn channel(&self, name: impl AsRef<str>) -> Option<&Arc<Channel>> {
+        self.channels.get(name.as_ref())
+    }
+
+    /// The channels of the product of this name, of any state, in the order of their names.
+    pub fn channels_of(&self, product: impl AsRef<str>) -> impl Iterator<Item = &Arc<Channel>> {
+        self.product(product)
+            .into_iter()
+            .flat_map(|product| &product.channels)
     }
 
     pub fn model(&self, name: &str) -> Option<&DeclaredModel> {
@@ -100,7 +108,7 @@ impl Snapshot {
     /// The device of this asset id, unless it was deleted.
     pub fn asset(&self, id: &str) -> Option<(&Arc<Product>, &Arc<Device>)> {
         let owner = self.assets.owners.get(id)?;
-        let product = self.product(owner.product_key.as_str())?;
+        let product = self.product_by_key(&owner.product_key)?;
         Some((product, product.devices.get(owner.device_key.as_str())?))
     }
 

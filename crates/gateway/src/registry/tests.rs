@@ -4,10 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use backtide_model::Credentials;
 use proptest::prelude::*;
-use secrecy::ExposeSecret;
 
 use super::*;
-use crate::clock::StoppedClock;
 
 const FARM: &str = include_str!("farm.yaml");
 
@@ -26,7 +24,7 @@ impl StoredTypes for Stored {
 
 struct World {
     dir: tempfile::TempDir,
-    clock: Arc<StoppedClock>,
+    clock: Clock,
     stored: Arc<Stored>,
     registry: Registry,
 }
@@ -34,10 +32,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (clock, stored) = (
-            Arc::new(StoppedClock::at(1_000)),
-            Arc::new(Stored::default()),
-        );
+        let (clock, stored) = (Clock::stopped(1_000), Arc::new(Stored::default()));
         let registry = Registry::open(dir.path(), stored.clone(), clock.clone()).unwrap();
         Self {
             dir,
@@ -192,7 +187,7 @@ fn everything_is_there_after_a_restart() {
             .current()
             .channel("scada-history")
             .unwrap()
-            .is_paused()
+            .paused
     );
     assert_eq!(effects(&world.apply(FARM).unwrap()), [Effect::Unchanged; 4]);
 }
@@ -204,7 +199,7 @@ fn secret_of(world: &World) -> String {
         .channel("scada-history")
         .unwrap()
         .secret()
-        .expose_secret()
+        .text()
         .to_owned()
 }
 
@@ -223,7 +218,7 @@ fn what_get_writes_is_what_apply_takes() {
 fn a_message_finds_its_product_model_device_and_channels() {
     let world = World::with_farm();
     let snapshot = world.registry.current();
-    let product = snapshot.product("LHBfarm1").unwrap();
+    let product = snapshot.product_by_key("LHBfarm1").unwrap();
     let device = product.devices.get("R80711").unwrap();
     assert_eq!(device.timezone.as_deref(), Some("Europe/Paris"));
     assert_eq!(product.model.measurepoints.len(), 3);
@@ -242,7 +237,7 @@ fn a_changed_model_reaches_its_products() {
     let snapshot = world.registry.current();
     assert_eq!(
         snapshot
-            .product("LHBfarm1")
+            .product_by_key("LHBfarm1")
             .unwrap()
             .model
             .measurepoints
@@ -310,19 +305,10 @@ fn a_generated_key_is_eight_letters_and_digits_and_stays() {
     let world = World::with_farm();
     let text = "kind: Product\nname: p2\nmodel: turbine\n";
     world.apply(text).unwrap();
-    let key = world
-        .registry
-        .current()
-        .product_named("p2")
-        .unwrap()
-        .key
-        .clone();
+    let key = world.registry.current().product("p2").unwrap().key.clone();
     assert_eq!(key.as_str().len(), 8);
     assert_eq!(effects(&world.apply(text).unwrap()), [Effect::Unchanged]);
-    assert_eq!(
-        world.registry.current().product_named("p2").unwrap().key,
-        key
-    );
+    assert_eq!(world.registry.current().product("p2").unwrap().key, key);
 }
 
 #[test]
@@ -331,7 +317,7 @@ fn an_asset_id_belongs_to_one_device_for_ever() {
     let asset = |world: &World| {
         let snapshot = world.registry.current();
         snapshot
-            .product("LHBfarm1")
+            .product_by_key("LHBfarm1")
             .unwrap()
             .devices
             .get("R80711")
@@ -421,7 +407,7 @@ fn a_rotated_secret_logs_in_until_its_overlap_ends() {
         let channel = snapshot.channel("scada-history").unwrap();
         channel
             .secrets(world.clock.now_ms())
-            .any(|secret| login.verify(secret.expose_secret()))
+            .any(|secret| login.verify(secret.text()))
     };
     let old = login(&world);
     world.registry.rotate("scada-history", 500).unwrap();
@@ -493,14 +479,14 @@ fn a_failed_commit_changes_nothing() {
         Box::new(Failing),
         Seal::open(dir.path()).unwrap(),
         Arc::new(Stored::default()),
-        Arc::new(StoppedClock::at(0)),
+        Clock::stopped(0),
     )
     .unwrap();
     let refused = registry
         .apply(read(FARM, Form::Yaml).unwrap(), Run::Commit)
         .unwrap_err();
     assert!(matches!(refused, Refused::Records(_)), "{refused}");
-    assert!(registry.current().product("LHBfarm1").is_none());
+    assert!(registry.current().product_by_key("LHBfarm1").is_none());
 }
 
 #[test]
@@ -516,7 +502,7 @@ fn secrets_are_in_no_output_log_or_file() {
     ];
     let secrets: Vec<String> = channel
         .secrets(1_000)
-        .map(|secret| secret.expose_secret().to_owned())
+        .map(|secret| secret.text().to_owned())
         .collect();
     assert_eq!(secrets.len(), 2);
     for file in std::fs::read_dir(world.dir.path()).unwrap() {

@@ -1,0 +1,454 @@
+//! A read: which pieces of which segments it needs, and rows of them and the memtable as slabs.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, Int64Array, NullArray, RecordBatch, StringArray, UInt64Array,
+    new_null_array,
+};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use backtide_model::{DeviceKey, ElementName, Storage};
+
+use super::{
+    cells::data_type,
+    names::{DEVICE, Role, SEQUENCE, TIME, column_name},
+    run::{Run, StorageClash, Wanted},
+    scan::{Columns, RunScan, SLICE_ROWS, SegmentScan, Slices, devices_of, pieces, prune},
+    segment::Segment,
+    weave::{Depth, Weave, Woven},
+};
+use crate::{Order, Range, ReadError, Slabs, memtable::Entry};
+
+/// Bytes of values that a window of a read by time may hold.
+const WINDOW_BYTES: usize = 64 << 20;
+/// Rows of the first window.
+const FIRST_WINDOW_ROWS: usize = 16_384;
+
+/// What a read needs, all of it owned: it goes on while segments come and go.
+pub(super) struct Query {
+    segments: Vec<Arc<Segment>>,
+    /// Of the product, in order of commit, none of them in a segment.
+    entries: Vec<Arc<Entry>>,
+    /// Sorted: ranks count in it.
+    devices: Vec<DeviceKey>,
+    columns: Columns,
+    /// Of each point; `None` where nothing was ever stored of it.
+    storages: Vec<Option<Storage>>,
+    has_quality: Vec<bool>,
+    schema: SchemaRef,
+    range: Range,
+}
+
+impl Query {
+    /// `points` are the range's, or all.
+    pub(super) fn new(
+        segments: Vec<Arc<Segment>>,
+        entries: Vec<Arc<Entry>>,
+        points: Vec<(ElementName, Option<Storage>)>,
+        range: &Range,
+    ) -> Self {
+        let (points, storages): (Vec<_>, Vec<_>) = points.into_iter().unzip();
+        let has_quality: Vec<bool> = points
+            .iter()
+            .map(|point| {
+                let in_segments = segments.iter().any(|segment| {
+                    let known = segment.points.get(point);
+                    known.is_some_and(|known| known.by_role.contains_key(&Role::Quality))
+                });
+                let columns = entries.iter().flat_map(|entry| &entry.batch.columns);
+                in_segments || columns.into_iter().any(|c| c.point == *point && c.quality.is_some())
+            })
+            .collect();
+        let devices = if range.devices.is_empty() {
+            let mut devices = devices_of(segments.iter().map(|s| s.card.index.as_ref()));
+            devices.extend(entries.iter().flat_map(|entry| entry.batch.devices.iter().cloned()));
+            sorted(devices)
+        } else {
+            sorted(range.devices.clone())
+        };
+        let schema = Arc::new(schema(&points, &storages, &has_quality));
+        let columns = Columns { points: points.into(), sequences: true };
+        let range = range.clone();
+        Self { segments, entries, devices, columns, storages, has_quality, schema, range }
+    }
+
+    pub(super) fn slabs(self) -> Result<Box<dyn Slabs>, ReadError> {
+        if self.range.from_ms >= self.range.to_ms || self.range.rows_max == 0 {
+            return Ok(Box::new(Empty));
+        }
+        match self.range.order {
+            Order::DeviceTime => Ok(Box::new(ByDevice::new(self)?)),
+            Order::TimeDevice => Ok(Box::new(ByTime::new(self))),
+        }
+    }
+
+    /// Rows of a span of time, both ends inclusive, that are after a key where one is given.
+    fn weave(
+        &self,
+        (from_ms, last_ms): (i64, i64),
+        after: Option<(usize, bool, i64)>,
+    ) -> Result<Weave, ReadError> {
+        let times = |rank: u32| match after {
+            None => Some((from_ms, last_ms)),
+            Some((at, _, _)) if (rank as usize) < at => None,
+            Some((at, true, time_ms)) if rank as usize == at => {
+                Some((from_ms.max(time_ms.checked_add(1)?), last_ms))
+            }
+            Some(_) => Some((from_ms, last_ms)),
+        };
+        let mut sources: Vec<Slices> = Vec::new();
+        for segment in &self.segments {
+            let pieces = prune(segment, &pieces(&segment.card.index, &self.devices, times));
+            if !pieces.is_empty() {
+                let (source, columns) = (sources.len(), self.columns.clone());
+                let scan = SegmentScan::new(Arc::clone(segment), source, pieces, columns)?;
+                sources.push(Box::new(scan));
+            }
+        }
+        let devices = &self.devices[after.map_or(0, |(at, _, _)| at.min(self.devices.len()))..];
+        if !self.entries.is_empty() && !devices.is_empty() {
+            // Sequence of i64::MAX as the last: such a time is never stored (1970–2100).
+            let wanted =
+                Wanted { devices, times: Some(from_ms..last_ms.saturating_add(1)) };
+            let run = Run::new(self.entries.clone(), &wanted).map_err(|clash| clashed(&clash))?;
+            let rank = |device| self.devices.binary_search(device).ok();
+            let ranks = run.index.0.iter().map(|stretch| {
+                let rank = rank(&stretch.device).and_then(|rank| u32::try_from(rank).ok());
+                rank.expect("a run has only devices that were asked for")
+            });
+            let ranks = ranks.collect();
+            let (source, columns) = (sources.len(), self.columns.clone());
+            sources.push(Box::new(RunScan::new(Arc::new(run), source, ranks, columns)));
+        }
+        Weave::new(sources)
+    }
+
+    /// The columns of a slab, rows without any value left out.
+    fn slab(&self, woven: &Woven, is_wanted: impl Fn(u32, i64) -> bool) -> Result<Slab, ReadError> {
+        let rows = woven.rows();
+        let mut has_value = vec![false; rows];
+        let mut sequences = vec![0_u64; rows];
+        let mut arrays: Vec<ArrayRef> = Vec::new();
+        for (point, storage) in self.storages.iter().enumerate() {
+            let Some(storage) = storage else {
+                arrays.push(Arc::new(NullArray::new(rows)));
+                continue;
+            };
+            let joined = woven.join(point, *storage, Depth::Sequences).map_err(failed)?;
+            let Some(joined) = joined else {
+                arrays.push(new_null_array(&data_type(*storage), rows));
+                if self.has_quality[point] {
+                    arrays.push(new_null_array(&DataType::UInt8, rows));
+                }
+                continue;
+            };
+            for (row, sequence) in joined.sequences.iter().enumerate() {
+                has_value[row] |= *sequence != 0;
+                sequences[row] = sequences[row].max(*sequence);
+            }
+            arrays.push(joined.values);
+            if self.has_quality[point] {
+                let none = || new_null_array(&DataType::UInt8, rows);
+                arrays.push(joined.quality.unwrap_or_else(none));
+            }
+        }
+        let mut keys: Vec<(u32, i64)> = woven.keys().collect();
+        for ((rank, time_ms), has_value) in keys.iter().zip(&mut has_value) {
+            *has_value &= is_wanted(*rank, *time_ms);
+        }
+        if has_value.iter().any(|has_value| !has_value) {
+            let mask = BooleanArray::from(has_value.clone());
+            for array in &mut arrays {
+                *array = arrow_select::filter::filter(array, &mask).map_err(failed)?;
+            }
+            let mut at = has_value.iter();
+            keys.retain(|_| at.next() == Some(&true));
+            let mut at = has_value.iter();
+            sequences.retain(|_| at.next() == Some(&true));
+        }
+        Ok(Slab { keys, sequences, arrays })
+    }
+
+    fn batch(&self, slab: Slab) -> Result<RecordBatch, ReadError> {
+        let devices = slab.keys.iter().map(|(rank, _)| Some(self.devices[*rank as usize].as_str()));
+        let times = slab.keys.iter().map(|(_, time_ms)| *time_ms);
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(devices.collect::<StringArray>()),
+            Arc::new(times.collect::<Int64Array>()),
+            Arc::new(UInt64Array::from(slab.sequences)),
+        ];
+        columns.extend(slab.arrays);
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(failed)
+    }
+}
+
+/// Rows of a read before they are a batch: (rank, time) and the columns.
+struct Slab {
+    keys: Vec<(u32, i64)>,
+    sequences: Vec<u64>,
+    arrays: Vec<ArrayRef>,
+}
+
+impl Slab {
+    fn truncate(&mut self, rows: usize) {
+        if self.keys.len() > rows {
+            self.keys.truncate(rows);
+            self.sequences.truncate(rows);
+            self.arrays.iter_mut().for_each(|array| *array = array.slice(0, rows));
+        }
+    }
+}
+
+fn sorted(mut devices: Vec<DeviceKey>) -> Vec<DeviceKey> {
+    devices.sort_unstable();
+    devices.dedup();
+    devices
+}
+
+fn schema(points: &[ElementName], storages: &[Option<Storage>], has_quality: &[bool]) -> Schema {
+    let mut fields = vec![
+        Field::new(DEVICE, DataType::Utf8, false),
+        Field::new(TIME, DataType::Int64, false),
+        Field::new(SEQUENCE, DataType::UInt64, false),
+    ];
+    for ((point, storage), has_quality) in points.iter().zip(storages).zip(has_quality) {
+        let data_type = storage.map_or(DataType::Null, data_type);
+        fields.push(Field::new(column_name(point, Role::Value), data_type, true));
+        if storage.is_some() && *has_quality {
+            fields.push(Field::new(column_name(point, Role::Quality), DataType::UInt8, true));
+        }
+    }
+    Schema::new(fields)
+}
+
+fn failed(error: ArrowError) -> ReadError {
+    ReadError::Segment { file: "slab".into(), reason: error.to_string() }
+}
+
+fn clashed(clash: &StorageClash) -> ReadError {
+    let StorageClash { point, stored, given } = clash;
+    let reason = format!("point {point} is both {stored:?} and {given:?}");
+    ReadError::Segment { file: "memtable".into(), reason }
+}
+
+struct Empty;
+
+impl Iterator for Empty {
+    type Item = Result<RecordBatch, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        None
+    }
+}
+
+impl Slabs for Empty {}
+
+/// In the order of segments: one pass.
+struct ByDevice {
+    query: Query,
+    weave: Weave,
+    rows_left: usize,
+}
+
+impl ByDevice {
+    fn new(query: Query) -> Result<Self, ReadError> {
+        let after = query.range.after.as_ref().map(|(device, time_ms)| {
+            match query.devices.binary_search(device) {
+                Ok(at) => (at, true, *time_ms),
+                Err(at) => (at, false, *time_ms),
+            }
+        });
+        let span = (query.range.from_ms, query.range.to_ms - 1);
+        let weave = query.weave(span, after)?;
+        let rows_left = query.range.rows_max;
+        Ok(Self { query, weave, rows_left })
+    }
+
+    fn slab(&mut self) -> Result<Option<RecordBatch>, ReadError> {
+        let after = self.query.range.after.clone();
+        while self.rows_left > 0 {
+            let woven = self.weave.next(SLICE_ROWS.min(self.rows_left.max(1_024)))?;
+            if woven.rows() == 0 {
+                return Ok(None);
+            }
+            let is_after = |rank: u32, time_ms: i64| match &after {
+                None => true,
+                Some((device, after_ms)) => {
+                    (&self.query.devices[rank as usize], time_ms) > (device, *after_ms)
+                }
+            };
+            let mut slab = self.query.slab(&woven, is_after)?;
+            slab.truncate(self.rows_left);
+            self.rows_left -= slab.keys.len();
+            if !slab.keys.is_empty() {
+                return self.query.batch(slab).map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Iterator for ByDevice {
+    type Item = Result<RecordBatch, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let slab = self.slab().transpose();
+        if matches!(slab, Some(Err(_))) {
+            self.rows_left = 0;
+        }
+        slab
+    }
+}
+
+impl Slabs for ByDevice {}
+
+/// By time: a window of time is read in the order of segments and sorted. Windows grow and shrink,
+/// so that each holds many rows and never too many.
+struct ByTime {
+    query: Query,
+    /// The next window, both ends inclusive; `None` at the end.
+    window: Option<(i64, i64)>,
+    /// The last time wanted.
+    last_ms: i64,
+    rows_wanted: usize,
+    rows_max: usize,
+    ready: VecDeque<RecordBatch>,
+    rows_left: usize,
+}
+
+impl ByTime {
+    fn new(query: Query) -> Self {
+        let columns = query.storages.len() + 3;
+        let rows_max = (WINDOW_BYTES / 8 / columns).max(SLICE_ROWS);
+        let rows_left = query.range.rows_max;
+        let rows_wanted = FIRST_WINDOW_ROWS.min(rows_left.saturating_mul(2).max(1_024));
+        let mut by_time = Self {
+            query,
+            window: None,
+            last_ms: 0,
+            rows_wanted,
+            rows_max,
+            ready: VecDeque::new(),
+            rows_left,
+        };
+        by_time.begin();
+        by_time
+    }
+
+    /// The first window: as long as rows are dense on average.
+    fn begin(&mut self) {
+        let query = &self.query;
+        let stretches = query.segments.iter().flat_map(|segment| &segment.card.index.0);
+        let of_segments = stretches
+            .filter(|stretch| query.devices.binary_search(&stretch.device).is_ok())
+            .map(|stretch| (stretch.first_ms, stretch.last_ms, stretch.rows.len()));
+        let of_entries = query.entries.iter().filter_map(|entry| {
+            let times = &entry.batch.row_time;
+            Some((*times.iter().min()?, *times.iter().max()?, times.len()))
+        });
+        let (mut first_ms, mut last_ms, mut rows) = (i64::MAX, i64::MIN, 0_usize);
+        for (first, last, count) in of_segments.chain(of_entries) {
+            (first_ms, last_ms, rows) = (first_ms.min(first), last_ms.max(last), rows + count);
+        }
+        let after_ms = query.range.after.as_ref().map_or(i64::MIN, |(_, time_ms)| *time_ms);
+        let from_ms = query.range.from_ms.max(first_ms).max(after_ms);
+        self.last_ms = last_ms.min(query.range.to_ms - 1);
+        if rows > 0 && from_ms <= self.last_ms {
+            let span_ms = last_ms.abs_diff(first_ms) / rows as u64 * self.rows_wanted as u64;
+            self.window = Some((from_ms, from_ms.saturating_add_unsigned(span_ms)));
+        }
+    }
+
+    fn slab(&mut self) -> Result<Option<RecordBatch>, ReadError> {
+        while self.ready.is_empty() && self.rows_left > 0 {
+            let Some((from_ms, to_ms)) = self.window else { return Ok(None) };
+            let to_ms = to_ms.min(self.last_ms);
+            let span_ms = to_ms.abs_diff(from_ms);
+            let Some((slabs, rows)) = self.read((from_ms, to_ms))? else {
+                // Denser than thought.
+                self.window = Some((from_ms, from_ms.saturating_add_unsigned(span_ms / 2)));
+                continue;
+            };
+            self.sort(&slabs)?;
+            let factor = if rows < self.rows_wanted / 2 { 4 } else { 1 };
+            self.rows_wanted = (self.rows_wanted * 2).min(self.rows_max);
+            let next_ms = to_ms.saturating_add(1);
+            let next_span_ms = span_ms.saturating_mul(factor).max(1);
+            self.window = (to_ms < self.last_ms)
+                .then(|| (next_ms, next_ms.saturating_add_unsigned(next_span_ms)));
+        }
+        Ok(self.ready.pop_front())
+    }
+
+    /// Reads a window, or `None` where it has too many rows and can be shortened.
+    fn read(&self, window: (i64, i64)) -> Result<Option<(Vec<Slab>, usize)>, ReadError> {
+        let mut weave = self.query.weave(window, None)?;
+        let after = self.query.range.after.clone();
+        let is_after = |rank: u32, time_ms: i64| match &after {
+            None => true,
+            Some((device, after_ms)) => {
+                (time_ms, &self.query.devices[rank as usize]) > (*after_ms, device)
+            }
+        };
+        let mut slabs = Vec::new();
+        let mut rows = 0;
+        loop {
+            let woven = weave.next(SLICE_ROWS)?;
+            if woven.rows() == 0 {
+                return Ok(Some((slabs, rows)));
+            }
+            let slab = self.query.slab(&woven, is_after)?;
+            rows += slab.keys.len();
+            if rows > self.rows_max && window.0 < window.1 {
+                return Ok(None);
+            }
+            slabs.push(slab);
+        }
+    }
+
+    fn sort(&mut self, slabs: &[Slab]) -> Result<(), ReadError> {
+        let mut picks: Vec<(i64, u32, (usize, usize))> = Vec::new();
+        for (at, slab) in slabs.iter().enumerate() {
+            let keys = slab.keys.iter().enumerate();
+            picks.extend(keys.map(|(row, (rank, time_ms))| (*time_ms, *rank, (at, row))));
+        }
+        picks.sort_unstable();
+        picks.truncate(self.rows_left);
+        for part in picks.chunks(SLICE_ROWS) {
+            let rows: Vec<(usize, usize)> = part.iter().map(|(_, _, pick)| *pick).collect();
+            let columns = slabs.first().map_or(0, |slab| slab.arrays.len());
+            let mut arrays = Vec::with_capacity(columns);
+            for column in 0..columns {
+                let of_slabs: Vec<&dyn Array> =
+                    slabs.iter().map(|slab| slab.arrays[column].as_ref()).collect();
+                let array = arrow_select::interleave::interleave(&of_slabs, &rows);
+                arrays.push(array.map_err(failed)?);
+            }
+            let keys = part.iter().map(|(time_ms, rank, _)| (*rank, *time_ms)).collect();
+            let sequences = rows.iter().map(|(slab, row)| slabs[*slab].sequences[*row]).collect();
+            let batch = self.query.batch(Slab { keys, sequences, arrays })?;
+            self.rows_left -= batch.num_rows();
+            self.ready.push_back(batch);
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for ByTime {
+    type Item = Result<RecordBatch, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // What is ready is given even when no more rows are wanted.
+        if let Some(batch) = self.ready.pop_front() {
+            return Some(Ok(batch));
+        }
+        let slab = self.slab().transpose();
+        if matches!(slab, Some(Err(_))) {
+            self.window = None;
+            self.rows_left = 0;
+        }
+        slab
+    }
+}
+
+impl Slabs for ByTime {}

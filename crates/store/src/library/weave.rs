@@ -1,0 +1,324 @@
+//! Weaves sorted sources into one: decides for each row which source it comes from, and gathers
+//! whole columns by that. Rows that stand in several sources are folded apart, cell by cell.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow_array::{Array, ArrayRef, UInt8Array, UInt64Array, new_null_array};
+use arrow_schema::{ArrowError, DataType};
+use backtide_model::Storage;
+
+use super::{
+    cells::data_type,
+    fold::{Outcome, Rule, Side, fold},
+    scan::{Slice, Slices},
+};
+use crate::ReadError;
+
+/// A row of a slab: which slice, which row in it.
+pub(super) type Pick = (usize, usize);
+
+/// Sources in order of commit, the oldest first. A key stands at most once in each.
+pub(super) struct Weave {
+    sources: Vec<Strand>,
+}
+
+struct Strand {
+    slices: Slices,
+    current: Option<Arc<Slice>>,
+    at: usize,
+    /// Where the current slice stands in the slab being made.
+    in_slab: Option<usize>,
+}
+
+impl Strand {
+    fn key(&self) -> Option<(u32, i64)> {
+        let slice = self.current.as_ref()?;
+        Some((slice.ranks[self.at], slice.times[self.at]))
+    }
+
+    fn load(&mut self) -> Result<(), ReadError> {
+        self.at = 0;
+        self.in_slab = None;
+        self.current = self.slices.next().transpose()?.map(Arc::new);
+        Ok(())
+    }
+}
+
+/// Rows in order of key, and where each comes from.
+#[derive(Debug, Default)]
+pub(super) struct Woven {
+    pub(super) slices: Vec<Arc<Slice>>,
+    /// The newest source of each row.
+    pub(super) picks: Vec<Pick>,
+    /// Rows that several sources have: all of them, oldest first, the newest included.
+    pub(super) shared: BTreeMap<usize, Vec<Pick>>,
+}
+
+impl Weave {
+    pub(super) fn new(sources: Vec<Slices>) -> Result<Self, ReadError> {
+        let mut strands = Vec::with_capacity(sources.len());
+        for slices in sources {
+            let mut strand = Strand { slices, current: None, at: 0, in_slab: None };
+            strand.load()?;
+            strands.push(strand);
+        }
+        Ok(Self { sources: strands })
+    }
+
+    /// The next rows, at most `rows_max`; none at the end.
+    pub(super) fn next(&mut self, rows_max: usize) -> Result<Woven, ReadError> {
+        let mut woven = Woven::default();
+        for strand in &mut self.sources {
+            strand.in_slab = None;
+        }
+        while woven.picks.len() < rows_max {
+            let Some((first, key, next_key, is_shared)) = self.least() else { break };
+            if is_shared {
+                self.take_shared(key, &mut woven)?;
+            } else {
+                let rows = rows_max - woven.picks.len();
+                take_alone(&mut self.sources[first], next_key, rows, &mut woven)?;
+            }
+        }
+        Ok(woven)
+    }
+
+    /// The source with the least key, that key, the least key of the others, and whether another
+    /// has the same.
+    fn least(&self) -> Option<(usize, (u32, i64), Option<(u32, i64)>, bool)> {
+        let mut least: Option<(usize, (u32, i64))> = None;
+        let mut next_key: Option<(u32, i64)> = None;
+        for (source, strand) in self.sources.iter().enumerate() {
+            let Some(key) = strand.key() else { continue };
+            match least {
+                Some((_, least_key)) if key >= least_key => {
+                    next_key = Some(next_key.map_or(key, |next| next.min(key)));
+                }
+                _ => {
+                    next_key = least.map(|(_, key)| key).or(next_key);
+                    least = Some((source, key));
+                }
+            }
+        }
+        let (source, key) = least?;
+        Some((source, key, next_key, next_key == Some(key)))
+    }
+
+    fn take_shared(&mut self, key: (u32, i64), woven: &mut Woven) -> Result<(), ReadError> {
+        let mut rows = Vec::new();
+        for strand in &mut self.sources {
+            if strand.key() == Some(key) {
+                rows.push((in_slab(strand, woven), strand.at));
+                advance(strand, 1)?;
+            }
+        }
+        woven.shared.insert(woven.picks.len(), rows.clone());
+        woven.picks.extend(rows.last());
+        Ok(())
+    }
+}
+
+/// Takes rows of one source for as long as no other has a lesser or equal key.
+fn take_alone(
+    strand: &mut Strand,
+    next_key: Option<(u32, i64)>,
+    rows_max: usize,
+    woven: &mut Woven,
+) -> Result<(), ReadError> {
+    let Some(slice) = strand.current.clone() else { return Ok(()) };
+    let end = slice.rows().min(strand.at + rows_max);
+    let is_mine = |row: &usize| match next_key {
+        Some(next_key) => (slice.ranks[*row], slice.times[*row]) < next_key,
+        None => true,
+    };
+    let rows = match next_key {
+        None => end - strand.at,
+        Some(_) => (strand.at..end).take_while(is_mine).count(),
+    };
+    let at = in_slab(strand, woven);
+    woven.picks.extend((strand.at..strand.at + rows).map(|row| (at, row)));
+    advance(strand, rows)
+}
+
+fn in_slab(strand: &mut Strand, woven: &mut Woven) -> usize {
+    *strand.in_slab.get_or_insert_with(|| {
+        woven.slices.extend(strand.current.clone());
+        woven.slices.len() - 1
+    })
+}
+
+fn advance(strand: &mut Strand, rows: usize) -> Result<(), ReadError> {
+    strand.at += rows;
+    match &strand.current {
+        Some(slice) if strand.at >= slice.rows() => strand.load(),
+        _ => Ok(()),
+    }
+}
+
+/// A point's column of a slab, folded.
+pub(super) struct Joined {
+    pub(super) values: ArrayRef,
+    pub(super) quality: Option<ArrayRef>,
+    /// The commit of each cell; 0 where there is none. Empty where slices carry no sequences.
+    pub(super) sequences: Vec<u64>,
+    pub(super) rules: Option<UInt8Array>,
+}
+
+/// What of a column is to be gathered beside values and quality.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// For a read.
+    Sequences,
+    /// For a merge: what later folds need too.
+    Rules,
+}
+
+impl Woven {
+    pub(super) fn rows(&self) -> usize {
+        self.picks.len()
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = (u32, i64)> {
+        self.picks.iter().map(|(slice, row)| {
+            let slice = &self.slices[*slice];
+            (slice.ranks[*row], slice.times[*row])
+        })
+    }
+
+    /// The commits of rows, before cells have a say.
+    pub(super) fn bases(&self) -> impl Iterator<Item = u64> {
+        self.picks.iter().map(|(slice, row)| self.slices[*slice].base(*row))
+    }
+
+    /// Gathers point number `point`, or `None` where no slice has it.
+    pub(super) fn join(
+        &self,
+        point: usize,
+        storage: Storage,
+        depth: Depth,
+    ) -> Result<Option<Joined>, ArrowError> {
+        if self.slices.iter().all(|slice| slice.points[point].is_none()) {
+            return Ok(None);
+        }
+        let (picks, shared_rules) = self.resolve(point);
+        let picks = picks.as_deref().unwrap_or(&self.picks);
+        let values = self.gather(picks, &data_type(storage), |slice| {
+            slice.points[point].as_ref().map(|cells| cells.values.to_array())
+        })?;
+        let has_quality =
+            self.slices.iter().any(|s| s.points[point].as_ref().is_some_and(|c| c.quality.is_some()));
+        let quality = if has_quality {
+            Some(self.gather(picks, &DataType::UInt8, |slice| {
+                let quality = slice.points[point].as_ref()?.quality.clone()?;
+                Some(Arc::new(quality))
+            })?)
+        } else {
+            None
+        };
+        let sequences = picks.iter().map(|(slice, row)| {
+            let slice = &self.slices[*slice];
+            match &slice.points[point] {
+                Some(cells) if cells.has(*row) => cells.sequence(*row, slice.base(*row)),
+                _ => 0,
+            }
+        });
+        let rules = (depth == Depth::Rules).then(|| self.rules(point, picks, &shared_rules));
+        Ok(Some(Joined { values, quality, sequences: sequences.collect(), rules: rules.flatten() }))
+    }
+
+    /// Which version stands in each shared row, as picks for the whole slab where they differ from
+    /// [`Woven::picks`], and its rule.
+    fn resolve(&self, point: usize) -> (Option<Vec<Pick>>, Vec<(usize, Rule)>) {
+        let mut picks = None;
+        let mut rules = Vec::with_capacity(self.shared.len());
+        for (row, versions) in &self.shared {
+            let Some((pick, rule)) = self.stands(point, versions) else { continue };
+            if self.picks[*row] != pick {
+                picks.get_or_insert_with(|| self.picks.clone())[*row] = pick;
+            }
+            rules.push((*row, rule));
+        }
+        (picks, rules)
+    }
+
+    fn stands(&self, point: usize, versions: &[Pick]) -> Option<(Pick, Rule)> {
+        let cells = |pick: Pick| self.slices[pick.0].points[point].as_ref();
+        let mut stands: Option<(Pick, Rule)> = None;
+        for pick in versions {
+            let Some(newcomer) = cells(*pick).filter(|cells| cells.has(pick.1)) else { continue };
+            stands = Some(match stands {
+                None => (*pick, newcomer.rule(pick.1)),
+                Some((at, rule)) => {
+                    let standing = cells(at).expect("what stands has cells");
+                    let same = standing.same(at.1, newcomer, pick.1);
+                    let side = Side { rule, quality: standing.quality(at.1) };
+                    match fold(side, newcomer.side(pick.1), same) {
+                        (Outcome::Wins, rule) => (*pick, rule),
+                        (Outcome::Duplicate | Outcome::Refused, rule) => (at, rule),
+                    }
+                }
+            });
+        }
+        stands
+    }
+
+    fn rules(&self, point: usize, picks: &[Pick], shared: &[(usize, Rule)]) -> Option<UInt8Array> {
+        let has_rules =
+            self.slices.iter().any(|s| s.points[point].as_ref().is_some_and(|c| c.rules.is_some()));
+        if !has_rules && shared.iter().all(|(_, rule)| *rule == Rule::Last) {
+            return None;
+        }
+        let mut rules: Vec<Option<u8>> = picks
+            .iter()
+            .map(|(slice, row)| {
+                let cells = self.slices[*slice].points[point].as_ref()?;
+                cells.has(*row).then(|| cells.rule(*row).to_file()).flatten()
+            })
+            .collect();
+        for (row, rule) in shared {
+            rules[*row] = rule.to_file();
+        }
+        Some(rules.into())
+    }
+
+    /// Gathers an array by picks; a slice without one gives nulls.
+    fn gather(
+        &self,
+        picks: &[Pick],
+        data_type: &DataType,
+        array: impl Fn(&Slice) -> Option<ArrayRef>,
+    ) -> Result<ArrayRef, ArrowError> {
+        if let Some((slice, from)) = one_stretch(picks) {
+            let slice = &self.slices[slice];
+            return Ok(match array(slice) {
+                Some(array) => array.slice(from, picks.len()),
+                None => new_null_array(data_type, picks.len()),
+            });
+        }
+        let arrays: Vec<ArrayRef> = self
+            .slices
+            .iter()
+            .map(|slice| array(slice).unwrap_or_else(|| new_null_array(data_type, slice.rows())))
+            .collect();
+        let arrays: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
+        arrow_select::interleave::interleave(&arrays, picks)
+    }
+}
+
+/// Where picks are consecutive rows of one slice: that slice and the first of them.
+fn one_stretch(picks: &[Pick]) -> Option<Pick> {
+    let (first, last) = (picks.first()?, picks.last()?);
+    // Rows of one slice only ever ascend, so its ends tell.
+    let is_one = first.0 == last.0
+        && last.1 - first.1 + 1 == picks.len()
+        && picks.iter().all(|pick| pick.0 == first.0);
+    is_one.then_some(*first)
+}
+
+/// The cells of a column whose commit is not the row's.
+pub(super) fn own_sequences(sequences: &[u64], bases: &[u64]) -> UInt64Array {
+    let own = |(sequence, base): (&u64, &u64)| {
+        (*sequence != 0 && sequence != base).then_some(*sequence)
+    };
+    sequences.iter().zip(bases).map(own).collect()
+}

@@ -1,0 +1,360 @@
+//! Writes a segment: a temporary name, then fsync of the file, rename, fsync of the directory. Only
+//! then may the manifest name it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arrow_array::ArrayRef;
+use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use backtide_model::{DeviceKey, ElementName, ProductKey, Storage};
+use parquet::{
+    arrow::{
+        ArrowSchemaConverter,
+        arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves},
+    },
+    basic::{Compression, Encoding, ZstdLevel},
+    errors::ParquetError,
+    file::{
+        metadata::{KeyValue, SortingColumn},
+        properties::{EnabledStatistics, WriterProperties},
+        writer::SerializedFileWriter,
+    },
+    schema::types::ColumnPath,
+};
+use parking_lot::Mutex;
+
+use super::{
+    cells::data_type,
+    fault::{FlushError, is_disk_full},
+    index::DeviceIndex,
+    names::{DEVICE, Role, SEQUENCE, TIME, column_name},
+    segment::{BLOCK_BYTES, Card},
+};
+use crate::disk::{Disk, File};
+
+pub(super) const GROUP_ROWS: usize = 131_072;
+/// Rows of a page: what a read of one device's day decodes at least.
+const PAGE_ROWS: usize = 8_192;
+/// A row group's distinct doubles at most, so that history of noisy sensors still finds its
+/// repeats; above, the column falls back to plain values.
+const DICTIONARY_BYTES: usize = 2 << 20;
+
+/// A column of the file beyond device, time and sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PointColumn {
+    pub(super) point: ElementName,
+    pub(super) storage: Storage,
+    pub(super) role: Role,
+}
+
+/// What a segment is about to be.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) id: u64,
+    pub(super) product: ProductKey,
+    pub(super) path: PathBuf,
+    pub(super) sequence_min: u64,
+    pub(super) sequence_max: u64,
+    pub(super) is_classified: bool,
+    pub(super) is_merged: bool,
+    pub(super) zstd_level: i32,
+    pub(super) columns: Vec<PointColumn>,
+}
+
+/// Columns are written one after the other within a row group: `_device`, `_time`, `_sequence`,
+/// then those of the plan.
+pub(super) struct SegmentWriter {
+    plan: Plan,
+    temporary: PathBuf,
+    disk: Arc<dyn Disk>,
+    sums: Arc<Mutex<Sums>>,
+    fields: Vec<Arc<Field>>,
+    /// `None` after the end.
+    file: Option<SerializedFileWriter<Output>>,
+    factory: ArrowRowGroupWriterFactory,
+    group: Vec<ArrowColumnWriter>,
+    groups: usize,
+    group_rows: usize,
+    pub(super) index: DeviceIndex,
+    cells: u64,
+    is_named: bool,
+}
+
+impl SegmentWriter {
+    pub(super) fn create(disk: &Arc<dyn Disk>, plan: Plan) -> Result<Self, FlushError> {
+        let dir = plan.path.parent().expect("a segment's path has a directory");
+        disk.create_dir_all(dir).map_err(|error| FlushError::io(dir, error))?;
+        if let Some(above) = dir.parent() {
+            // The product's directory may be new: its name must be durable too.
+            disk.sync_dir(above).map_err(|error| FlushError::io(above, error))?;
+        }
+        let temporary = plan.path.with_extension("tmp");
+        let output = disk.create(&temporary).map_err(|error| FlushError::io(&temporary, error))?;
+        let sums = Arc::new(Mutex::new(Sums::default()));
+        let output = Output { file: output, sums: Arc::clone(&sums), buffer: Vec::new(), at: 0 };
+        let started = start(&plan, output);
+        let (fields, file, factory, group) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                remove(disk.as_ref(), &temporary);
+                return Err(FlushError::parquet(&temporary, error));
+            }
+        };
+        Ok(Self {
+            plan,
+            temporary,
+            disk: Arc::clone(disk),
+            sums,
+            fields,
+            file: Some(file),
+            factory,
+            group,
+            groups: 0,
+            group_rows: 0,
+            index: DeviceIndex::default(),
+            cells: 0,
+            is_named: false,
+        })
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.index.rows()
+    }
+
+    /// Bytes written so far, but for the current row group.
+    pub(super) fn bytes(&self) -> u64 {
+        self.file.as_ref().map_or(0, |file| file.bytes_written() as u64)
+    }
+
+    pub(super) fn row(&mut self, device: &DeviceKey, time_ms: i64) {
+        self.index.push(device, time_ms);
+        self.group_rows += 1;
+    }
+
+    /// Appends to column `at`, counted as in [`SegmentWriter`]. The caller gives each column the
+    /// same rows before the group ends.
+    pub(super) fn column(&mut self, at: usize, array: &ArrayRef) -> Result<(), FlushError> {
+        if at >= 3 && self.plan.columns[at - 3].role == Role::Value {
+            self.cells += (array.len() - array.null_count()) as u64;
+        }
+        let leaves = compute_leaves(&self.fields[at], array)
+            .and_then(|leaves| leaves.iter().try_for_each(|leaf| self.group[at].write(leaf)));
+        leaves.map_err(|error| self.failed(error))
+    }
+
+    /// Ends the row group where it is full.
+    pub(super) fn end_rows(&mut self) -> Result<(), FlushError> {
+        let memory: usize = self.group.iter().map(ArrowColumnWriter::memory_size).sum();
+        // Products with hundreds of points get shorter groups, so that a merge stays in memory.
+        if self.group_rows >= GROUP_ROWS || memory >= 64 << 20 { self.end_group() } else { Ok(()) }
+    }
+
+    fn end_group(&mut self) -> Result<(), FlushError> {
+        if self.group_rows == 0 {
+            return Ok(());
+        }
+        self.groups += 1;
+        self.group_rows = 0;
+        self.write_group().map_err(|error| self.failed(error))
+    }
+
+    fn write_group(&mut self) -> Result<(), ParquetError> {
+        let next = self.factory.create_column_writers(self.groups)?;
+        let full = std::mem::replace(&mut self.group, next);
+        let file = self.file.as_mut().expect("the file is open until the segment is finished");
+        let mut group = file.next_row_group()?;
+        for column in full {
+            column.close()?.append_to_row_group(&mut group)?;
+        }
+        group.close()?;
+        Ok(())
+    }
+
+    fn failed(&self, error: ParquetError) -> FlushError {
+        if self.sums.lock().is_full {
+            return FlushError::DiskFull { file: self.temporary.display().to_string() };
+        }
+        FlushError::parquet(&self.temporary, error)
+    }
+
+    /// Makes it durable under its name.
+    pub(super) fn finish(mut self) -> Result<(PathBuf, Card), FlushError> {
+        self.end_group()?;
+        let file = self.file.take().expect("finish is called once");
+        let output = file.into_inner().map_err(|error| self.failed(error))?;
+        let (file, bytes) = output.end().map_err(|error| FlushError::io(&self.temporary, error))?;
+        file.sync().map_err(|error| FlushError::io(&self.temporary, error))?;
+        let path = self.plan.path.clone();
+        self.disk.rename(&self.temporary, &path).map_err(|error| FlushError::io(&path, error))?;
+        self.is_named = true;
+        let dir = path.parent().expect("a segment's path has a directory");
+        if let Err(error) = self.disk.sync_dir(dir) {
+            remove(self.disk.as_ref(), &path);
+            return Err(FlushError::io(dir, error));
+        }
+        let sums = std::mem::take(&mut *self.sums.lock());
+        let card = Card {
+            id: self.plan.id,
+            product: self.plan.product.clone(),
+            sequence_min: self.plan.sequence_min,
+            sequence_max: self.plan.sequence_max,
+            cells: self.cells,
+            bytes,
+            is_classified: self.plan.is_classified,
+            is_merged: self.plan.is_merged,
+            index: Arc::new(std::mem::take(&mut self.index)),
+            checksums: sums.blocks.into(),
+        };
+        Ok((path, card))
+    }
+}
+
+impl Drop for SegmentWriter {
+    fn drop(&mut self) {
+        if !self.is_named {
+            remove(self.disk.as_ref(), &self.temporary);
+        }
+    }
+}
+
+/// Removes what failed half-way. Where that fails too, the next open removes it.
+pub(super) fn remove(disk: &dyn Disk, path: &Path) {
+    if let Err(error) = disk.remove(path) {
+        tracing::warn!(file = %path.display(), %error, "an unfinished segment stays on disk");
+    }
+}
+
+type Started =
+    (Vec<Arc<Field>>, SerializedFileWriter<Output>, ArrowRowGroupWriterFactory, Vec<ArrowColumnWriter>);
+
+fn start(plan: &Plan, output: Output) -> Result<Started, ParquetError> {
+    let schema = Arc::new(schema(plan));
+    let parquet_schema = ArrowSchemaConverter::new().convert(&schema)?;
+    let properties = Arc::new(properties(plan)?);
+    let file = SerializedFileWriter::new(output, parquet_schema.root_schema_ptr(), properties)?;
+    let factory = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema));
+    let group = factory.create_column_writers(0)?;
+    Ok((schema.fields().iter().cloned().collect(), file, factory, group))
+}
+
+fn schema(plan: &Plan) -> Schema {
+    let time = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
+    let mut fields = vec![
+        Field::new(DEVICE, DataType::Utf8, false),
+        Field::new(TIME, time, false),
+        Field::new(SEQUENCE, DataType::UInt64, false),
+    ];
+    fields.extend(plan.columns.iter().map(|column| {
+        let data_type = match column.role {
+            Role::Value => data_type(column.storage),
+            Role::Quality | Role::Rule => DataType::UInt8,
+            Role::Sequence => DataType::UInt64,
+        };
+        Field::new(column_name(&column.point, column.role), data_type, true)
+    }));
+    Schema::new(fields)
+}
+
+fn properties(plan: &Plan) -> Result<WriterProperties, ParquetError> {
+    let path = |name: &str| ColumnPath::new(vec![name.to_owned()]);
+    let sorted = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
+    let about = |key: &str, value: String| KeyValue::new(key.to_owned(), value);
+    let mut properties = WriterProperties::builder()
+        .set_created_by(concat!("backtide ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(plan.zstd_level)?))
+        .set_max_row_group_row_count(None)
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_sorting_columns(Some(vec![sorted(0), sorted(1)]))
+        .set_key_value_metadata(Some(vec![
+            about("backtide.format", "1".to_owned()),
+            about("backtide.product", plan.product.to_string()),
+            about("backtide.sequence_min", plan.sequence_min.to_string()),
+            about("backtide.sequence_max", plan.sequence_max.to_string()),
+        ]));
+    // Reads skip pages by time and by nothing else: only there a column index earns its bytes.
+    properties = properties.set_column_statistics_enabled(path(TIME), EnabledStatistics::Page);
+    let mut delta: Vec<ColumnPath> = vec![path(TIME), path(SEQUENCE)];
+    for column in &plan.columns {
+        let path = path(&column_name(&column.point, column.role));
+        match (column.role, column.storage) {
+            (Role::Value, Storage::Int | Storage::Long) => {}
+            (Role::Value, _) => continue,
+            // Mostly null: a page for the whole group costs next to nothing.
+            (Role::Sequence | Role::Rule, _) => {
+                properties =
+                    properties.set_column_data_page_row_count_limit(path.clone(), GROUP_ROWS);
+            }
+            (Role::Quality, _) => continue,
+        }
+        if column.role == Role::Sequence {
+            delta.push(path);
+        }
+    }
+    for path in delta {
+        properties = properties
+            .set_column_dictionary_enabled(path.clone(), false)
+            .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+    }
+    Ok(properties.build())
+}
+
+/// One crc32c per block written, and whether the disk ran full: the library that writes Parquet
+/// does not hand on the kind of each error.
+#[derive(Debug, Default)]
+struct Sums {
+    blocks: Vec<u32>,
+    is_full: bool,
+}
+
+/// Appends to the file a block at a time.
+struct Output {
+    file: Box<dyn File>,
+    sums: Arc<Mutex<Sums>>,
+    buffer: Vec<u8>,
+    at: u64,
+}
+
+impl Output {
+    fn block(&mut self, len: usize) -> io::Result<()> {
+        self.sums.lock().blocks.push(crc32c::crc32c(&self.buffer[..len]));
+        if let Err(error) = self.file.write_at(&self.buffer[..len], self.at) {
+            self.sums.lock().is_full = is_disk_full(&error);
+            return Err(error);
+        }
+        self.at += len as u64;
+        self.buffer.drain(..len);
+        Ok(())
+    }
+
+    fn end(mut self) -> io::Result<(Box<dyn File>, u64)> {
+        if !self.buffer.is_empty() {
+            self.block(self.buffer.len())?;
+        }
+        Ok((self.file, self.at))
+    }
+}
+
+impl io::Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(BLOCK_BYTES - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..taken]);
+        if self.buffer.len() == BLOCK_BYTES {
+            self.block(BLOCK_BYTES)?;
+        }
+        Ok(taken)
+    }
+
+    /// The library flushes after each row group; blocks stay whole until the end.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
