@@ -137,8 +137,8 @@ pub fn product_of(
 ) -> Result<Arc<Product>, QuestionError> {
     if let Some(name) = named {
         let product = registry
-            .product_named(name)
-            .or_else(|| registry.product(name));
+            .product(name)
+            .or_else(|| registry.product_by_key(name));
         return product
             .cloned()
             .ok_or_else(|| QuestionError::UnknownProduct(name.to_owned()));
