@@ -11,6 +11,7 @@ pub mod completions;
 pub mod delete;
 pub mod get;
 pub mod output;
+mod serve;
 pub mod send;
 
 use std::{
@@ -201,7 +202,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments,
     })
 }
 
-/// Runs every command but `serve`, and says on the terminal why one failed.
+/// Runs a command, and says on the terminal why one failed.
 pub fn run(arguments: Arguments, terminal: &mut Terminal) -> Exit {
     let outcome = dispatch(arguments, terminal)
         .and_then(|exit| terminal.out.flush().map(|()| exit).map_err(Failure::from));
@@ -222,9 +223,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         command,
     } = arguments;
     match command {
-        Command::Serve(_) => Err(Failure::Usage(
-            "serve runs in the foreground of main".into(),
-        )),
+        Command::Serve(serve) => serve.run(connection.data_dir.as_deref(), terminal),
         Command::Apply(apply) => apply.run(&connection, terminal),
         Command::Get(get) => get.run(&connection, terminal),
         Command::Delete(delete) => delete.run(&connection, terminal),

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backtide_model::{DeviceKey, ElementName, ProductKey};
+use backtide_model::{DeviceKey, ElementName, ProductKey, Storage};
 use parking_lot::Mutex;
 
 use crate::{
@@ -115,7 +115,7 @@ impl Store {
                 flush_frozen(&library, &memtable)
             })?
         };
-        let health = Health::new(disk, dir.to_owned(), options.disk_reserve_bytes);
+        let health = Health::new(disk, dir.to_owned(), &options);
         let queue = Queue::new(options.queue_submissions_max, options.queue_bytes_max);
         let shared = Arc::new(Shared {
             options,
@@ -258,6 +258,11 @@ impl Store {
         self.shared().library.origins(sequences)
     }
 
+    /// What a point is stored as, if a value of it ever was.
+    pub fn storage_of(&self, product: &ProductKey, point: &ElementName) -> Option<Storage> {
+        self.shared().library.storage_of(product, point)
+    }
+
     /// Figures of the segments.
     ///
     /// # Errors
@@ -312,6 +317,20 @@ impl Store {
             shared.memtable.wait(Duration::from_millis(50), is_flushed);
         }
         Ok(())
+    }
+
+    /// Flushes everything durable now, then merges and classifies until nothing is left to do.
+    /// Takes its time; commits and reads go on beside it.
+    ///
+    /// # Errors
+    /// The disk is full, the store poisoned or closing.
+    pub fn compact(&self) -> Result<(), CommitError> {
+        self.flush_now()?;
+        if self.shared().signals.compact() {
+            return Ok(());
+        }
+        self.shared().health.check_poison()?;
+        Err(CommitError::Closing)
     }
 
     /// Commits what is queued, then stops. Further submissions get [`CommitError::Closing`].
