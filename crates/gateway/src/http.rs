@@ -11,8 +11,10 @@
 
 mod apply;
 mod channels;
+mod conflicts;
 mod devices;
 mod health;
+mod latest;
 mod log;
 mod models;
 mod objects;
@@ -21,6 +23,7 @@ mod points;
 mod problem;
 mod products;
 mod quarantine;
+mod receipts;
 mod schemas;
 mod stream;
 mod token;
@@ -77,6 +80,9 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(channels::routes())
         .merge(log::routes())
         .merge(points::routes())
+        .merge(latest::routes())
+        .merge(conflicts::routes())
+        .merge(receipts::routes())
         .merge(quarantine::routes())
         .merge(schemas::routes())
         .merge(health::routes())

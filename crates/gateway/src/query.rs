@@ -5,11 +5,13 @@
 //! ```
 
 mod cursor;
+mod parquet;
 mod question;
 mod rows;
 mod time;
 
 pub use cursor::Cursor;
-pub use question::{Asked, AskedPoint, Question, QuestionError, product_of};
+pub use parquet::ParquetRows;
+pub use question::{Asked, AskedPoint, Question, QuestionError, is_json, product_of};
 pub use rows::{RowError, RowForm, RowWriter, write_cell};
 pub use time::{TimeError, moment};

@@ -19,8 +19,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Api, Problem, Refusals, objects, problem::Params};
 use crate::{
     channel_log::{Filter, Kind, LogError, Record},
-    query,
-    registry,
+    query, registry,
 };
 
 const LIMIT_DEFAULT: usize = 100;
@@ -85,7 +84,9 @@ async fn log(
     }
     let limit = filter.limit;
     let items = list(&api, filter).await?;
-    let next = items.last().filter(|_| items.len() == limit && !params.tail);
+    let next = items
+        .last()
+        .filter(|_| items.len() == limit && !params.tail);
     let next = next.map(|record| record.id.to_string());
     Ok(Json(Page { items, next }).into_response())
 }
@@ -143,12 +144,21 @@ struct Follower {
 
 fn follow(api: Arc<Api>, filter: Filter) -> Response {
     let newest = api.log.newest();
-    let follower = Follower { api, filter, newest, ready: VecDeque::new() };
+    let follower = Follower {
+        api,
+        filter,
+        newest,
+        ready: VecDeque::new(),
+    };
     let lines = stream::unfold(follower, async |mut follower| {
         let line = follower.line().await?;
         Some((Ok::<_, Infallible>(line), follower))
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+    (
+        [(header::CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(lines),
+    )
+        .into_response()
 }
 
 impl Follower {
@@ -189,7 +199,11 @@ impl Follower {
 impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
         tracing::error!(%error, "the channel log cannot be read");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "log", "the channel log cannot be read")
-            .fix("look at the gateway's log and at the disk it reads from")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "log",
+            "the channel log cannot be read",
+        )
+        .fix("look at the gateway's log and at the disk it reads from")
     }
 }

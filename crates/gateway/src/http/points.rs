@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use backtide_store::{Range, ReadError, Store};
+use parquet::errors::ParquetError;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -17,7 +18,7 @@ use super::{
     problem::Params,
     stream::{self, CHUNK_BYTES, Ended, Outlet},
 };
-use crate::query::{Asked, Question, QuestionError, RowError, RowForm, RowWriter};
+use crate::query::{Asked, ParquetRows, Question, QuestionError, RowError, RowForm, RowWriter};
 
 const LIMIT_DEFAULT: usize = 1_000;
 const LIMIT_MAX: usize = 10_000;
@@ -39,6 +40,8 @@ enum Format {
     Ndjson,
     /// A row a line, streamed, with a header.
     Csv,
+    /// A file, streamed.
+    Parquet,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -74,7 +77,7 @@ struct PointParams {
     params(PointParams),
     responses(
         (status = 200, description = "Wide rows: deviceKey, time in milliseconds, and each point that the row has",
-            content((serde_json::Value = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"))),
+            content((serde_json::Value = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.parquet"))),
         Refusals))]
 async fn points(
     State(api): State<Arc<Api>>,
@@ -89,25 +92,31 @@ async fn points(
         cursor: params.cursor.as_deref(),
     };
     let question = Question::new(&asked, &api.registry.snapshot())?;
+    let range = question.range(params.limit.unwrap_or(usize::MAX));
+    let store = api.store.clone();
     let (form, content_type) = match params.format {
         Format::Json => return page(&api, &question, &params).await,
         Format::Ndjson => (RowForm::Ndjson, "application/x-ndjson"),
         Format::Csv => (RowForm::Csv, "text/csv; charset=utf-8"),
+        Format::Parquet => {
+            let file = ParquetRows::new(&question.points, params.quality)?;
+            return stream::answer(
+                &api.streams,
+                "application/vnd.apache.parquet",
+                move |outlet| parquet_file(&store, &range, file, outlet),
+            )
+            .await;
+        }
     };
-    let range = question.range(params.limit.unwrap_or(usize::MAX));
     let writer = RowWriter::new(form, &question.points, params.quality);
-    let store = api.store.clone();
-    stream::answer(&api.streams, content_type, move |outlet| rows(&store, &range, writer, outlet))
-        .await
+    stream::answer(&api.streams, content_type, move |outlet| {
+        rows(&store, &range, writer, outlet)
+    })
+    .await
 }
 
 /// Streams the rows of a range.
-fn rows(
-    store: &Store,
-    range: &Range,
-    mut writer: RowWriter,
-    outlet: &Outlet,
-) -> Result<(), Ended> {
+fn rows(store: &Store, range: &Range, mut writer: RowWriter, outlet: &Outlet) -> Result<(), Ended> {
     let mut chunk = Vec::with_capacity(2 * CHUNK_BYTES);
     writer.begin(&mut chunk);
     for slab in store.read(range).map_err(Problem::from)? {
@@ -119,6 +128,24 @@ fn rows(
         }
     }
     Ok(outlet.send(&mut chunk)?)
+}
+
+/// Streams the rows of a range as one file.
+fn parquet_file(
+    store: &Store,
+    range: &Range,
+    mut file: ParquetRows,
+    outlet: &Outlet,
+) -> Result<(), Ended> {
+    for slab in store.read(range).map_err(Problem::from)? {
+        file.write(&slab.map_err(Problem::from)?)
+            .map_err(Problem::from)?;
+        let mut written = file.take();
+        if !written.is_empty() {
+            outlet.send(&mut written)?;
+        }
+    }
+    Ok(outlet.send(&mut file.finish().map_err(Problem::from)?)?)
 }
 
 async fn page(api: &Api, question: &Question, params: &PointParams) -> Result<Response, Problem> {
@@ -182,7 +209,18 @@ impl From<RowError> for Problem {
     }
 }
 
-fn unreadable() -> Problem {
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "store", "the store cannot be read")
-        .fix("look at the gateway's log and at the disk it reads from")
+impl From<ParquetError> for Problem {
+    fn from(error: ParquetError) -> Self {
+        tracing::error!(%error, "a Parquet file cannot be written");
+        unreadable()
+    }
+}
+
+pub(super) fn unreadable() -> Problem {
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "store",
+        "the store cannot be read",
+    )
+    .fix("look at the gateway's log and at the disk it reads from")
 }

@@ -95,7 +95,11 @@ async fn list(
     let listing = api.pool.run(move || quarantine.list(&filter)).await??;
     let next = listing.found.last().map(|entry| entry.id);
     let next = next.filter(|_| listing.found.len() == limit);
-    Ok(Json(Page { items: listing.found, next, behind: listing.behind }))
+    Ok(Json(Page {
+        items: listing.found,
+        next,
+        behind: listing.behind,
+    }))
 }
 
 /// Count refused messages by code and subject, the most frequent first
@@ -107,12 +111,19 @@ async fn causes(
     Params(params): Params<QuarantineParams>,
 ) -> Result<Json<Page<Cause>>, Problem> {
     if params.cursor.is_some() {
-        return Err(Problem::bad_request("cursor", "causes are not paged; raise limit"));
+        return Err(Problem::bad_request(
+            "cursor",
+            "causes are not paged; raise limit",
+        ));
     }
     let filter = params.filter()?;
     let quarantine = Arc::clone(&api.quarantine);
     let listing = api.pool.run(move || quarantine.causes(&filter)).await??;
-    Ok(Json(Page { items: listing.found, next: None, behind: listing.behind }))
+    Ok(Json(Page {
+        items: listing.found,
+        next: None,
+        behind: listing.behind,
+    }))
 }
 
 /// Show a refused message with its bytes
@@ -128,7 +139,9 @@ async fn show(
     let quarantine = Arc::clone(&api.quarantine);
     let found = api.pool.run(move || quarantine.show(wanted)).await??;
     let (entry, payload) = found.ok_or_else(absent)?;
-    Ok(Json(serde_json::to_value(Shown(&entry, &payload)).expect("an entry is JSON")))
+    Ok(Json(
+        serde_json::to_value(Shown(&entry, &payload)).expect("an entry is JSON"),
+    ))
 }
 
 /// Export refused messages with their bytes, one a line
@@ -140,7 +153,11 @@ async fn export(
     Params(params): Params<QuarantineParams>,
 ) -> Result<Response, Problem> {
     let entries_max = params.limit.unwrap_or(usize::MAX);
-    let filter = QuarantineParams { limit: None, ..params }.filter()?;
+    let filter = QuarantineParams {
+        limit: None,
+        ..params
+    }
+    .filter()?;
     let quarantine = Arc::clone(&api.quarantine);
     stream::answer(&api.streams, "application/x-ndjson", move |outlet| {
         write_all(&quarantine, filter, entries_max, outlet)
@@ -179,7 +196,11 @@ fn write_all(
 impl From<QuarantineError> for Problem {
     fn from(error: QuarantineError) -> Self {
         tracing::error!(%error, "the quarantine cannot be read");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "quarantine", "the quarantine cannot be read")
-            .fix("look at the gateway's log and at the disk it reads from")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "quarantine",
+            "the quarantine cannot be read",
+        )
+        .fix("look at the gateway's log and at the disk it reads from")
     }
 }

@@ -36,7 +36,9 @@ impl Outlet {
     /// Hands over what `chunk` holds; it is empty afterwards. Waits while the client is slow.
     pub(super) fn send(&self, chunk: &mut Vec<u8>) -> Result<(), Gone> {
         let bytes = Bytes::from(std::mem::take(chunk));
-        let sent = self.runtime.block_on(timeout(TAKE_WITHIN, self.chunks.send(Ok(bytes))));
+        let sent = self
+            .runtime
+            .block_on(timeout(TAKE_WITHIN, self.chunks.send(Ok(bytes))));
         match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Gone),
@@ -45,7 +47,11 @@ impl Outlet {
 
     /// The same, once the chunk is worth it.
     pub(super) fn send_full(&self, chunk: &mut Vec<u8>) -> Result<(), Gone> {
-        if chunk.len() < CHUNK_BYTES { Ok(()) } else { self.send(chunk) }
+        if chunk.len() < CHUNK_BYTES {
+            Ok(())
+        } else {
+            self.send(chunk)
+        }
     }
 }
 
@@ -75,7 +81,10 @@ pub(super) async fn answer(
     job: impl FnOnce(&Outlet) -> Result<(), Ended> + Send + 'static,
 ) -> Result<Response, Problem> {
     let (chunks, mut made) = mpsc::channel(WAITING_MAX);
-    let outlet = Outlet { chunks: chunks.clone(), runtime: Handle::current() };
+    let outlet = Outlet {
+        chunks: chunks.clone(),
+        runtime: Handle::current(),
+    };
     let pool = pool.clone();
     tokio::spawn(async move {
         let problem = match pool.run(move || job(&outlet)).await {
@@ -89,7 +98,10 @@ pub(super) async fn answer(
     let first = made.recv().await.transpose()?.unwrap_or_default();
     let rest = stream::unfold(made, async |mut made| {
         let chunk = made.recv().await?;
-        Some((chunk.map_err(|_| io::Error::other("the answer is incomplete")), made))
+        Some((
+            chunk.map_err(|_| io::Error::other("the answer is incomplete")),
+            made,
+        ))
     });
     let body = Body::from_stream(stream::StreamExt::chain(stream::iter([Ok(first)]), rest));
     Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())

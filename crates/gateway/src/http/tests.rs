@@ -63,8 +63,12 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::stopped(1_700_000_000_000);
         let registry = Registry::open(dir.path(), Arc::new(NothingStored), clock.clone()).unwrap();
-        let (store, _) =
-            Store::open(&dir.path().join("store"), Arc::new(RealDisk), Options::default()).unwrap();
+        let (store, _) = Store::open(
+            &dir.path().join("store"),
+            Arc::new(RealDisk),
+            Options::default(),
+        )
+        .unwrap();
         let quarantine_path = dir.path().join("quarantine.db");
         let quarantine =
             Quarantine::open(&quarantine_path, Default::default(), store.clone()).unwrap();

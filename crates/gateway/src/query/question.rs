@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use backtide_model::{DataType, DeviceKey, ElementName, NameError};
+use backtide_model::{DataType, DeviceKey, ElementName, NameError, Storage};
 use backtide_store::{Order, Range};
 
 use super::{Cursor, TimeError, moment};
@@ -25,6 +25,7 @@ pub struct Asked<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AskedPoint {
     pub name: ElementName,
+    pub storage: Storage,
     /// Its text is JSON: a struct, an array, a map, or a point that the model does not declare.
     pub is_json: bool,
 }
@@ -203,11 +204,30 @@ fn named(product: &Product, names: &[&str]) -> Result<Vec<AskedPoint>, QuestionE
 }
 
 fn asked_point(name: ElementName, declared: Option<&DataType>) -> AskedPoint {
-    let is_json = matches!(
+    let storage = declared.map_or(Storage::Text, DataType::storage);
+    AskedPoint {
+        name,
+        storage,
+        is_json: is_json_type(declared),
+    }
+}
+
+/// Whether the stored text of a point is JSON.
+pub fn is_json(product: &Product, point: &ElementName) -> bool {
+    is_json_type(
+        product
+            .model
+            .measurepoints
+            .get(point)
+            .map(|point| &point.data_type),
+    )
+}
+
+fn is_json_type(declared: Option<&DataType>) -> bool {
+    matches!(
         declared,
         None | Some(DataType::Struct(_) | DataType::Array { .. } | DataType::Map)
-    );
-    AskedPoint { name, is_json }
+    )
 }
 
 fn list(text: &str) -> Vec<&str> {

@@ -377,7 +377,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow_array::NullArray;
-    use backtide_model::ElementName;
+    use backtide_model::{ElementName, Storage};
     use proptest::prelude::*;
 
     use super::*;
@@ -413,6 +413,7 @@ mod tests {
     fn points(names: &[&str]) -> Vec<AskedPoint> {
         let point = |name: &&str| AskedPoint {
             name: ElementName::new(name).unwrap(),
+            storage: Storage::Double,
             is_json: *name == "pos",
         };
         names.iter().map(point).collect()
