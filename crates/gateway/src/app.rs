@@ -23,6 +23,7 @@ use crate::{
     house::House,
     http::{self, Api, Readiness},
     ingest::Ingest,
+    limits,
     mqtt::{self, Door},
     pool::Pool,
     quarantine::{Quarantine, QuarantineError},
@@ -31,9 +32,6 @@ use crate::{
     telemetry::{TelemetryError, collect_metrics},
 };
 
-/// Threads for what blocks: reads of the store, writes of the registry.
-const POOL_THREADS: usize = 4;
-const POOL_WAITING_MAX: usize = 256;
 /// Answers of any length that are made at one time: a slow client keeps a thread.
 const STREAM_THREADS: usize = 8;
 const STREAMS_WAITING_MAX: usize = 64;
@@ -119,7 +117,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
     let wall_clock = || Clock::system().now_ms();
-    let door = Door::open(Arc::clone(&house), config.mqtt.limits, wall_clock, Some(&sessions))?;
+    let door = Door::open(Arc::clone(&house), mqtt_limits(&config), wall_clock, Some(&sessions))?;
 
     let (mqtt_listener, mqtt) = listen_mqtt(config.mqtt.listen).await?;
     let (http_listener, http) = listen_http(config.http.listen).await?;
@@ -131,10 +129,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
         closing: CancellationToken::new(),
-        pool: Pool::start("api", POOL_THREADS, POOL_WAITING_MAX).map_err(StartError::Thread)?,
+        pool: Pool::start("api", config.http.threads, config.http.waiting_max)
+            .map_err(StartError::Thread)?,
         clock,
         token: AdminToken::open(&config.data_dir)?,
-        broker_url: config.mqtt.advertised.unwrap_or_else(|| format!("tcp://{mqtt}")),
+        broker_url: config.mqtt.advertised_url.unwrap_or_else(|| format!("tcp://{mqtt}")),
         metrics: render(metrics.clone(), store.clone(), Arc::clone(&registry)),
         readiness: readiness(store.clone(), Arc::clone(&quarantine)),
     });
@@ -188,6 +187,21 @@ fn open_store(config: &Config) -> Result<Store, StartError> {
         Store::open(&config.data_dir.join("store"), disk, config.store.clone())?;
     tracing::info!(?recovery, durable = store.durable().0, "the store is open");
     Ok(store)
+}
+
+fn mqtt_limits(config: &Config) -> limits::Mqtt {
+    let own = limits::Mqtt::default();
+    let given = &config.mqtt;
+    limits::Mqtt {
+        connections_max: given.connections_max.unwrap_or(own.connections_max),
+        connections_per_channel_max: given
+            .connections_per_channel_max
+            .unwrap_or(own.connections_per_channel_max),
+        connections_per_address_max: given
+            .connections_per_address_max
+            .unwrap_or(own.connections_per_address_max),
+        ..own
+    }
 }
 
 async fn listen_mqtt(

@@ -9,6 +9,7 @@ pub mod channel;
 pub mod client;
 pub mod completions;
 pub mod conflicts;
+pub mod config;
 pub mod delete;
 pub mod export;
 pub mod get;
@@ -19,6 +20,8 @@ pub mod quarantine;
 pub mod query;
 pub mod send;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::{
     ffi::OsString,
@@ -93,6 +96,9 @@ pub enum Command {
     /// List, show and export what was refused
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Print shell completions
     Completions(completions::Completions),
 }
@@ -248,6 +254,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Export(export) => export.run(&connection, terminal),
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
+        Command::Config(config) => config.run(&connection, terminal),
         Command::Completions(completions) => completions.run(terminal),
     }
 }

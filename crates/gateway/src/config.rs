@@ -15,10 +15,20 @@ use backtide_model::ObjectName;
 use config::{Environment, File, FileFormat, ValueKind};
 use serde::{Deserialize, Serialize};
 
-use crate::{channel_log, clock::Clock, quarantine, telemetry::LogFormat};
+use crate::{
+    channel_log,
+    clock::Clock,
+    quarantine::{self, WhenFull},
+    telemetry::LogFormat,
+};
 
 const PREFIX: &str = "BACKTIDE";
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
+const WHEN_FULL: [(&str, WhenFull); 2] = [
+    ("hold", WhenFull::Hold),
+    ("drop-oldest", WhenFull::DropOldest),
+];
+const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 /// Everything that can be configured, ready for use.
 #[derive(Debug, Clone)]
@@ -124,7 +134,11 @@ struct RawHttp {
 
 impl Default for RawHttp {
     fn default() -> Self {
-        Self { listen: ([127, 0, 0, 1], 8080).into(), threads: 4, waiting_max: 64 }
+        Self {
+            listen: ([127, 0, 0, 1], 8080).into(),
+            threads: 4,
+            waiting_max: 64,
+        }
     }
 }
 
@@ -156,15 +170,8 @@ impl Default for RawStore {
 struct RawQuarantine {
     age_days_max: u32,
     bytes_max: u64,
-    when_full: WhenFull,
-}
-
-/// `hold` the doors, or `drop-oldest`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum WhenFull {
-    Hold,
-    DropOldest,
+    /// A word of [`WHEN_FULL`].
+    when_full: String,
 }
 
 impl Default for RawQuarantine {
@@ -173,10 +180,7 @@ impl Default for RawQuarantine {
         Self {
             age_days_max: days(bounds.age_ms_max),
             bytes_max: bounds.bytes_max,
-            when_full: match bounds.when_full {
-                quarantine::WhenFull::Hold => WhenFull::Hold,
-                quarantine::WhenFull::DropOldest => WhenFull::DropOldest,
-            },
+            when_full: "hold".into(),
         }
     }
 }
@@ -191,20 +195,27 @@ struct RawChannelLog {
 impl Default for RawChannelLog {
     fn default() -> Self {
         let bounds = channel_log::Bounds::default();
-        Self { age_days_max: days(bounds.age_ms_max), bytes_max: bounds.bytes_max }
+        Self {
+            age_days_max: days(bounds.age_ms_max),
+            bytes_max: bounds.bytes_max,
+        }
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawLog {
-    format: LogFormat,
+    /// A word of [`FORMATS`].
+    format: String,
     level: String,
 }
 
 impl Default for RawLog {
     fn default() -> Self {
-        Self { format: LogFormat::default(), level: "info".into() }
+        Self {
+            format: "text".into(),
+            level: "info".into(),
+        }
     }
 }
 
@@ -222,7 +233,11 @@ pub enum ConfigError {
     #[error("configuration: {0}")]
     Unreadable(String),
     #[error("configuration key {key} in {origin} is unknown; known beside it are {known}")]
-    Unknown { key: String, origin: String, known: String },
+    Unknown {
+        key: String,
+        origin: String,
+        known: String,
+    },
     #[error("configuration key {key}: {reason}")]
     Value { key: &'static str, reason: String },
 }
@@ -254,7 +269,10 @@ impl Raw {
             .prefix_separator("__")
             .separator("__")
             .source(Some(variables));
-        let merged = sources.add_source(environment).build().map_err(unreadable)?;
+        let merged = sources
+            .add_source(environment)
+            .build()
+            .map_err(unreadable)?;
         let known = serde_json::to_value(Self::default()).expect("the defaults are JSON");
         refuse_unknown(&merged.cache, &known, "")?;
         let mut raw: Self = merged.try_deserialize().map_err(unreadable)?;
@@ -269,9 +287,11 @@ impl Raw {
     /// # Errors
     /// [`ConfigError::Value`].
     pub fn check(self) -> Result<Config, ConfigError> {
-        let organization = ObjectName::new(&self.organization).map_err(|error| {
-            ConfigError::Value { key: "organization", reason: error.to_string() }
-        })?;
+        let organization =
+            ObjectName::new(&self.organization).map_err(|error| ConfigError::Value {
+                key: "organization",
+                reason: error.to_string(),
+            })?;
         if let Some(url) = &self.mqtt.advertised_url {
             let schemes = ["tcp://", "ssl://", "mqtt://", "mqtts://", "ws://", "wss://"];
             require(
@@ -281,22 +301,55 @@ impl Raw {
             )?;
         }
         at_least("mqtt.connections_max", self.mqtt.connections_max, 1)?;
-        at_least("mqtt.connections_per_channel_max", self.mqtt.connections_per_channel_max, 1)?;
-        at_least("mqtt.connections_per_address_max", self.mqtt.connections_per_address_max, 1)?;
+        at_least(
+            "mqtt.connections_per_channel_max",
+            self.mqtt.connections_per_channel_max,
+            1,
+        )?;
+        at_least(
+            "mqtt.connections_per_address_max",
+            self.mqtt.connections_per_address_max,
+            1,
+        )?;
         at_least("http.threads", Some(self.http.threads), 1)?;
         at_least("http.waiting_max", Some(self.http.waiting_max), 1)?;
-        at_least("store.memtable_bytes_max", Some(self.store.memtable_bytes_max), 1 << 20)?;
-        at_least("store.journal_file_bytes", Some(self.store.journal_file_bytes), 8 << 20)?;
-        at_least("quarantine.age_days_max", Some(self.quarantine.age_days_max), 1)?;
-        at_least("quarantine.bytes_max", Some(self.quarantine.bytes_max), 1 << 20)?;
-        at_least("channel_log.age_days_max", Some(self.channel_log.age_days_max), 1)?;
-        at_least("channel_log.bytes_max", Some(self.channel_log.bytes_max), 1 << 20)?;
-        tracing_subscriber::EnvFilter::try_new(&self.log.level).map_err(|error| {
-            ConfigError::Value {
-                key: "log.level",
-                reason: format!("{error}; write error, warn, info, debug or trace"),
-            }
-        })?;
+        at_least(
+            "store.memtable_bytes_max",
+            Some(self.store.memtable_bytes_max),
+            1 << 20,
+        )?;
+        at_least(
+            "store.journal_file_bytes",
+            Some(self.store.journal_file_bytes),
+            8 << 20,
+        )?;
+        at_least(
+            "quarantine.age_days_max",
+            Some(self.quarantine.age_days_max),
+            1,
+        )?;
+        at_least(
+            "quarantine.bytes_max",
+            Some(self.quarantine.bytes_max),
+            1 << 20,
+        )?;
+        at_least(
+            "channel_log.age_days_max",
+            Some(self.channel_log.age_days_max),
+            1,
+        )?;
+        at_least(
+            "channel_log.bytes_max",
+            Some(self.channel_log.bytes_max),
+            1 << 20,
+        )?;
+        check_level(&self.log.level)?;
+        let when_full = one_of(
+            "quarantine.when_full",
+            &self.quarantine.when_full,
+            &WHEN_FULL,
+        )?;
+        let format = one_of("log.format", &self.log.format, &FORMATS)?;
         Ok(Config {
             data_dir: self.data_dir,
             organization,
@@ -324,16 +377,16 @@ impl Raw {
             quarantine: quarantine::Bounds {
                 age_ms_max: i64::from(self.quarantine.age_days_max) * DAY_MS,
                 bytes_max: self.quarantine.bytes_max,
-                when_full: match self.quarantine.when_full {
-                    WhenFull::Hold => quarantine::WhenFull::Hold,
-                    WhenFull::DropOldest => quarantine::WhenFull::DropOldest,
-                },
+                when_full,
             },
             channel_log: channel_log::Bounds {
                 age_ms_max: i64::from(self.channel_log.age_days_max) * DAY_MS,
                 bytes_max: self.channel_log.bytes_max,
             },
-            log: Log { format: self.log.format, level: self.log.level },
+            log: Log {
+                format,
+                level: self.log.level,
+            },
         })
     }
 
@@ -352,7 +405,48 @@ fn require(
     holds: bool,
     reason: impl FnOnce() -> String,
 ) -> Result<(), ConfigError> {
-    if holds { Ok(()) } else { Err(ConfigError::Value { key, reason: reason() }) }
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError::Value {
+            key,
+            reason: reason(),
+        })
+    }
+}
+
+fn one_of<T: Copy>(key: &'static str, word: &str, words: &[(&str, T)]) -> Result<T, ConfigError> {
+    words
+        .iter()
+        .find(|(known, _)| *known == word)
+        .map(|(_, value)| *value)
+        .ok_or_else(|| {
+            let known: Vec<_> = words.iter().map(|(known, _)| *known).collect();
+            ConfigError::Value {
+                key,
+                reason: format!("{word:?} is none of {}", known.join(", ")),
+            }
+        })
+}
+
+/// A filter takes any word for the name of a module: a misspelt level would silence the log.
+fn check_level(filter: &str) -> Result<(), ConfigError> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let value = |reason| ConfigError::Value {
+        key: "log.level",
+        reason,
+    };
+    let levels = filter
+        .split(',')
+        .map(|part| part.rsplit_once('=').map_or(part, |(_, l)| l));
+    for level in levels {
+        if !LEVELS.contains(&level.trim().to_ascii_lowercase().as_str()) {
+            return Err(value(format!("{level:?} is none of {}", LEVELS.join(", "))));
+        }
+    }
+    tracing_subscriber::EnvFilter::try_new(filter)
+        .map(drop)
+        .map_err(|error| value(error.to_string()))
 }
 
 fn at_least<T: PartialOrd + Debug + Copy>(
@@ -361,7 +455,10 @@ fn at_least<T: PartialOrd + Debug + Copy>(
     min: T,
 ) -> Result<(), ConfigError> {
     require(key, value.is_none_or(|value| value >= min), || {
-        format!("{} is below {min:?}", value.map_or(String::new(), |value| format!("{value:?}")))
+        format!(
+            "{} is below {min:?}",
+            value.map_or(String::new(), |value| format!("{value:?}"))
+        )
     })
 }
 
@@ -375,7 +472,11 @@ fn refuse_unknown(
         return Ok(());
     };
     for (key, value) in table {
-        let whole = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let whole = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
         match known.get(key) {
             Some(known) => refuse_unknown(value, known, &whole)?,
             None => {
@@ -399,8 +500,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("backtide.toml");
         std::fs::write(&path, file).unwrap();
-        let variables =
-            variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect();
         Raw::read_with(Some(&path), variables, Overrides::default())
             .map_err(|error| error.to_string())
     }
@@ -439,10 +542,12 @@ mod tests {
         assert_eq!(config.mqtt.listen.port(), 2);
         assert_eq!(config.mqtt.connections_max, Some(9));
         assert_eq!(config.http.threads, 2);
-        assert_eq!(config.quarantine.when_full, quarantine::WhenFull::DropOldest);
+        assert_eq!(config.quarantine.when_full, WhenFull::DropOldest);
         assert_eq!(config.store.log_bytes_max, 1_000);
-        let overrides =
-            Overrides { mqtt: Some(([0, 0, 0, 0], 3).into()), ..Overrides::default() };
+        let overrides = Overrides {
+            mqtt: Some(([0, 0, 0, 0], 3).into()),
+            ..Overrides::default()
+        };
         let variables = HashMap::from([("BACKTIDE__MQTT__LISTEN".into(), "127.0.0.1:2".into())]);
         let raw = Raw::read_with(None, variables, overrides).unwrap();
         assert_eq!(raw.mqtt.listen.port(), 3);
@@ -451,17 +556,49 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_key_its_place_and_what_is_expected() {
         for (file, variables, expected) in [
-            ("datadir = 1", &[][..], &["key datadir in", "backtide.toml", "data_dir"][..]),
+            (
+                "datadir = 1",
+                &[][..],
+                &["key datadir in", "backtide.toml", "data_dir"][..],
+            ),
             ("[mqtt]\nlistn = 1", &[], &["key mqtt.listn in", "listen"]),
-            ("", &[("BACKTIDE__HTTP__LISTN", "1")], &["key http.listn in the environment"]),
-            ("[http]\nthreads = \"four\"", &[], &["http.threads", "backtide.toml", "integer"]),
-            ("[mqtt]\nlisten = \"localhost\"", &[], &["mqtt.listen", "socket address"]),
-            ("", &[("BACKTIDE__HTTP__THREADS", "x")], &["http.threads", "the environment"]),
-            ("[http]\nthreads = 0", &[], &["http.threads", "0 is below 1"]),
+            (
+                "",
+                &[("BACKTIDE__HTTP__LISTN", "1")],
+                &["key http.listn in the environment"],
+            ),
+            (
+                "[http]\nthreads = \"four\"",
+                &[],
+                &["http.threads", "backtide.toml", "integer"],
+            ),
+            (
+                "[mqtt]\nlisten = \"localhost\"",
+                &[],
+                &["mqtt.listen", "socket address"],
+            ),
+            (
+                "",
+                &[("BACKTIDE__HTTP__THREADS", "x")],
+                &["http.threads", "the environment"],
+            ),
+            (
+                "[http]\nthreads = 0",
+                &[],
+                &["http.threads", "0 is below 1"],
+            ),
             ("[log]\nformat = \"xml\"", &[], &["log.format", "text"]),
-            ("[log]\nlevel = \"loud=\"", &[], &["log.level"]),
+            (
+                "[log]\nlevel = \"warnn\"",
+                &[],
+                &["log.level", "\"warnn\" is none of off, error"],
+            ),
             ("organization = \"a b\"", &[], &["organization", "' '"]),
-            ("[mqtt]\nadvertised_url = \"host\"", &[], &["mqtt.advertised_url", "tcp://"]),
+            (
+                "[mqtt]\nadvertised_url = \"host\"",
+                &[],
+                &["mqtt.advertised_url", "tcp://"],
+            ),
             ("[mqtt", &[], &["backtide.toml"]),
         ] {
             let message = refused(file, variables);

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::{Sequence, journal::DecodeError, library};
 
-/// Why a store does not open. Nothing was changed on disk.
+/// Why a store does not open. No journal file was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("{}: {error}", path.display())]
@@ -12,7 +12,7 @@ pub enum OpenError {
     /// Damage that no interrupted write explains: intact commits follow it.
     #[error(
         "journal file {} is damaged at byte {offset} ({reason}), but intact commits follow in {} \
-         at byte {later_offset}: this is no interrupted write. Nothing was changed. Restore the \
+         at byte {later_offset}: this is no interrupted write. The journal is as it was. Restore the \
          file from a backup, or run `backtide salvage`, which keeps what is intact and sets the \
          rest aside",
         file.display(), later_file.display()
@@ -25,7 +25,7 @@ pub enum OpenError {
         later_offset: u64,
     },
     #[error(
-        "journal file {} has a damaged header ({error}). Nothing was changed. Restore the file \
+        "journal file {} has a damaged header ({error}). The journal is as it was. Restore the file \
          from a backup, or run `backtide salvage`",
         file.display()
     )]
@@ -42,7 +42,7 @@ pub enum OpenError {
     },
     /// Whole commits are missing.
     #[error(
-        "the journal has a gap: commits {} to {} should stand before {}. Nothing was changed. \
+        "the journal has a gap: commits {} to {} should stand before {}. The journal is as it was. \
          Restore the missing file from a backup, or run `backtide salvage` to go on without them",
         from.0, to.0, before.display()
     )]
@@ -54,7 +54,7 @@ pub enum OpenError {
     /// The segments hold commits that the journal should end with.
     #[error(
         "the journal ends at commit {} but commits up to {} were stored: its newest file is \
-         missing or damaged. Nothing was changed. Restore it from a backup, or run \
+         missing or damaged. The journal is as it was. Restore it from a backup, or run \
          `backtide salvage` to go on without it",
         end.0, flushed.0
     )]

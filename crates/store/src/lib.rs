@@ -31,7 +31,7 @@ pub use commit::{
 };
 pub use error::OpenError;
 pub use health::State;
-pub use journal::{DecodeError, FollowError, Followed, Recovery, decode_frame};
+pub use journal::{DecodeError, FollowError, Followed, Recovery, Salvaged, decode_frame};
 pub use library::{
     Conflict, ConflictFilter, ConflictPage, ConflictRow, ConflictRows, ConflictSide, FlushError,
     Latest, LibraryStats, Lineage,
@@ -39,5 +39,5 @@ pub use library::{
 pub use memtable::MemtableStats;
 pub use options::Options;
 pub use read::{Order, Range, ReadError, Slabs};
-pub use store::{Stats, Store};
+pub use store::{Stats, Store, salvage};
 pub use watch::Watch;

@@ -19,7 +19,6 @@ use crate::{Commit, Origin, Part, Sequence, weight};
 pub(crate) struct Entry {
     pub sequence: Sequence,
     pub product: ProductKey,
-    pub origin: Arc<Origin>,
     pub batch: Batch,
 }
 
@@ -61,7 +60,6 @@ impl Table {
             let entry = Arc::new(Entry {
                 sequence,
                 product,
-                origin: Arc::clone(&origin),
                 batch,
             });
             let entries = self.by_product.entry(commit.product.clone()).or_default();

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::{
     Commit, CommitError, Committed, Done, FollowError, Followed, MemtableStats, OpenError, Options,
-    Range, ReadError, Receipt, Recovery, Sequence, Slabs, State, Watch,
+    Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs, State, Watch,
     background::{self, Signals},
     committer::{Committer, Storages},
     disk::Disk,
@@ -352,6 +352,24 @@ impl Store {
     fn shared(&self) -> &Shared {
         &self.running.shared
     }
+}
+
+/// Makes a store whose journal is damaged open again: keeps every intact commit, copies the damaged
+/// bytes to `journal-damaged/` and reports which commits the journal no longer has. For a person to
+/// decide on; the store is not open meanwhile.
+///
+/// # Errors
+/// The segments do not open, the disk fails, or the journal is of another store or a newer version.
+pub fn salvage(dir: &Path, disk: &Arc<dyn Disk>, options: &Options) -> Result<Salvaged, OpenError> {
+    let library = Library::open(dir, Arc::clone(disk), options)?;
+    let place = journal::Place {
+        disk,
+        dir: &dir.join("journal"),
+        store_id: library.store_id(),
+        flushed: library.flushed(),
+        file_bytes: options.journal_file_bytes,
+    };
+    journal::salvage(&place, &dir.join("journal-damaged"))
 }
 
 fn flush_frozen(library: &Library, memtable: &Memtable) -> Result<(), OpenError> {

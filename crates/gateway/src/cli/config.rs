@@ -29,12 +29,15 @@ impl ConfigCommand {
         terminal: &mut Terminal,
     ) -> Result<Exit, Failure> {
         let (Self::Check(source) | Self::Show(source)) = &self;
-        let overrides =
-            Overrides { data_dir: connection.data_dir.clone(), ..Overrides::default() };
+        let overrides = Overrides {
+            data_dir: connection.data_dir.clone(),
+            ..Overrides::default()
+        };
         let raw = Raw::read(source.config.as_deref(), overrides)
             .map_err(|error| Failure::Usage(error.to_string()))?;
         let text = raw.to_toml();
-        raw.check().map_err(|error| Failure::Usage(error.to_string()))?;
+        raw.check()
+            .map_err(|error| Failure::Usage(error.to_string()))?;
         match self {
             Self::Check(_) => writeln!(terminal.talk, "the configuration is sound")?,
             Self::Show(_) => terminal.out.write_all(text.as_bytes())?,

@@ -5,7 +5,11 @@ use std::{io::Write, path::Path};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Exit, Failure, Serve, Terminal};
-use crate::{app, config::Config, telemetry};
+use crate::{
+    app,
+    config::{Config, Overrides, Raw},
+    telemetry,
+};
 
 impl Serve {
     /// Starts, prints the bound addresses as one line of JSON, waits for SIGTERM or SIGINT, drains.
@@ -17,7 +21,13 @@ impl Serve {
         data_dir: Option<&Path>,
         terminal: &mut Terminal,
     ) -> Result<Exit, Failure> {
-        let config = Config::load(&self, data_dir).map_err(usage)?;
+        let overrides = Overrides {
+            data_dir: data_dir.map(Into::into),
+            mqtt: self.mqtt,
+            http: self.http,
+        };
+        let raw = Raw::read(self.config.as_deref(), overrides).map_err(usage)?;
+        let config = raw.check().map_err(usage)?;
         telemetry::log_to_stderr(config.log.format, &config.log.level).map_err(usage)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()

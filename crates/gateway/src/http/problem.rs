@@ -147,7 +147,10 @@ impl From<Refused> for Problem {
             Refused::Faults { faults, .. } => {
                 let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
                 problem.0.place = faults.first().map(|fault| {
-                    format!("document {}, line {}", fault.place.document, fault.place.line)
+                    format!(
+                        "document {}, line {}",
+                        fault.place.document, fault.place.line
+                    )
                 });
                 problem.0.errors = faults.into_iter().map(document_error).collect();
                 problem

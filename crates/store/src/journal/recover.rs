@@ -296,7 +296,7 @@ impl Scan<'_> {
     }
 }
 
-fn at(path: &Path) -> impl Fn(std::io::Error) -> OpenError {
+pub(super) fn at(path: &Path) -> impl Fn(std::io::Error) -> OpenError {
     let path = path.to_owned();
     move |error| OpenError::Io {
         path: path.clone(),

@@ -69,7 +69,12 @@ impl Board {
         }
     }
 
-    pub(super) fn load(&mut self, product: &ProductKey, device: &str, blob: &[u8]) -> Result<(), Damaged> {
+    pub(super) fn load(
+        &mut self,
+        product: &ProductKey,
+        device: &str,
+        blob: &[u8],
+    ) -> Result<(), Damaged> {
         let device = DeviceKey::new(device).map_err(|_| Damaged { at: 0 })?;
         let bytes = unpack(blob)?;
         let mut source = Source::new(&bytes);
@@ -86,7 +91,12 @@ impl Board {
                     cell: source.cell()?,
                 },
             };
-            board.devices.entry(device.clone()).or_default().cells.insert(number, standing);
+            board
+                .devices
+                .entry(device.clone())
+                .or_default()
+                .cells
+                .insert(number, standing);
         }
         Ok(())
     }
@@ -96,7 +106,11 @@ impl Board {
     pub(super) fn save(&mut self) -> Vec<Saved> {
         let mut all = Vec::new();
         for (product, board) in &mut self.0 {
-            for (device, latest) in board.devices.iter_mut().filter(|(_, latest)| latest.is_dirty) {
+            for (device, latest) in board
+                .devices
+                .iter_mut()
+                .filter(|(_, latest)| latest.is_dirty)
+            {
                 latest.is_dirty = false;
                 let mut cells = Sink::default();
                 for (number, standing) in &latest.cells {
@@ -108,7 +122,11 @@ impl Board {
                     cells.cell(&standing.version.cell);
                 }
                 let (product, device, cells) = (product.clone(), device.clone(), cells.pack());
-                all.push(Saved { product, device, cells });
+                all.push(Saved {
+                    product,
+                    device,
+                    cells,
+                });
             }
         }
         all
@@ -130,7 +148,9 @@ impl Board {
         devices: &[DeviceKey],
         points: &[ElementName],
     ) -> Vec<Latest> {
-        let Some(board) = self.0.get(product) else { return Vec::new() };
+        let Some(board) = self.0.get(product) else {
+            return Vec::new();
+        };
         let mut list = Vec::new();
         let mut add = |device: &DeviceKey, latest: &DeviceBoard| {
             for (number, standing) in &latest.cells {
@@ -148,7 +168,10 @@ impl Board {
             }
         };
         if devices.is_empty() {
-            board.devices.iter().for_each(|(device, latest)| add(device, latest));
+            board
+                .devices
+                .iter()
+                .for_each(|(device, latest)| add(device, latest));
         }
         for device in devices {
             if let Some(latest) = board.devices.get(device) {
@@ -193,8 +216,15 @@ impl ProductBoard {
             if !self.devices.contains_key(key) {
                 self.devices.insert(key.clone(), DeviceBoard::default());
             }
-            let latest = self.devices.get_mut(key).expect("the device was inserted above");
-            if latest.cells.get(&number).is_some_and(|standing| standing.time_ms > time_ms) {
+            let latest = self
+                .devices
+                .get_mut(key)
+                .expect("the device was inserted above");
+            if latest
+                .cells
+                .get(&number)
+                .is_some_and(|standing| standing.time_ms > time_ms)
+            {
                 continue;
             }
             let version = Version {
@@ -228,4 +258,3 @@ impl DeviceBoard {
         self.is_dirty = true;
     }
 }
-

@@ -31,7 +31,7 @@ fn seeds() -> u64 {
 #[test]
 fn what_was_answered_survives_power_loss_in_order_and_once() {
     for seed in 0..seeds() {
-        if let Err(error) = live_and_die(FaultDisk::new(seed), seed) {
+        if let Err(error) = live_and_die(&FaultDisk::new(seed), seed) {
             panic!("seed {seed}: {error}");
         }
     }
@@ -42,7 +42,7 @@ fn without_fsync_this_test_finds_a_loss() {
     assert!((0..seeds()).any(|seed| {
         let disk = FaultDisk::new(seed);
         disk.lie_about_sync("journal");
-        live_and_die(disk, seed).is_err()
+        live_and_die(&disk, seed).is_err()
     }));
 }
 
@@ -51,12 +51,12 @@ fn without_directory_fsync_this_test_finds_a_loss() {
     assert!((0..seeds()).any(|seed| {
         let disk = FaultDisk::new(seed);
         disk.lie_about_sync_dir("journal");
-        live_and_die(disk, seed).is_err()
+        live_and_die(&disk, seed).is_err()
     }));
 }
 
 /// Some lives of one store, each ended by a kill or a power loss.
-fn live_and_die(disk: FaultDisk, seed: u64) -> Result<(), String> {
+fn live_and_die(disk: &FaultDisk, seed: u64) -> Result<(), String> {
     let dir = TestDir::new();
     let next_id = Arc::new(AtomicU64::new(1));
     let mut acknowledged = Vec::new();

@@ -2,9 +2,16 @@
 
 use std::{fs, os::unix::fs::FileExt, path::Path, sync::Arc};
 
-use backtide_store::{OpenError, Recovery, Sequence, Store, disk::RealDisk};
+use backtide_store::{
+    OpenError, Recovery, Salvaged, Sequence, Store,
+    disk::{Disk, RealDisk},
+    salvage,
+};
 
-use crate::world::{TestDir, commit_one, open, small, verify};
+use crate::{
+    fault_disk::FaultDisk,
+    world::{TestDir, commit, commit_one, follow_all, open, small, values, verify},
+};
 
 /// A closed store whose journal holds commits 1 to `count`, none of them in segments.
 fn closed_store(count: u64) -> TestDir {
@@ -171,6 +178,159 @@ fn a_journal_that_ends_before_what_is_in_segments_stops_the_start() {
         ),
         "{error}"
     );
+}
+
+fn salvage_all(dir: &TestDir) -> Salvaged {
+    let real: Arc<dyn Disk> = Arc::new(RealDisk);
+    salvage(&dir.store(), &real, &small()).unwrap()
+}
+
+/// The sequences that the log of a store has.
+fn log(store: &Store) -> Vec<u64> {
+    let oldest = store.stats().oldest.unwrap();
+    let log = follow_all(store, Sequence(oldest.0 - 1)).unwrap();
+    for followed in &log {
+        assert_eq!(followed.commit, commit(followed.sequence.0));
+    }
+    log.iter().map(|followed| followed.sequence.0).collect()
+}
+
+#[test]
+fn a_salvage_of_a_sound_journal_changes_nothing() {
+    let dir = closed_store(100);
+    let before: Vec<_> = dir
+        .journal()
+        .iter()
+        .map(|file| fs::read(file).unwrap())
+        .collect();
+    let salvaged = salvage_all(&dir);
+    assert_eq!(
+        salvaged,
+        Salvaged {
+            commits: 100,
+            ..Salvaged::default()
+        }
+    );
+    let after: Vec<_> = dir
+        .journal()
+        .iter()
+        .map(|file| fs::read(file).unwrap())
+        .collect();
+    assert!(before == after);
+}
+
+#[test]
+fn a_salvage_keeps_what_is_intact_and_sets_the_rest_aside() {
+    let dir = closed_store(100);
+    let files = dir.journal();
+    let ends = frames(&files[1]);
+    let damaged = ends[3]..ends[4];
+    let first: u64 = files[1]
+        .file_stem()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let lost = first + 3;
+    let bytes = fs::read(&files[1]).unwrap();
+    flip(&files[1], damaged.start + 60);
+    assert!(reopen(&dir).is_err());
+
+    let salvaged = salvage_all(&dir);
+    assert_eq!(salvaged.commits, 99);
+    assert_eq!(salvaged.left_out, [(Sequence(lost), Sequence(lost))]);
+    let [aside] = &salvaged.aside[..] else {
+        panic!("one range is damaged")
+    };
+    let mut kept = fs::read(aside).unwrap();
+    kept[60] ^= 4;
+    let range = usize::try_from(damaged.start).unwrap()..usize::try_from(damaged.end).unwrap();
+    assert_eq!(kept, &bytes[range]);
+
+    let (store, _) = reopen(&dir).unwrap();
+    let expected: Vec<u64> = (1..=100).filter(|sequence| *sequence != lost).collect();
+    assert_eq!(log(&store), expected);
+    assert_eq!(commit_one(&store, 101).sequence(), Sequence(101));
+    drop(store);
+    assert_eq!(log(&reopen(&dir).unwrap().0).len(), 100);
+    // Nothing is left to do.
+    assert!(salvage_all(&dir).aside.is_empty());
+}
+
+#[test]
+fn a_salvage_reads_the_frames_behind_a_damaged_file_header() {
+    for at in 0..3 {
+        let dir = closed_store(100);
+        flip(&dir.journal()[at], 20);
+        let salvaged = salvage_all(&dir);
+        assert_eq!((salvaged.commits, salvaged.left_out.len()), (100, 0));
+        assert_eq!(log(&reopen(&dir).unwrap().0), (1..=100).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_salvage_goes_on_without_files_that_are_gone() {
+    let dir = closed_store(100);
+    let files = dir.journal();
+    let first =
+        |file: &Path| -> u64 { file.file_stem().unwrap().to_str().unwrap().parse().unwrap() };
+    let (from, to) = (first(&files[1]), first(&files[2]) - 1);
+    fs::remove_file(&files[1]).unwrap();
+    let salvaged = salvage_all(&dir);
+    assert_eq!(salvaged.left_out, [(Sequence(from), Sequence(to))]);
+    let (store, _) = reopen(&dir).unwrap();
+    assert_eq!(
+        log(&store),
+        (1..from).chain(to + 1..=100).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_salvage_goes_on_behind_the_segments_where_the_newest_file_is_gone() {
+    let dir = TestDir::new();
+    let store = open(&dir.store(), RealDisk, small());
+    for id in 1..=100 {
+        commit_one(&store, id);
+    }
+    store.flush_now().unwrap();
+    let all = values(&store);
+    drop(store);
+    fs::remove_file(dir.journal().pop().unwrap()).unwrap();
+    assert!(reopen(&dir).is_err());
+    assert_eq!(salvage_all(&dir).left_out.len(), 1);
+    let (store, _) = reopen(&dir).unwrap();
+    assert_eq!(values(&store), all);
+    assert_eq!(commit_one(&store, 101).sequence(), Sequence(101));
+}
+
+#[test]
+fn a_salvage_may_be_interrupted_at_any_operation_and_run_again() {
+    for operations in 0..60 {
+        let (dir, disk) = (TestDir::new(), FaultDisk::new(operations));
+        let options = backtide_store::Options {
+            memtable_bytes_max: 64 << 20,
+            ..small()
+        };
+        let store = open(&dir.store(), disk.clone(), options);
+        for id in 1..=40 {
+            commit_one(&store, id);
+        }
+        drop(store);
+        let file = &dir.journal()[0];
+        let ends = frames(file);
+        disk.damage(file, ends[2] + 60);
+        disk.damage(file, ends[6] + 60);
+
+        disk.cut_power_after(operations);
+        let as_disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        drop(salvage(&dir.store(), &as_disk, &small()));
+        disk.lose_power();
+        salvage(&dir.store(), &as_disk, &small()).unwrap();
+        let (store, _) = Store::open(&dir.store(), Arc::new(disk), small()).unwrap();
+        let expected: Vec<u64> = (1..=40).filter(|it| *it != 3 && *it != 7).collect();
+        assert_eq!(log(&store), expected, "interrupted after {operations}");
+    }
 }
 
 #[test]

@@ -143,6 +143,23 @@ impl FaultDisk {
         self.state.lock().power_for = Some(operations);
     }
 
+    /// Flips a bit of a file, for good.
+    pub(crate) fn damage(&self, path: &Path, offset: u64) {
+        let mut state = self.state.lock();
+        let file = RealDisk.open(path).unwrap();
+        let mut byte = [0];
+        file.read_at(&mut byte, offset).unwrap();
+        byte[0] ^= 4;
+        file.write_at(&byte, offset).unwrap();
+        let node = state.names[path];
+        let node = state.nodes.get_mut(&node).expect("a name has a node");
+        Change::Write {
+            offset,
+            bytes: byte.to_vec(),
+        }
+        .apply(&mut node.durable);
+    }
+
     /// A number below `bound`, by the seed.
     pub(crate) fn random(&self, bound: u64) -> u64 {
         self.state.lock().random(bound)

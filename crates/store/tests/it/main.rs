@@ -1,5 +1,10 @@
 //! The store over disks that fail, lie and lose power.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
+
 mod crash;
 mod damage;
 mod fault_disk;

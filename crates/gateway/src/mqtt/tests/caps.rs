@@ -85,6 +85,12 @@ async fn connections_are_capped_per_channel_and_per_address() {
             _ => tokio::task::yield_now().await,
         }
     };
+    drop((second, third));
+    world
+        .until("the sweep, `a` and `c` are left", |_| {
+            world.door.tasks.len() == 3
+        })
+        .await;
     let (mut x, mut y, mut z) = (world.stream(), world.stream(), world.stream());
     z.expect_end().await;
     for peer in [&mut x, &mut y] {

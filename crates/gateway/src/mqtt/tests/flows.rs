@@ -224,7 +224,7 @@ async fn too_many_filters_or_subscriptions_are_refused_one_by_one() {
                 })
         })
         .collect();
-    assert_eq!((filters.len(), distinct.len()), (16, 16));
+    assert_eq!(distinct.len(), 16);
     for chunk in distinct.chunks(8) {
         let chunk: Vec<(&str, u8)> = chunk.iter().map(|filter| (filter.as_str(), 0)).collect();
         peer.send(&subscribe_v5(2, &chunk)).await;

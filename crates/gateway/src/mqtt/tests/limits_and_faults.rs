@@ -140,7 +140,7 @@ async fn beyond_the_bound_in_flight_the_door_stops_reading() {
         tokio::task::yield_now().await;
     }
     assert_eq!(world.taken().len(), 10);
-    world.commit(10);
+    world.commit(1_000);
     for id in 1..=100 {
         peer.expect(&puback(id)).await;
     }

@@ -1,10 +1,9 @@
 //! The language of these tests: a house, a door to it, clients over in-memory streams.
 
 use std::{
-    collections::VecDeque,
     net::SocketAddr,
     sync::{
-        Arc, Once,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -149,8 +148,6 @@ impl World {
     }
 
     pub(super) fn kept(limits: limits::Mqtt, path: Option<&std::path::Path>) -> Self {
-        static TRACE: Once = Once::new();
-        TRACE.call_once(|| ());
         let house = Arc::new(TestHouse {
             taken: Mutex::default(),
             events: Mutex::default(),
@@ -246,7 +243,7 @@ impl Peer {
 
     /// The next packet, or `None` when the door has closed the connection.
     pub(super) async fn packet_or_end(&mut self) -> Option<Vec<u8>> {
-        let wait = Duration::from_secs(100_000);
+        let wait = Duration::from_secs(130);
         timeout(wait, async {
             loop {
                 if let Some(len) = whole(&self.buffer) {
