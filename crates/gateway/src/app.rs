@@ -32,6 +32,9 @@ use crate::{
     telemetry::{TelemetryError, collect_metrics},
 };
 
+/// Answers of any length that are made at one time: a slow client keeps a thread.
+const STREAM_THREADS: usize = 8;
+const STREAMS_WAITING_MAX: usize = 64;
 /// How often logins are checked against time alone: the end of a rotated secret's overlap.
 const LOGINS_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often counters are drained, so that histograms stay small without a scraper.
@@ -120,6 +123,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (http_listener, http) = listen_http(config.http.listen).await?;
     let api = Arc::new(Api {
         registry: Arc::clone(&registry),
+        store: store.clone(),
+        quarantine: Arc::clone(&quarantine),
+        log,
+        streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
+            .map_err(StartError::Thread)?,
+        closing: CancellationToken::new(),
         pool: Pool::start("api", config.http.threads, config.http.waiting_max)
             .map_err(StartError::Thread)?,
         clock,

@@ -8,12 +8,18 @@ pub mod apply;
 pub mod channel;
 pub mod client;
 pub mod completions;
+pub mod conflicts;
 pub mod config;
 pub mod delete;
+pub mod export;
 pub mod get;
+mod listing;
+pub mod log;
 pub mod output;
-mod serve;
+pub mod quarantine;
+pub mod query;
 pub mod send;
+mod serve;
 #[cfg(test)]
 mod tests;
 
@@ -81,6 +87,15 @@ pub enum Command {
     Channel(channel::Channel),
     /// Send a file of history over MQTT
     Send(Box<send::Send>),
+    /// Print points by device, point and time
+    Query(query::Query),
+    /// Write points into a file
+    Export(export::Export),
+    /// List values that were overwritten by different ones
+    Conflicts(conflicts::Conflicts),
+    /// List, show and export what was refused
+    #[command(subcommand)]
+    Quarantine(quarantine::Quarantine),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -235,6 +250,10 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Delete(delete) => delete.run(&connection, terminal),
         Command::Channel(channel) => channel.run(&connection, terminal),
         Command::Send(send) => send.run(&connection, terminal),
+        Command::Query(query) => query.run(&connection, terminal),
+        Command::Export(export) => export.run(&connection, terminal),
+        Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
+        Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
         Command::Config(config) => config.run(&connection, terminal),
         Command::Completions(completions) => completions.run(terminal),
     }

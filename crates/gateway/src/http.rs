@@ -11,27 +11,39 @@
 
 mod apply;
 mod channels;
+mod conflicts;
 mod devices;
 mod health;
+mod latest;
+mod log;
 mod models;
 mod objects;
 mod openapi;
+mod points;
 mod problem;
 mod products;
+mod quarantine;
+mod receipts;
 mod schemas;
+mod stream;
 mod token;
 
 use std::{io, sync::Arc};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
+use backtide_store::Store;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use health::Readiness;
 pub use problem::{Problem, Refusals};
 
-use crate::{clock::Clock, pool::Pool, registry::Registry, secrets::AdminToken};
+use crate::{
+    channel_log::Log, clock::Clock, pool::Pool, quarantine::Quarantine, registry::Registry,
+    secrets::AdminToken,
+};
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -39,8 +51,15 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 /// What the handlers work with.
 pub struct Api {
     pub registry: Arc<Registry>,
+    pub store: Store,
+    pub quarantine: Arc<Quarantine>,
+    pub log: Arc<Log>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
+    /// Makes answers of any length; a slow client keeps a thread of it.
+    pub streams: Pool,
+    /// Cancelled when the door closes: answers without an end then end.
+    pub closing: CancellationToken,
     pub clock: Clock,
     pub token: AdminToken,
     /// Where devices connect, such as `tcp://127.0.0.1:11883`.
@@ -59,6 +78,12 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(products::routes())
         .merge(devices::routes())
         .merge(channels::routes())
+        .merge(log::routes())
+        .merge(points::routes())
+        .merge(latest::routes())
+        .merge(conflicts::routes())
+        .merge(receipts::routes())
+        .merge(quarantine::routes())
         .merge(schemas::routes())
         .merge(health::routes())
 }
@@ -97,8 +122,12 @@ pub async fn serve(
     api: Arc<Api>,
     closing: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    let endless = api.closing.clone();
     axum::serve(listener, router(api))
-        .with_graceful_shutdown(closing)
+        .with_graceful_shutdown(async move {
+            closing.await;
+            endless.cancel();
+        })
         .await
 }
 

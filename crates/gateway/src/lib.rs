@@ -13,6 +13,7 @@ pub mod limits;
 pub mod mqtt;
 pub mod pool;
 pub mod quarantine;
+pub mod query;
 pub mod registry;
 pub mod secrets;
 pub mod store;

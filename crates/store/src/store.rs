@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::{
     Commit, CommitError, Committed, Done, FollowError, Followed, MemtableStats, OpenError, Options,
-    Range, ReadError, Recovery, Salvaged, Sequence, Slabs, State, Watch,
+    Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs, State, Watch,
     background::{self, Signals},
     committer::{Committer, Storages},
     disk::Disk,
@@ -248,6 +248,17 @@ impl Store {
         points: &[ElementName],
     ) -> Vec<Latest> {
         self.shared().library.latest(product, devices, points)
+    }
+
+    /// The receipt of a commit.
+    pub fn receipt(&self, sequence: Sequence) -> Receipt {
+        Receipt::new(self.shared().library.store_id(), sequence)
+    }
+
+    /// The commit that a receipt names; `None` where it is none of this store's.
+    pub fn find_receipt(&self, receipt: &str) -> Option<Sequence> {
+        let sequence = Receipt::read(receipt, self.shared().library.store_id())?;
+        (sequence <= self.durable()).then_some(sequence)
     }
 
     /// Where commits came from; only those that are in segments are found.

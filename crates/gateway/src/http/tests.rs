@@ -4,6 +4,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{Method, Request, StatusCode, header},
 };
+use backtide_store::{Options, disk::RealDisk};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -62,9 +63,24 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::stopped(1_700_000_000_000);
         let registry = Registry::open(dir.path(), Arc::new(NothingStored), clock.clone()).unwrap();
+        let (store, _) = Store::open(
+            &dir.path().join("store"),
+            Arc::new(RealDisk),
+            Options::default(),
+        )
+        .unwrap();
+        let quarantine_path = dir.path().join("quarantine.db");
+        let quarantine =
+            Quarantine::open(&quarantine_path, Default::default(), store.clone()).unwrap();
+        let log = Log::open(&dir.path().join("channel-log.db"), Default::default()).unwrap();
         let api = Api {
             registry: Arc::new(registry),
+            store,
+            quarantine: Arc::new(quarantine),
+            log: Arc::new(log),
             pool: Pool::start("http-test", 1, 8).unwrap(),
+            streams: Pool::start("http-test-streams", 2, 8).unwrap(),
+            closing: CancellationToken::new(),
             clock,
             token: TOKEN.into(),
             broker_url: "tcp://127.0.0.1:11883".into(),
