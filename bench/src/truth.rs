@@ -63,12 +63,6 @@ pub struct Found {
     pub seconds: f64,
 }
 
-impl Found {
-    pub fn is_clean(&self) -> bool {
-        self.rows_missing + self.rows_unexpected + self.values_wrong == 0
-    }
-}
-
 const DEVICES_A_QUERY: usize = 50;
 
 /// Reads everything back through `backtide query`: all seven points of the first fifty devices, one

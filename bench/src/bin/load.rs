@@ -1,5 +1,5 @@
 //! The load generator: sends measure point messages over MQTT, counts what is answered, measures
-//! what that costs, and reads back what was answered. Prints one JSON object.
+//! what that costs, and reads back what was answered. Prints a JSON object for each of the two.
 //!
 //! One thread drives all connections: it shares two cores with the server that it measures.
 
@@ -84,7 +84,7 @@ struct Send {
     /// replies to all others.
     #[arg(long)]
     own_topics: bool,
-    /// Reads everything back with this backtide binary.
+    /// After the load and a line on standard input: reads everything back with this backtide binary.
     #[arg(long)]
     check: Option<PathBuf>,
     /// The product to read back from.
@@ -107,34 +107,32 @@ enum OrderName {
 }
 
 fn main() -> Result<()> {
-    let report = match Arguments::parse().command {
-        Command::Send(send) => send.run()?,
-        Command::Idle(idle) => idle.run()?,
-    };
-    println!("{report}");
-    Ok(())
+    match Arguments::parse().command {
+        Command::Send(send) => send.run(),
+        Command::Idle(idle) => idle.run(),
+    }
 }
 
 /// How long answers may take once nothing more is sent.
 const LAST_ANSWERS: Duration = Duration::from_secs(60);
 
 impl Send {
-    fn run(&self) -> Result<serde_json::Value> {
+    fn run(&self) -> Result<()> {
         let mut links = self.links()?;
         let mut tally = Tally::new(self.devices);
         let mut meter = Meter::start(&self.door.watch)?;
         self.drive(&mut links, &mut tally, &mut meter)?;
-        let report = self.report(&links, &tally, &meter);
+        println!("{}", self.report(&links, &tally, &meter));
+        drop(links);
         let Some(backtide) = &self.check else {
-            return Ok(report);
+            return Ok(());
         };
 
-        drop(links);
+        // Whoever started us looks at the server first, while it is as the load has left it.
+        std::io::stdin().read_line(&mut String::new())?;
         let found = truth::check(&tally.answered, backtide, &self.product, self.seed)?;
-        let mut report = report;
-        report["checkClean"] = json!(found.is_clean());
-        report["check"] = json!(found);
-        Ok(report)
+        println!("{}", serde_json::to_string(&found)?);
+        Ok(())
     }
 
     fn links(&self) -> Result<Vec<Link>> {
@@ -358,7 +356,7 @@ impl Meter {
 }
 
 impl Idle {
-    fn run(&self) -> Result<serde_json::Value> {
+    fn run(&self) -> Result<()> {
         let door = &self.door;
         let filter = format!("{}_reply", message::request_topic(&door.product_key));
         let resident = || {
@@ -374,13 +372,15 @@ impl Idle {
             .collect::<Result<Vec<_>>>()?;
         let seconds = started.elapsed().as_secs_f64();
         let after = resident()?;
-        Ok(json!({
+        let report = json!({
             "connections": streams.len(),
             "seconds": seconds,
             "residentBytesBefore": before,
             "residentBytesAfter": after,
             "residentBytesPerConnection": (after as f64 - before as f64) / streams.len() as f64,
-        }))
+        });
+        println!("{report}");
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 //! takes whatever has arrived (up to 64 messages) as one batch, commits it to the database, and only
 //! then acknowledges and replies. Two batches are written side by side, to keep two cores busy.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -48,10 +48,10 @@ fn main() -> Result<()> {
     let queue = Arc::new(Queue::default());
     let replies = Arc::new(Mutex::new(broker.try_clone()?));
     for _ in 0..arguments.writers {
-        let mut table = Table::open(arguments.database, &arguments.to)?;
+        let mut table = open(arguments.database, &arguments.to)?;
         let (queue, replies) = (queue.clone(), replies.clone());
         std::thread::spawn(move || {
-            if let Err(error) = write_batches(&queue, &mut table, &replies) {
+            if let Err(error) = write_batches(&queue, table.as_mut(), &replies) {
                 eprintln!("writer: {error:#}");
                 std::process::exit(1);
             }
@@ -130,7 +130,7 @@ fn read_messages(mut broker: TcpStream, queue: &Queue) -> Result<()> {
     }
 }
 
-fn write_batches(queue: &Queue, table: &mut Table, replies: &Mutex<TcpStream>) -> Result<()> {
+fn write_batches(queue: &Queue, table: &mut dyn Table, replies: &Mutex<TcpStream>) -> Result<()> {
     loop {
         let batch = queue.take_batch();
         let messages = batch
@@ -199,26 +199,16 @@ impl Points {
     }
 }
 
-enum Table {
-    Influxdb(Influxdb),
-    Postgresql(Postgresql),
+trait Table {
+    /// Returns once the database has committed every row.
+    fn write(&mut self, messages: &[Envelope<'_>]) -> Result<()>;
 }
 
-impl Table {
-    fn open(database: Database, to: &str) -> Result<Self> {
-        Ok(match database {
-            Database::Influxdb => Self::Influxdb(Influxdb::open(to)?),
-            Database::Postgresql => Self::Postgresql(Postgresql::open(to)?),
-        })
-    }
-
-    /// Returns once the database has committed every row.
-    fn write(&mut self, messages: &[Envelope<'_>]) -> Result<()> {
-        match self {
-            Self::Influxdb(table) => table.write(messages),
-            Self::Postgresql(table) => table.write(messages),
-        }
-    }
+fn open(database: Database, to: &str) -> Result<Box<dyn Table + Send>> {
+    Ok(match database {
+        Database::Influxdb => Box::new(Influxdb::open(to)?),
+        Database::Postgresql => Box::new(Postgresql::open(to)?),
+    })
 }
 
 /// Line protocol over one kept-alive HTTP connection.
@@ -240,6 +230,22 @@ impl Influxdb {
         })
     }
 
+    fn answer(&mut self) -> Result<()> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            ensure!(
+                self.stream.read_line(&mut head)? > 0,
+                "InfluxDB closed the connection"
+            );
+        }
+        if !head.starts_with("HTTP/1.1 204") {
+            bail!("InfluxDB answered {head}");
+        }
+        Ok(())
+    }
+}
+
+impl Table for Influxdb {
     fn write(&mut self, messages: &[Envelope<'_>]) -> Result<()> {
         let lines = &mut self.lines;
         let mut digits = ryu::Buffer::new();
@@ -263,20 +269,6 @@ impl Influxdb {
         self.stream.get_mut().write_all(head.as_bytes())?;
         self.stream.get_mut().write_all(&self.lines)?;
         self.answer()
-    }
-
-    fn answer(&mut self) -> Result<()> {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            ensure!(
-                self.stream.read_line(&mut head)? > 0,
-                "InfluxDB closed the connection"
-            );
-        }
-        if !head.starts_with("HTTP/1.1 204") {
-            bail!("InfluxDB answered {head}");
-        }
-        Ok(())
     }
 }
 
@@ -307,23 +299,34 @@ impl Postgresql {
             ids,
         })
     }
+}
 
+impl Table for Postgresql {
     fn write(&mut self, messages: &[Envelope<'_>]) -> Result<()> {
-        // One command may touch a row once, and two commands must touch rows in one order.
-        let mut rows = BTreeMap::new();
+        let mut rows = Vec::new();
         for item in messages.iter().flat_map(|message| &message.params) {
-            let id = self
-                .ids
-                .get(item.device_key)
-                .with_context(|| format!("no device {}", item.device_key))?;
-            rows.insert((*id, item.time), item.measurepoints.named());
+            let id = self.ids.get(item.device_key);
+            let id = *id.with_context(|| format!("no device {}", item.device_key))?;
+            rows.push((
+                (id, item.time),
+                item.measurepoints.named().map(|(_, value)| value),
+            ));
         }
-        let devices: Vec<i32> = rows.keys().map(|(id, _)| *id).collect();
+        // One command may touch a row once, and two commands must touch rows in one order.
+        rows.sort_by_key(|(key, _)| *key);
+        rows.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                earlier.1 = later.1;
+            }
+            same
+        });
         let moment = |ms: i64| SystemTime::UNIX_EPOCH + Duration::from_millis(ms.unsigned_abs());
-        let times: Vec<SystemTime> = rows.keys().map(|(_, time)| moment(*time)).collect();
+        let devices: Vec<i32> = rows.iter().map(|((id, _), _)| *id).collect();
+        let times: Vec<SystemTime> = rows.iter().map(|((_, time), _)| moment(*time)).collect();
         let point = |p: usize| {
-            rows.values()
-                .map(|values| values[p].1)
+            rows.iter()
+                .map(|(_, values)| values[p])
                 .collect::<Vec<f64>>()
         };
         let points: [Vec<f64>; 7] = std::array::from_fn(point);
