@@ -21,14 +21,21 @@ def describe():
     }
 
 
-def busy_cores(within_s=1.0):
-    """Cores that others keep busy: a shared machine shows here."""
-    def busy():
-        fields = [int(n) for n in read("/proc/stat").split("\n", 1)[0].split()[1:9]]
-        return sum(fields) - fields[3] - fields[4]
-    before = busy()
-    time.sleep(within_s)
-    return (busy() - before) / os.sysconf("SC_CLK_TCK") / within_s
+class Neighbours:
+    """How many cores everything but this run keeps busy: on a shared machine figures by the wall clock suffer."""
+
+    def __init__(self):
+        self.start, self.own, self.all = time.monotonic(), cpu_s(os.getpid()), busy_s()
+
+    def cores(self):
+        others_s = (busy_s() - self.all) - (cpu_s(os.getpid()) - self.own)
+        return max(0.0, others_s / (time.monotonic() - self.start))
+
+
+def busy_s():
+    """CPU seconds of the whole machine, without those that it was idle or waited for a disk."""
+    fields = [int(n) for n in read("/proc/stat").split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s(*roots):

@@ -1,23 +1,25 @@
 """The results as one table, and the targets of the product beside what was measured."""
 
-from statistics import median
+from statistics import mean, median
 
 MIB = 1 << 20
 
 
 def show(results, say):
     rounds = results["rounds"]
-    say(machine_line(results["machine"]))
+    say(machine_line(results))
     say("")
     throughput_table(rounds, say)
     others(rounds, say)
     targets(rounds, say)
 
 
-def machine_line(machine):
+def machine_line(results):
+    machine = results["machine"]
+    shares = [run["neighboursCores"] for done in results["rounds"] for run in done.values()]
     return (f"{machine['cores']} cores of {machine['cpu']}, {machine['memoryBytes'] / (1 << 30):.0f} GiB, kernel "
-            f"{machine['kernel']}; others kept {machine['busyCoresBefore']:.1f} cores busy before and "
-            f"{machine['busyCoresAfter']:.1f} after")
+            f"{machine['kernel']}; other work on the machine kept {mean(shares or [0]):.1f} cores busy "
+            f"(at most {max(shares or [0]):.1f})")
 
 
 SYSTEMS = [
