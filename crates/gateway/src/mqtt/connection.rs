@@ -148,6 +148,8 @@ struct Connection<H: House> {
     in_flight_messages: usize,
     in_flight_bytes: usize,
     has_published: bool,
+    /// Subscriptions changed: they are kept before the client hears of it.
+    has_subscribed: bool,
     keep_alive: Option<Duration>,
     receive_max: u16,
     packet_bytes_max: u32,
@@ -205,6 +207,7 @@ impl<H: House> Connection<H> {
             in_flight_messages: 0,
             in_flight_bytes: 0,
             has_published: false,
+            has_subscribed: false,
             keep_alive: greeted.keep_alive,
             receive_max: greeted.receive_max,
             packet_bytes_max: greeted.packet_bytes_max,
@@ -236,6 +239,9 @@ impl<H: House> Connection<H> {
             // Packets may be left from the handshake, or from when too much was in flight.
             if let Err(ending) = self.work_off() {
                 return ending;
+            }
+            if std::mem::take(&mut self.has_subscribed) {
+                self.attached.kept().await;
             }
             self.pump_replies();
             self.set_timer(timer.as_mut());
@@ -394,8 +400,14 @@ impl<H: House> Connection<H> {
                     return Err(self.fault(wrong("PUBCOMP for a reply of QoS 1")));
                 }
             }
-            Packet::Subscribe { id, tag, filters } => self.subscribe(id, tag, &filters),
-            Packet::Unsubscribe { id, filters } => self.unsubscribe(id, &filters),
+            Packet::Subscribe { id, tag, filters } => {
+                self.has_subscribed = true;
+                self.subscribe(id, tag, &filters);
+            }
+            Packet::Unsubscribe { id, filters } => {
+                self.has_subscribed = true;
+                self.unsubscribe(id, &filters);
+            }
             Packet::Ping => outbound::pong(&mut self.out),
             Packet::Disconnect { session_expiry_s } => {
                 if session_expiry_s.is_some_and(|expiry| !self.attached.set_expiry(expiry)) {
