@@ -8,10 +8,20 @@ pub mod apply;
 pub mod channel;
 pub mod client;
 pub mod completions;
+pub mod conflicts;
+pub mod config;
 pub mod delete;
+pub mod export;
 pub mod get;
+mod listing;
+pub mod log;
 pub mod output;
+pub mod quarantine;
+pub mod query;
 pub mod send;
+mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::{
     ffi::OsString,
@@ -77,6 +87,18 @@ pub enum Command {
     Channel(channel::Channel),
     /// Send a file of history over MQTT
     Send(Box<send::Send>),
+    /// Print points by device, point and time
+    Query(query::Query),
+    /// Write points into a file
+    Export(export::Export),
+    /// List values that were overwritten by different ones
+    Conflicts(conflicts::Conflicts),
+    /// List, show and export what was refused
+    #[command(subcommand)]
+    Quarantine(quarantine::Quarantine),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Print shell completions
     Completions(completions::Completions),
 }
@@ -201,7 +223,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments,
     })
 }
 
-/// Runs every command but `serve`, and says on the terminal why one failed.
+/// Runs a command, and says on the terminal why one failed.
 pub fn run(arguments: Arguments, terminal: &mut Terminal) -> Exit {
     let outcome = dispatch(arguments, terminal)
         .and_then(|exit| terminal.out.flush().map(|()| exit).map_err(Failure::from));
@@ -222,14 +244,17 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         command,
     } = arguments;
     match command {
-        Command::Serve(_) => Err(Failure::Usage(
-            "serve runs in the foreground of main".into(),
-        )),
+        Command::Serve(serve) => serve.run(connection.data_dir.as_deref(), terminal),
         Command::Apply(apply) => apply.run(&connection, terminal),
         Command::Get(get) => get.run(&connection, terminal),
         Command::Delete(delete) => delete.run(&connection, terminal),
         Command::Channel(channel) => channel.run(&connection, terminal),
         Command::Send(send) => send.run(&connection, terminal),
+        Command::Query(query) => query.run(&connection, terminal),
+        Command::Export(export) => export.run(&connection, terminal),
+        Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
+        Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
+        Command::Config(config) => config.run(&connection, terminal),
         Command::Completions(completions) => completions.run(terminal),
     }
 }

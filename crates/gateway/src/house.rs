@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use backtide_model::{ChannelName, Code, Compression, LoginError, ProductKey};
-use backtide_store::{CommitError, StoreState};
+use backtide_store::State;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +75,7 @@ impl crate::mqtt::House for House {
     type Channel = Channel;
 
     fn login(&self, login: &Login<'_>) -> Result<Channel, Refusal> {
-        if self.ingest.store.health().state != StoreState::Ok {
+        if self.ingest.store.health() != State::Ok {
             return Err(Refusal::NotReady);
         }
         let now_ms = self.ingest.clock.now_ms();
@@ -241,11 +241,5 @@ impl Logins {
             }
             holds
         });
-    }
-}
-
-impl From<CommitError> for StoreDown {
-    fn from(_: CommitError) -> Self {
-        Self
     }
 }

@@ -7,7 +7,10 @@ mod judge;
 mod payload;
 mod reply;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use backtide_model::{ChannelName, Code};
 use backtide_store::{CommitError, Committed, Store};
@@ -23,6 +26,9 @@ use crate::{
     registry::{Registry, Snapshot},
 };
 use judge::{Judged, Scope, judge};
+
+/// How often a held burst looks whether the quarantine has room again.
+const QUARANTINE_LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The stages that every message passes, whatever door it came by.
 pub struct Ingest {
@@ -88,7 +94,7 @@ impl Ingest {
     ) -> Result<(Vec<Judged>, Vec<Committed>), NotTaken> {
         let turn = gate.lock().await;
         if judged.iter().any(|judged| judged.refused.is_some()) {
-            self.quarantine.room().await;
+            self.quarantine_room().await;
         }
         let submitted = crate::store::submit(&self.store, judged.iter_mut().map(Judged::commit).collect())?;
         drop(turn);
@@ -105,6 +111,13 @@ impl Ingest {
             proofs.push(proof);
         }
         Ok((judged, proofs))
+    }
+
+    /// Waits while the quarantine is full: the channel holds, its clients keep their messages.
+    async fn quarantine_room(&self) {
+        while self.quarantine.is_full() {
+            tokio::time::sleep(QUARANTINE_LOOK_EVERY).await;
+        }
     }
 
     async fn commit_one(&self, judged: &mut Judged) -> Result<Committed, NotTaken> {

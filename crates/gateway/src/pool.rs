@@ -84,14 +84,12 @@ fn work(queue: &Mutex<Receiver<Job>>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
 
     #[tokio::test]
     async fn a_full_pool_refuses_and_works_on_once_it_drains() {
         let pool = Pool::start("test", 1, 1).unwrap();
-        let (release, held) = mpsc::sync_channel::<()>(0);
+        let (release, held) = sync_channel::<()>(0);
         let (started, is_started) = oneshot::channel();
         let running = tokio::spawn({
             let pool = pool.clone();

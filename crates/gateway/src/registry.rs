@@ -386,7 +386,7 @@ pub fn device_named<'s>(
 }
 
 /// An object as `apply` takes it, as JSON text: kind, name, then what its kind's file says.
-pub(crate) fn written<T: Serialize>(kind: Kind, name: &str, file: &T) -> String {
+pub fn written<T: Serialize>(kind: Kind, name: &str, file: &T) -> String {
     #[derive(Serialize)]
     struct Object<'f, T> {
         kind: &'static str,

@@ -1,5 +1,6 @@
 //! Logs and metrics of the process.
 
+use backtide_store::{State, Store};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -47,4 +48,23 @@ pub fn collect_metrics() -> Result<PrometheusHandle, TelemetryError> {
         tracing::debug!("metrics were set up before");
     }
     Ok(handle)
+}
+
+/// Sets a gauge from a count.
+pub fn gauge(name: &'static str, count: usize) {
+    // Counts stay far below 2^52, where a double stops being exact.
+    metrics::gauge!(name).set(count as f64);
+}
+
+/// Sets the gauges of the store from its figures.
+pub fn gauge_store(store: &Store) {
+    let stats = store.stats();
+    metrics::gauge!("backtide_store_durable_sequence").set(stats.durable.0 as f64);
+    metrics::gauge!("backtide_store_flushed_sequence").set(stats.flushed.0 as f64);
+    metrics::gauge!("backtide_store_log_bytes").set(stats.log_bytes as f64);
+    gauge("backtide_store_log_files", stats.log_files);
+    gauge("backtide_store_queued_submissions", stats.queued);
+    gauge("backtide_store_memtable_bytes", stats.memtable.bytes);
+    let is_ok = store.health() == State::Ok;
+    gauge("backtide_store_up", usize::from(is_ok));
 }

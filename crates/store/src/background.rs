@@ -24,6 +24,15 @@ pub(crate) struct Signals {
     stop: AtomicBool,
     news: Mutex<bool>,
     changed: Condvar,
+    compactions: Mutex<Compactions>,
+    compacted: Condvar,
+}
+
+/// Requests to merge and classify everything now, not only in a quiet moment.
+#[derive(Default, Clone, Copy)]
+struct Compactions {
+    asked: u64,
+    done: u64,
 }
 
 impl Signals {
@@ -34,6 +43,31 @@ impl Signals {
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Asks for everything in segments to be merged and classified, and waits for it. Whether it
+    /// was done; not when the store stops.
+    pub(crate) fn compact(&self) -> bool {
+        let mut compactions = self.compactions.lock();
+        compactions.asked += 1;
+        let mine = compactions.asked;
+        self.tell();
+        while compactions.done < mine && !self.is_stopped() {
+            self.compacted.wait_for(&mut compactions, TICK);
+        }
+        compactions.done >= mine
+    }
+
+    /// The requests made so far, where some are not done.
+    fn compaction_asked(&self) -> Option<u64> {
+        let compactions = *self.compactions.lock();
+        (compactions.asked > compactions.done).then_some(compactions.asked)
+    }
+
+    /// There was nothing left to do after `asked` requests.
+    fn compaction_done(&self, asked: u64) {
+        self.compactions.lock().done = asked;
+        self.compacted.notify_all();
     }
 
     fn tell(&self) {
@@ -109,9 +143,13 @@ pub(crate) fn merge(shared: &Arc<Shared>) {
             signals.wait(RETRY);
             continue;
         }
-        match shared.library.work(shared.is_quiet()) {
+        let asked = signals.compaction_asked();
+        match shared.library.work(shared.is_quiet() || asked.is_some()) {
             Ok(true) => {}
-            Ok(false) => signals.wait(TICK),
+            Ok(false) => match asked {
+                Some(asked) => signals.compaction_done(asked),
+                None => signals.wait(TICK),
+            },
             // Segments stay as they are: nothing is lost, only slower to read.
             Err(error) => {
                 tracing::warn!(%error, "a merge failed and is tried again");

@@ -70,6 +70,19 @@ pub struct RefusedItem {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt(String);
 
+impl Receipt {
+    pub(crate) fn new(store_id: u32, sequence: Sequence) -> Self {
+        Self(format!("{store_id:08x}-{}", sequence.0))
+    }
+
+    /// The commit that a receipt of the store `store_id` names; `None` where the text is none.
+    pub(crate) fn read(text: &str, store_id: u32) -> Option<Sequence> {
+        let (store, sequence) = text.split_once('-')?;
+        let sequence = Sequence(sequence.parse().ok()?);
+        (store == format!("{store_id:08x}") && sequence.0 > 0).then_some(sequence)
+    }
+}
+
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -94,8 +107,7 @@ impl Committed {
     }
 
     pub(crate) fn new(store_id: u32, sequence: Sequence) -> Self {
-        let receipt = Receipt(format!("{store_id:08x}-{}", sequence.0));
-        Self { sequence, receipt }
+        Self { sequence, receipt: Receipt::new(store_id, sequence) }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{CommitError, disk::Disk};
+use crate::{CommitError, Options, disk::Disk};
 
 /// What the store can do at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,7 @@ pub(crate) struct Health {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     reserve_bytes: u64,
+    journal_file_bytes: u64,
     poisoned: OnceLock<Arc<str>>,
     seen: Mutex<Option<Seen>>,
     /// The last flush found no space.
@@ -50,11 +51,12 @@ struct Seen {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Health {
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf, reserve_bytes: u64) -> Self {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: &Options) -> Self {
         Self {
             disk,
             dir,
-            reserve_bytes,
+            reserve_bytes: options.disk_reserve_bytes,
+            journal_file_bytes: options.journal_file_bytes,
             poisoned: OnceLock::new(),
             seen: Mutex::new(None),
             flush_is_full: AtomicBool::new(false),
@@ -72,7 +74,7 @@ impl Health {
         let reserve_bytes = self.reserve_bytes;
         let is_full = free_bytes < reserve_bytes
             || self.flush_is_full()
-            || self.journal_is_full.load(Ordering::Relaxed);
+            || self.journal_lacks(free_bytes);
         if is_full {
             State::DiskFull {
                 free_bytes,
@@ -81,6 +83,13 @@ impl Health {
         } else {
             State::Ok
         }
+    }
+
+    /// Whether a new journal file found no space and would find none now. Nothing but a commit
+    /// tries again, so this must end by itself: those who ask first would never commit.
+    fn journal_lacks(&self, free_bytes: u64) -> bool {
+        self.journal_is_full.load(Ordering::Relaxed)
+            && free_bytes < self.reserve_bytes.saturating_add(self.journal_file_bytes)
     }
 
     /// # Errors

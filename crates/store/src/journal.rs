@@ -16,8 +16,8 @@ mod salvage;
 mod wire;
 mod writer;
 
-pub use frame::decode_frame;
 pub(crate) use frame::FrameBuilder;
+pub use frame::decode_frame;
 pub(crate) use log::Log;
 pub use log::{FollowError, Followed};
 pub(crate) use points::check as check_batch;

@@ -51,7 +51,8 @@ use parking_lot::{Mutex, RwLock};
 pub use conflicts::{
     Conflict, ConflictFilter, ConflictPage, ConflictRow, ConflictRows, Side as ConflictSide,
 };
-pub use fault::{FlushError, OpenError};
+pub use fault::FlushError;
+pub(crate) use fault::OpenError;
 pub use latest::Latest;
 pub use origins::Lineage;
 
@@ -68,6 +69,8 @@ use self::{
 use crate::{Options, Origin, Range, ReadError, Sequence, Slabs, disk::Disk, memtable::Entry};
 
 const ZSTD_LEVEL: i32 = 3;
+/// Devices whose latest values are encoded under one hold of their lock.
+const LATEST_DEVICES: usize = 256;
 
 /// The flushed part of a store. `flush` and `work` each run on one thread; everything else from
 /// any number.
@@ -75,6 +78,8 @@ pub(crate) struct Library {
     segments_dir: PathBuf,
     disk: Arc<dyn Disk>,
     merge_fan_in: usize,
+    /// Rows of a merged file at most.
+    file_rows: usize,
     store_id: u32,
     manifest: Manifest,
     shelf: RwLock<Arc<Shelf>>,
@@ -120,21 +125,37 @@ impl Library {
     ///
     /// # Errors
     /// What is missing or damaged. Nothing was changed but for files that no manifest names.
-    pub(crate) fn open(dir: &Path, disk: Arc<dyn Disk>, options: &Options) -> Result<Self, OpenError> {
+    pub(crate) fn open(
+        dir: &Path,
+        disk: Arc<dyn Disk>,
+        options: &Options,
+    ) -> Result<Self, OpenError> {
         let segments_dir = dir.join("segments");
-        disk.create_dir_all(&segments_dir).map_err(|error| OpenError::io(&segments_dir, error))?;
+        disk.create_dir_all(&segments_dir)
+            .map_err(|error| OpenError::io(&segments_dir, error))?;
         let manifest = Manifest::open(dir)?;
-        disk.sync_dir(dir).map_err(|error| OpenError::io(dir, error))?;
+        disk.sync_dir(dir)
+            .map_err(|error| OpenError::io(dir, error))?;
         let flushed = Sequence(unsigned(manifest.about("flushed")?));
-        let mut shelf = Shelf { flushed, products: HashMap::new() };
+        let mut shelf = Shelf {
+            flushed,
+            products: HashMap::new(),
+        };
         let mut next_id = 1;
         for card in manifest.segments()? {
             next_id = next_id.max(card.id + 1);
             let path = segment_file(&segments_dir, &card.product, card.id);
             let segment = Arc::new(Segment::open(&disk, path, card)?);
-            shelf.products.entry(segment.card.product.clone()).or_default().push(segment);
+            shelf
+                .products
+                .entry(segment.card.product.clone())
+                .or_default()
+                .push(segment);
         }
-        shelf.products.values_mut().for_each(|segments| sort(segments));
+        shelf
+            .products
+            .values_mut()
+            .for_each(|segments| sort(segments));
         remove_orphans(disk.as_ref(), &segments_dir, &manifest.products()?, &shelf)?;
         let mut points: HashMap<ProductKey, BTreeMap<ElementName, Storage>> = HashMap::new();
         for (product, point, storage) in manifest.points()? {
@@ -149,9 +170,9 @@ impl Library {
             segments_dir,
             disk,
             merge_fan_in: options.merge_fan_in,
-            store_id: u32::try_from(store_id).map_err(|_| {
-                OpenError::Manifest(format!("store id {store_id} is out of range"))
-            })?,
+            file_rows: merge::FILE_ROWS,
+            store_id: u32::try_from(store_id)
+                .map_err(|_| OpenError::Manifest(format!("store id {store_id} is out of range")))?,
             manifest,
             shelf: RwLock::new(Arc::new(shelf)),
             points: RwLock::new(points),
@@ -182,14 +203,20 @@ impl Library {
         let is_known = {
             let points = self.points.read();
             points.get(&entry.product).is_some_and(|known| {
-                entry.batch.columns.iter().all(|column| known.contains_key(&column.point))
+                entry
+                    .batch
+                    .columns
+                    .iter()
+                    .all(|column| known.contains_key(&column.point))
             })
         };
         if !is_known {
             let mut points = self.points.write();
             let known = points.entry(entry.product.clone()).or_default();
             for column in &entry.batch.columns {
-                known.entry(column.point.clone()).or_insert(column.values.storage());
+                known
+                    .entry(column.point.clone())
+                    .or_insert(column.values.storage());
             }
         }
     }
@@ -207,9 +234,15 @@ impl Library {
     ) -> Result<(), FlushError> {
         let mut by_product: BTreeMap<&ProductKey, Vec<Arc<Entry>>> = BTreeMap::new();
         for entry in entries {
-            by_product.entry(&entry.product).or_default().push(Arc::clone(entry));
+            by_product
+                .entry(&entry.product)
+                .or_default()
+                .push(Arc::clone(entry));
         }
-        let mut unnamed = Unnamed { disk: self.disk.as_ref(), paths: Vec::new() };
+        let mut unnamed = Unnamed {
+            disk: self.disk.as_ref(),
+            paths: Vec::new(),
+        };
         let (mut segments, mut points, mut duplicates) = (Vec::new(), Vec::new(), 0);
         for (product, entries) in by_product {
             let run = Run::new(entries, &Wanted::ALL).map_err(|clash| changed(product, &clash))?;
@@ -221,7 +254,9 @@ impl Library {
             };
             // Before its directory is: the next open looks for orphans in the directories of known
             // products.
-            self.manifest.know_product(product)?;
+            if !self.shelf().products.contains_key(product) {
+                self.manifest.know_product(product)?;
+            }
             let plan = Plan {
                 sequence_min,
                 sequence_max,
@@ -233,9 +268,11 @@ impl Library {
             segments.push((card, chains));
             duplicates += duplicate;
         }
-        let opened = segments.iter().map(|(card, _)| self.open_segment(card.clone()));
+        let opened = segments
+            .iter()
+            .map(|(card, _)| self.open_segment(card.clone()));
         let opened: Vec<Arc<Segment>> = opened.collect::<Result<_, _>>()?;
-        let saved = self.latest.lock().save();
+        let saved = self.save_latest();
         let flushed = Flushed {
             through,
             segments: &segments,
@@ -252,7 +289,11 @@ impl Library {
         self.change_shelf(|shelf| {
             shelf.flushed = through;
             for segment in opened {
-                shelf.products.entry(segment.card.product.clone()).or_default().push(segment);
+                shelf
+                    .products
+                    .entry(segment.card.product.clone())
+                    .or_default()
+                    .push(segment);
             }
         });
         Ok(())
@@ -271,18 +312,34 @@ impl Library {
         let shelf = self.shelf();
         entries.retain(|entry| entry.product == range.product && entry.sequence > shelf.flushed);
         entries.sort_by_key(|entry| entry.sequence);
-        let mut known = self.points.read().get(&range.product).cloned().unwrap_or_default();
+        let mut known = self
+            .points
+            .read()
+            .get(&range.product)
+            .cloned()
+            .unwrap_or_default();
         for column in entries.iter().flat_map(|entry| &entry.batch.columns) {
-            known.entry(column.point.clone()).or_insert(column.values.storage());
+            known
+                .entry(column.point.clone())
+                .or_insert(column.values.storage());
         }
         let points = if range.points.is_empty() {
-            known.into_iter().map(|(point, storage)| (point, Some(storage))).collect()
+            known
+                .into_iter()
+                .map(|(point, storage)| (point, Some(storage)))
+                .collect()
         } else {
             let mut seen = HashSet::new();
             let wanted = range.points.iter().filter(|point| seen.insert(*point));
-            wanted.map(|point| (point.clone(), known.get(point).copied())).collect()
+            wanted
+                .map(|point| (point.clone(), known.get(point).copied()))
+                .collect()
         };
-        let segments = shelf.products.get(&range.product).cloned().unwrap_or_default();
+        let segments = shelf
+            .products
+            .get(&range.product)
+            .cloned()
+            .unwrap_or_default();
         reading::Query::new(segments, entries, points, range).slabs()
     }
 
@@ -312,8 +369,7 @@ impl Library {
         self.latest.lock().list(product, devices, points)
     }
 
-
-    /// The same for many, each chunk decoded once when they are sorted; unknown ones are left out.
+    /// Where flushed commits came from; others are left out. Sorted sequences decode each chunk once.
     ///
     /// # Errors
     /// The manifest cannot be read.
@@ -322,11 +378,15 @@ impl Library {
         let mut found = Vec::with_capacity(sequences.len());
         for sequence in sequences {
             let is_in = |chunk: &[Lineage]| {
-                chunk.first().is_some_and(|first| first.sequence <= *sequence)
+                chunk
+                    .first()
+                    .is_some_and(|first| first.sequence <= *sequence)
                     && chunk.last().is_some_and(|last| *sequence <= last.sequence)
             };
             if !is_in(&chunk) {
-                let Some(bytes) = self.manifest.origins(*sequence)? else { continue };
+                let Some(bytes) = self.manifest.origins(*sequence)? else {
+                    continue;
+                };
                 chunk = origins::read(&bytes)?;
             }
             if let Ok(at) = chunk.binary_search_by_key(sequence, |lineage| lineage.sequence) {
@@ -341,7 +401,11 @@ impl Library {
     /// # Errors
     /// The manifest cannot be read.
     pub(crate) fn cursor(&self, name: &str) -> Result<Option<Sequence>, ReadError> {
-        Ok(self.cursors()?.into_iter().find(|(known, _)| known == name).map(|(_, at)| at))
+        Ok(self
+            .cursors()?
+            .into_iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, at)| at))
     }
 
     /// Durable when it returns.
@@ -403,7 +467,11 @@ impl Library {
     /// The first segment that does not hold what was written to it.
     pub(crate) fn verify(&self) -> Result<(), ReadError> {
         let shelf = self.shelf();
-        shelf.products.values().flatten().try_for_each(|segment| segment.verify())
+        shelf
+            .products
+            .values()
+            .flatten()
+            .try_for_each(|segment| segment.verify())
     }
 
     /// A new segment's, everything but its commits and columns.
@@ -422,6 +490,14 @@ impl Library {
         }
     }
 
+    /// A few devices at a time: commits wait for the same lock.
+    fn save_latest(&self) -> Vec<latest::Saved> {
+        let dirty = self.latest.lock().dirty();
+        let some = dirty.chunks(LATEST_DEVICES);
+        some.flat_map(|some| self.latest.lock().save(some))
+            .collect()
+    }
+
     fn shelf(&self) -> Arc<Shelf> {
         Arc::clone(&self.shelf.read())
     }
@@ -431,7 +507,9 @@ impl Library {
         let mut shelf = self.shelf.write();
         let mut next = Shelf::clone(&shelf);
         change(&mut next);
-        next.products.values_mut().for_each(|segments| sort(segments));
+        next.products
+            .values_mut()
+            .for_each(|segments| sort(segments));
         *shelf = Arc::new(next);
     }
 
@@ -445,11 +523,7 @@ impl Library {
     }
 
     /// Writes a run; gives its chains and the duplicates that are so whatever stood before.
-    fn write_run(
-        &self,
-        run: &Run,
-        plan: Plan,
-    ) -> Result<(PathBuf, Card, Chains, u64), FlushError> {
+    fn write_run(&self, run: &Run, plan: Plan) -> Result<(PathBuf, Card, Chains, u64), FlushError> {
         let (mut chains, mut duplicates) = (Chains::default(), 0);
         let mut writer = SegmentWriter::create(&self.disk, plan)?;
         let columns = writer.plan().columns.clone();
@@ -487,7 +561,12 @@ impl Library {
 fn sort(segments: &mut [Arc<Segment>]) {
     segments.sort_by(|a, b| {
         let first = |segment: &Segment| {
-            segment.card.index.0.first().map(|stretch| (stretch.device.clone(), stretch.first_ms))
+            segment
+                .card
+                .index
+                .0
+                .first()
+                .map(|stretch| (stretch.device.clone(), stretch.first_ms))
         };
         (a.card.sequence_min, first(a)).cmp(&(b.card.sequence_min, first(b)))
     });
@@ -497,7 +576,11 @@ fn flush_columns(run: &Run) -> Vec<PointColumn> {
     let mut columns = Vec::new();
     for (point, (storage, _)) in &run.points {
         let mut add = |role| {
-            columns.push(PointColumn { point: point.clone(), storage: *storage, role });
+            columns.push(PointColumn {
+                point: point.clone(),
+                storage: *storage,
+                role,
+            });
         };
         add(Role::Value);
         if run.has_quality(point) {
@@ -542,8 +625,12 @@ fn remove_orphans(
     products: &[ProductKey],
     shelf: &Shelf,
 ) -> Result<(), OpenError> {
-    let live: HashSet<&Path> =
-        shelf.products.values().flatten().map(|segment| segment.path.as_path()).collect();
+    let live: HashSet<&Path> = shelf
+        .products
+        .values()
+        .flatten()
+        .map(|segment| segment.path.as_path())
+        .collect();
     for product in products {
         let dir = product_dir(segments_dir, product);
         let files = match disk.list(&dir) {
@@ -553,7 +640,8 @@ fn remove_orphans(
         };
         for path in files {
             if !live.contains(path.as_path()) {
-                disk.remove(&path).map_err(|error| OpenError::io(&path, error))?;
+                disk.remove(&path)
+                    .map_err(|error| OpenError::io(&path, error))?;
             }
         }
     }

@@ -11,12 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backtide_model::{DeviceKey, ElementName, ProductKey};
+use backtide_model::{DeviceKey, ElementName, ProductKey, Storage};
 use parking_lot::Mutex;
 
 use crate::{
     Commit, CommitError, Committed, Done, FollowError, Followed, MemtableStats, OpenError, Options,
-    Range, ReadError, Recovery, Salvaged, Sequence, Slabs, State, Watch,
+    Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs, State, Watch,
     background::{self, Signals},
     committer::{Committer, Storages},
     disk::Disk,
@@ -115,7 +115,7 @@ impl Store {
                 flush_frozen(&library, &memtable)
             })?
         };
-        let health = Health::new(disk, dir.to_owned(), options.disk_reserve_bytes);
+        let health = Health::new(disk, dir.to_owned(), &options);
         let queue = Queue::new(options.queue_submissions_max, options.queue_bytes_max);
         let shared = Arc::new(Shared {
             options,
@@ -250,12 +250,28 @@ impl Store {
         self.shared().library.latest(product, devices, points)
     }
 
+    /// The receipt of a commit.
+    pub fn receipt(&self, sequence: Sequence) -> Receipt {
+        Receipt::new(self.shared().library.store_id(), sequence)
+    }
+
+    /// The commit that a receipt names; `None` where it is none of this store's.
+    pub fn find_receipt(&self, receipt: &str) -> Option<Sequence> {
+        let sequence = Receipt::read(receipt, self.shared().library.store_id())?;
+        (sequence <= self.durable()).then_some(sequence)
+    }
+
     /// Where commits came from; only those that are in segments are found.
     ///
     /// # Errors
     /// The manifest cannot be read.
     pub fn origins(&self, sequences: &[Sequence]) -> Result<Vec<Lineage>, ReadError> {
         self.shared().library.origins(sequences)
+    }
+
+    /// What a point is stored as, if a value of it ever was.
+    pub fn storage_of(&self, product: &ProductKey, point: &ElementName) -> Option<Storage> {
+        self.shared().library.storage_of(product, point)
     }
 
     /// Figures of the segments.
@@ -312,6 +328,20 @@ impl Store {
             shared.memtable.wait(Duration::from_millis(50), is_flushed);
         }
         Ok(())
+    }
+
+    /// Flushes everything durable now, then merges and classifies until nothing is left to do.
+    /// Takes its time; commits and reads go on beside it.
+    ///
+    /// # Errors
+    /// The disk is full, the store poisoned or closing.
+    pub fn compact(&self) -> Result<(), CommitError> {
+        self.flush_now()?;
+        if self.shared().signals.compact() {
+            return Ok(());
+        }
+        self.shared().health.check_poison()?;
+        Err(CommitError::Closing)
     }
 
     /// Commits what is queued, then stops. Further submissions get [`CommitError::Closing`].

@@ -21,6 +21,8 @@ pub enum Channel {
     Pause(Named),
     /// Let the channel's clients in again
     Resume(Named),
+    /// Show what happened on the channel
+    Log(super::log::Log),
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,6 +73,7 @@ impl Channel {
     ) -> Result<Exit, Failure> {
         let client = Client::new(connection)?;
         match self {
+            Self::Log(log) => return log.run(connection, terminal),
             Self::Show(show) => {
                 let strings = client.get(&path(&show.name, "connection"), &[])?;
                 print(terminal, show.output, &strings)?;

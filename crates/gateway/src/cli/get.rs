@@ -49,10 +49,13 @@ impl Get {
         match self.output {
             Form::Yaml => self.each::<Box<RawValue>>(&client, |object| {
                 out.write_all(b"---\n")?;
-                Ok(yaml(out, &object)?)
+                yaml(out, &object)
             })?,
             Form::Ndjson => {
                 self.each::<Box<RawValue>>(&client, |object| Ok(writeln!(out, "{object}")?))?
+            }
+            Form::Json if self.name.is_some() => {
+                self.each::<Box<RawValue>>(&client, |object| Ok(writeln!(out, "{object}")?))?;
             }
             Form::Json => {
                 let mut separator = "[\n";
@@ -126,11 +129,10 @@ fn yaml(out: &mut dyn Write, object: &RawValue) -> Result<(), Failure> {
     let text = serde_saphyr::to_string(&document)
         .map_err(|error| Failure::Failed(format!("cannot write {object} as YAML: {error}")))?;
     out.write_all(text.as_bytes())?;
-    Ok(if text.ends_with('\n') {
-        ()
-    } else {
-        out.write_all(b"\n")?
-    })
+    if !text.ends_with('\n') {
+        out.write_all(b"\n")?;
+    }
+    Ok(())
 }
 
 fn cell(title: &'static str) -> impl Fn(&serde_json::Value) -> String {

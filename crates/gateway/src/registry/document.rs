@@ -9,7 +9,7 @@ use backtide_model::{ChannelName, Model, ObjectName};
 use serde::{
     Deserialize,
     de::{
-        DeserializeSeed, Deserializer, Error, IgnoredAny, IntoDeserializer, MapAccess, Visitor,
+        DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, Visitor,
         value::MapAccessDeserializer,
     },
 };
@@ -122,7 +122,7 @@ pub fn read(text: &str, form: Form) -> Result<Vec<Document>, Vec<Fault>> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn read_json(text: &str) -> Result<Declared, String> {
+pub(super) fn read_json(text: &str) -> Result<Declared, String> {
     let mut object = None;
     let mut json = serde_json::Deserializer::from_str(text);
     Header {
@@ -140,7 +140,8 @@ struct Reader {
 impl Reader {
     fn yaml(&mut self, text: &str) {
         let options = serde_saphyr::options! { with_snippet: false };
-        for (line, chunk) in yaml_documents(text) {
+        for (first_line, chunk) in yaml_documents(text) {
+            let line = first_line + chunk.lines().take_while(|line| is_blank(line)).count();
             let place = Place {
                 document: self.next_document(),
                 line,
@@ -162,7 +163,7 @@ impl Reader {
                     let at = error
                         .location()
                         .and_then(|at| usize::try_from(at.line()).ok());
-                    let line = line + at.unwrap_or(1).saturating_sub(1);
+                    let line = at.map_or(line, |at| first_line + at.saturating_sub(1));
                     let message = yaml_message(&error);
                     self.faults.push(Fault {
                         place: Place { line, ..place },
@@ -253,7 +254,8 @@ fn yaml_documents(text: &str) -> impl Iterator<Item = (usize, &str)> {
         }
         let mut end = rest.len();
         let mut from = 0;
-        while let Some(at) = rest[from..].find("\n---").map(|at| from + at) {
+        while let Some(at) = rest.get(from..).and_then(|text| text.find("\n---")) {
+            let at = from + at;
             let after = rest.as_bytes().get(at + 4);
             if after.is_none_or(u8::is_ascii_whitespace) {
                 end = at + 1;
@@ -444,12 +446,4 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
             None => self.map.next_value_seed(seed),
         }
     }
-}
-
-/// Whether `text` is well-formed JSON at all; tells JSON from YAML where nobody said.
-pub fn is_json(text: &str) -> bool {
-    text.trim_start().starts_with(['{', '['])
-        && serde_json::Deserializer::from_str(text)
-            .into_iter::<IgnoredAny>()
-            .all(|value| value.is_ok())
 }

@@ -31,7 +31,8 @@ pub(super) fn storage(data_type: &DataType) -> Option<Storage> {
         Storage::Double,
         Storage::Text,
     ];
-    all.into_iter().find(|storage| self::data_type(*storage) == *data_type)
+    all.into_iter()
+        .find(|storage| self::data_type(*storage) == *data_type)
 }
 
 /// Values of one storage; null where a row has none.
@@ -149,7 +150,10 @@ impl Cells {
     }
 
     pub(super) fn side(&self, row: usize) -> Side {
-        Side { rule: self.rule(row), quality: self.quality(row) }
+        Side {
+            rule: self.rule(row),
+            quality: self.quality(row),
+        }
     }
 
     /// Equal in value, floats by their bits, and in quality.
@@ -183,7 +187,10 @@ pub(super) struct Version {
 
 impl Version {
     pub(super) fn side(&self) -> Side {
-        Side { rule: self.rule, quality: self.quality }
+        Side {
+            rule: self.rule,
+            quality: self.quality,
+        }
     }
 
     pub(super) fn same(&self, other: &Self) -> bool {

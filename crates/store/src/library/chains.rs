@@ -99,6 +99,9 @@ mod tests {
         points.insert(ElementName::new("P").unwrap(), versions.clone());
         let mut read = Chains::unpack(&chains.pack()).unwrap();
         assert_eq!(read, chains);
-        assert_eq!(read.take(&place, &ElementName::new("P").unwrap()), Some(versions));
+        assert_eq!(
+            read.take(&place, &ElementName::new("P").unwrap()),
+            Some(versions)
+        );
     }
 }

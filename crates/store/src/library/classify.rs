@@ -68,7 +68,9 @@ impl<'a> Pass<'a> {
         note: &'a mut dyn FnMut(Verdicts) -> Result<(), FlushError>,
     ) -> Self {
         let overlaps = |old: &Arc<Segment>| {
-            fresh.iter().any(|(new, _)| old.card.index.overlaps(&new.card.index))
+            fresh
+                .iter()
+                .any(|(new, _)| old.card.index.overlaps(&new.card.index))
         };
         let mut sources: Vec<_> = older.iter().filter(|old| overlaps(old)).cloned().collect();
         let first_fresh = sources.len();
@@ -77,21 +79,36 @@ impl<'a> Pass<'a> {
             sources.push(Arc::clone(segment));
             chains.push(chain.clone());
         }
-        let mut points: Vec<ElementName> =
-            fresh.iter().flat_map(|(segment, _)| segment.points.keys().cloned()).collect();
+        let mut points: Vec<ElementName> = fresh
+            .iter()
+            .flat_map(|(segment, _)| segment.points.keys().cloned())
+            .collect();
         points.sort_unstable();
         points.dedup();
         let devices = devices_of(fresh.iter().map(|(segment, _)| segment.card.index.as_ref()));
-        let columns = Columns { points: points.into(), sequences: true };
+        let columns = Columns {
+            points: points.into(),
+            sequences: true,
+        };
         let verdicts = Verdicts::default();
-        Self { sources, first_fresh, chains, devices, columns, verdicts, note }
+        Self {
+            sources,
+            first_fresh,
+            chains,
+            devices,
+            columns,
+            verdicts,
+            note,
+        }
     }
 
     /// Whether it has to read anything at all.
     pub(super) fn is_cheap(&self) -> bool {
         let fresh = &self.sources[self.first_fresh..];
         let overlaps = |(at, a): (usize, &Arc<Segment>)| {
-            fresh[at + 1..].iter().any(|b| a.card.index.overlaps(&b.card.index))
+            fresh[at + 1..]
+                .iter()
+                .any(|b| a.card.index.overlaps(&b.card.index))
         };
         self.first_fresh == 0 && !fresh.iter().enumerate().any(overlaps)
     }
@@ -121,7 +138,10 @@ impl<'a> Pass<'a> {
                     (slice.source, slice.numbers[pick.1])
                 };
                 let in_sources: Vec<_> = picks.iter().map(row_in_source).collect();
-                if in_sources.last().is_some_and(|(source, _)| *source >= self.first_fresh) {
+                if in_sources
+                    .last()
+                    .is_some_and(|(source, _)| *source >= self.first_fresh)
+                {
                     let slice = &woven.slices[picked.0];
                     rows += in_sources.len();
                     shared.push(Shared {
@@ -151,10 +171,15 @@ impl<'a> Pass<'a> {
                 *span = Some((first.min(stretch.first_ms), last.max(stretch.last_ms)));
             }
         }
-        let nothing: Columns = Columns { points: [].into(), sequences: false };
+        let nothing: Columns = Columns {
+            points: [].into(),
+            sequences: false,
+        };
         let mut scans: Vec<Slices> = Vec::new();
         for (source, segment) in self.sources.iter().enumerate() {
-            let pieces = pieces(&segment.card.index, &self.devices, |rank| span[rank as usize]);
+            let pieces = pieces(&segment.card.index, &self.devices, |rank| {
+                span[rank as usize]
+            });
             let pieces = prune(segment, &pieces);
             let scan = SegmentScan::new(Arc::clone(segment), source, pieces, nothing.clone())?;
             scans.push(Box::new(scan));
@@ -166,7 +191,9 @@ impl<'a> Pass<'a> {
         let mut read = Vec::with_capacity(self.sources.len());
         for source in 0..self.sources.len() {
             let rows = shared.iter().flat_map(|shared| &shared.rows);
-            let numbers = rows.filter(|(at, _)| *at == source).map(|(_, number)| *number);
+            let numbers = rows
+                .filter(|(at, _)| *at == source)
+                .map(|(_, number)| *number);
             read.push(Rows::read(&self.sources[source], &self.columns, numbers)?);
         }
         for shared in shared {
@@ -201,7 +228,11 @@ impl<'a> Pass<'a> {
             let base = slice.base(*row);
             if *source < self.first_fresh {
                 // Already classified: only what stands in the end matters.
-                let cell = CellAt { cells, row: *row, base };
+                let cell = CellAt {
+                    cells,
+                    row: *row,
+                    base,
+                };
                 stands = Some(Stands::older(stands, cell));
                 continue;
             }
@@ -213,7 +244,11 @@ impl<'a> Pass<'a> {
                     }
                 }
                 None => {
-                    let cell = CellAt { cells, row: *row, base };
+                    let cell = CellAt {
+                        cells,
+                        row: *row,
+                        base,
+                    };
                     let newcomer = Stands::Cell(cell, cells.rule(*row));
                     stands = Some(self.meet(place, &name, stands, newcomer));
                 }
@@ -228,8 +263,7 @@ impl<'a> Pass<'a> {
                 for (point, versions) in points {
                     let mut stands = None;
                     for version in versions {
-                        stands =
-                            Some(self.meet(&place, &point, stands, Stands::Version(version)));
+                        stands = Some(self.meet(&place, &point, stands, Stands::Version(version)));
                     }
                 }
                 self.hand_on(CONFLICTS)?;
@@ -245,7 +279,9 @@ impl<'a> Pass<'a> {
         standing: Option<Stands<'c>>,
         newcomer: Stands<'c>,
     ) -> Stands<'c> {
-        let Some(standing) = standing else { return newcomer };
+        let Some(standing) = standing else {
+            return newcomer;
+        };
         let same = standing.same(&newcomer);
         let (outcome, rule) = fold(standing.side(), newcomer.side(), same);
         let (loser, winner) = match outcome {
@@ -258,8 +294,18 @@ impl<'a> Pass<'a> {
         };
         let (device, time_ms) = place.clone();
         let point = point.clone();
-        self.verdicts.conflicts.push(Found { device, time_ms, point, loser, winner });
-        if outcome == Outcome::Wins { newcomer.with(rule) } else { standing.with(rule) }
+        self.verdicts.conflicts.push(Found {
+            device,
+            time_ms,
+            point,
+            loser,
+            winner,
+        });
+        if outcome == Outcome::Wins {
+            newcomer.with(rule)
+        } else {
+            standing.with(rule)
+        }
     }
 
     fn hand_on(&mut self, from: usize) -> Result<(), FlushError> {
@@ -286,7 +332,9 @@ struct CellAt<'a> {
 impl<'a> Stands<'a> {
     fn older(standing: Option<Self>, cell: CellAt<'a>) -> Self {
         let newcomer = Self::Cell(cell, cell.cells.rule(cell.row));
-        let Some(standing) = standing else { return newcomer };
+        let Some(standing) = standing else {
+            return newcomer;
+        };
         let same = standing.same(&newcomer);
         match fold(standing.side(), newcomer.side(), same) {
             (Outcome::Wins, rule) => newcomer.with(rule),
@@ -296,7 +344,10 @@ impl<'a> Stands<'a> {
 
     fn side(&self) -> Side {
         match self {
-            Self::Cell(at, rule) => Side { rule: *rule, quality: at.cells.quality(at.row) },
+            Self::Cell(at, rule) => Side {
+                rule: *rule,
+                quality: at.cells.quality(at.row),
+            },
             Self::Version(version) => version.side(),
         }
     }
@@ -352,13 +403,20 @@ impl Rows {
             }
         }
         let scan = SegmentScan::new(Arc::clone(segment), 0, pieces, columns.clone())?;
-        Ok(Self { slices: scan.collect::<Result<_, _>>()?, at: (0, 0) })
+        Ok(Self {
+            slices: scan.collect::<Result<_, _>>()?,
+            at: (0, 0),
+        })
     }
 
     fn advance(&mut self) -> (usize, usize) {
         let at = self.at;
         let slice = &self.slices[at.0];
-        self.at = if at.1 + 1 == slice.rows() { (at.0 + 1, 0) } else { (at.0, at.1 + 1) };
+        self.at = if at.1 + 1 == slice.rows() {
+            (at.0 + 1, 0)
+        } else {
+            (at.0, at.1 + 1)
+        };
         at
     }
 }

@@ -169,7 +169,10 @@ impl<'a> Source<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Damaged> {
-        Ok(self.take(N)?.try_into().expect("take gives as many bytes as asked for"))
+        Ok(self
+            .take(N)?
+            .try_into()
+            .expect("take gives as many bytes as asked for"))
     }
 }
 

@@ -83,7 +83,16 @@ const FROM: &str = "FROM conflict c JOIN product p ON p.id = c.product
 pub(super) fn page(db: &Connection, filter: &ConflictFilter) -> Result<ConflictPage, ReadError> {
     let (conditions, mut values) = conditions(filter);
     let from = format!("{FROM}{conditions}");
-    let total = count(db, &format!("SELECT count(*) {from}"), &values)?;
+    let total = if values.is_empty() {
+        // Counted as they were found: a large table is not walked for each page.
+        count(
+            db,
+            "SELECT value FROM about WHERE key = 'conflicts'",
+            &values,
+        )?
+    } else {
+        count(db, &format!("SELECT count(*) {from}"), &values)?
+    };
     values.push(Box::new(filter.after.unwrap_or(0)));
     values.push(Box::new(limit(filter)));
     let mut select = db.prepare(&format!(
@@ -92,15 +101,25 @@ pub(super) fn page(db: &Connection, filter: &ConflictFilter) -> Result<ConflictP
     ))?;
     let rows = select.query_map(parameters(&values).as_slice(), read)?;
     let found = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let next = (found.len() == filter.limit).then(|| found.last().map(|(id, _)| *id)).flatten();
+    let next = (found.len() == filter.limit)
+        .then(|| found.last().map(|(id, _)| *id))
+        .flatten();
     let conflicts = found.into_iter().map(|(_, conflict)| conflict).collect();
-    Ok(ConflictPage { conflicts, total, next })
+    Ok(ConflictPage {
+        conflicts,
+        total,
+        next,
+    })
 }
 
 pub(super) fn rows(db: &Connection, filter: &ConflictFilter) -> Result<ConflictRows, ReadError> {
     let (conditions, mut values) = conditions(filter);
     let grouped = format!("{FROM}{conditions} GROUP BY c.product, c.device, c.time");
-    let total = count(db, &format!("SELECT count(*) FROM (SELECT 1 {grouped})"), &values)?;
+    let total = count(
+        db,
+        &format!("SELECT count(*) FROM (SELECT 1 {grouped})"),
+        &values,
+    )?;
     let skipped = filter.after.unwrap_or(0);
     values.push(Box::new(limit(filter)));
     values.push(Box::new(skipped));
@@ -119,7 +138,11 @@ pub(super) fn rows(db: &Connection, filter: &ConflictFilter) -> Result<ConflictR
     })?;
     let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
     let end = skipped.saturating_add_unsigned(rows.len() as u64);
-    Ok(ConflictRows { next: (unsigned(end) < total).then_some(end), rows, total })
+    Ok(ConflictRows {
+        next: (unsigned(end) < total).then_some(end),
+        rows,
+        total,
+    })
 }
 
 type Values = Vec<Box<dyn ToSql>>;
@@ -148,7 +171,10 @@ fn conditions(filter: &ConflictFilter) -> (String, Values) {
         add("c.time < ?", Box::new(to_ms));
     }
     if let Some(sequence) = filter.after_sequence {
-        add("max(c.loser_sequence, c.winner_sequence) > ?", Box::new(signed(sequence.0)));
+        add(
+            "max(c.loser_sequence, c.winner_sequence) > ?",
+            Box::new(signed(sequence.0)),
+        );
     }
     (sql, values)
 }
@@ -162,7 +188,8 @@ fn parameters(values: &Values) -> Vec<&dyn ToSql> {
 }
 
 fn count(db: &Connection, sql: &str, values: &Values) -> rusqlite::Result<u64> {
-    db.query_row(sql, parameters(values).as_slice(), |row| row.get(0)).map(unsigned)
+    db.query_row(sql, parameters(values).as_slice(), |row| row.get(0))
+        .map(unsigned)
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<(i64, Conflict)> {

@@ -31,17 +31,27 @@ pub enum FlushError {
 }
 
 pub(super) fn is_disk_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 impl FlushError {
     pub(super) fn io(file: &Path, source: io::Error) -> Self {
         let file = file.display().to_string();
-        if is_disk_full(&source) { Self::DiskFull { file } } else { Self::Io { file, source } }
+        if is_disk_full(&source) {
+            Self::DiskFull { file }
+        } else {
+            Self::Io { file, source }
+        }
     }
 
     pub(super) fn parquet(file: &Path, error: ParquetError) -> Self {
-        let damaged = |reason| Self::Damaged { file: file.display().to_string(), reason };
+        let damaged = |reason| Self::Damaged {
+            file: file.display().to_string(),
+            reason,
+        };
         match error {
             ParquetError::External(source) => match source.downcast::<io::Error>() {
                 // A read that met wrong checksums says so by this kind.
@@ -59,7 +69,9 @@ impl FlushError {
 impl From<rusqlite::Error> for FlushError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull { file: "manifest.db".into() },
+            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull {
+                file: "manifest.db".into(),
+            },
             _ => Self::Manifest(error.to_string()),
         }
     }
@@ -102,7 +114,11 @@ pub enum OpenError {
     #[error("segment {file} is missing: restore it from a backup")]
     Missing { file: String },
     #[error("segment {file} has {found} bytes instead of {expected}: restore it from a backup")]
-    Length { file: String, found: u64, expected: u64 },
+    Length {
+        file: String,
+        found: u64,
+        expected: u64,
+    },
     #[error("segment {file} is damaged: {reason}")]
     Damaged { file: String, reason: String },
     #[error("{file}: {source}")]
@@ -111,7 +127,10 @@ pub enum OpenError {
 
 impl OpenError {
     pub(super) fn io(file: &Path, source: io::Error) -> Self {
-        Self::Io { file: file.display().to_string(), source }
+        Self::Io {
+            file: file.display().to_string(),
+            source,
+        }
     }
 }
 

@@ -105,7 +105,11 @@ pub(super) fn fold(standing: Side, newcomer: Side, same: bool) -> (Outcome, Rule
 }
 
 fn rank(quality: u8) -> u8 {
-    if quality == NO_QUALITY { 0 } else { quality + 1 }
+    if quality == NO_QUALITY {
+        0
+    } else {
+        quality + 1
+    }
 }
 
 #[cfg(test)]
@@ -121,20 +125,30 @@ mod tests {
     }
 
     fn join(standing: Option<Version>, newcomer: Version) -> Version {
-        let Some(standing) = standing else { return newcomer };
+        let Some(standing) = standing else {
+            return newcomer;
+        };
         let same = (standing.value, standing.quality) == (newcomer.value, newcomer.quality);
-        let side = |v: Version| Side { rule: v.rule, quality: v.quality };
+        let side = |v: Version| Side {
+            rule: v.rule,
+            quality: v.quality,
+        };
         let (outcome, rule) = fold(side(standing), side(newcomer), same);
-        let stays = if outcome == Outcome::Wins { newcomer } else { standing };
+        let stays = if outcome == Outcome::Wins {
+            newcomer
+        } else {
+            standing
+        };
         Version { rule, ..stays }
     }
 
     fn versions(other: Rule) -> impl Strategy<Value = Vec<Version>> {
-        let one = (0_u8..3, 0_u8..3, any::<bool>()).prop_map(move |(value, quality, last)| Version {
-            value,
-            quality: if quality == 2 { NO_QUALITY } else { quality },
-            rule: if last { Rule::Last } else { other },
-        });
+        let one =
+            (0_u8..3, 0_u8..3, any::<bool>()).prop_map(move |(value, quality, last)| Version {
+                value,
+                quality: if quality == 2 { NO_QUALITY } else { quality },
+                rule: if last { Rule::Last } else { other },
+            });
         proptest::collection::vec(one, 1..9)
     }
 
@@ -161,9 +175,15 @@ mod tests {
 
     #[test]
     fn a_settled_version_stands_with_its_own_sequence_even_over_an_equal_one() {
-        let last = Side { rule: Rule::Last, quality: NO_QUALITY };
+        let last = Side {
+            rule: Rule::Last,
+            quality: NO_QUALITY,
+        };
         assert_eq!(fold(last, last, false), (Outcome::Wins, Rule::Settled));
-        let settled = Side { rule: Rule::Settled, quality: NO_QUALITY };
+        let settled = Side {
+            rule: Rule::Settled,
+            quality: NO_QUALITY,
+        };
         assert_eq!(fold(last, settled, true), (Outcome::Wins, Rule::Settled));
     }
 }

@@ -43,23 +43,24 @@ impl DeviceIndex {
     }
 
     pub(super) fn get(&self, device: &DeviceKey) -> Option<&Stretch> {
-        let at = self.0.binary_search_by(|stretch| stretch.device.cmp(device)).ok()?;
+        let at = self
+            .0
+            .binary_search_by(|stretch| stretch.device.cmp(device))
+            .ok()?;
         Some(&self.0[at])
     }
 
     /// Whether any (device, time) could stand in both.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
-        let (few, many) =
-            if self.0.len() <= other.0.len() { (self, other) } else { (other, self) };
+        let (few, many) = if self.0.len() <= other.0.len() {
+            (self, other)
+        } else {
+            (other, self)
+        };
         few.0.iter().any(|a| {
-            many.get(&a.device).is_some_and(|b| a.first_ms <= b.last_ms && b.first_ms <= a.last_ms)
+            many.get(&a.device)
+                .is_some_and(|b| a.first_ms <= b.last_ms && b.first_ms <= a.last_ms)
         })
-    }
-
-    pub(super) fn span_ms(&self) -> Option<(i64, i64)> {
-        let first = self.0.iter().map(|stretch| stretch.first_ms).min()?;
-        let last = self.0.iter().map(|stretch| stretch.last_ms).max()?;
-        Some((first, last))
     }
 
     pub(super) fn pack(&self) -> Vec<u8> {
@@ -81,10 +82,18 @@ impl DeviceIndex {
         for _ in 0..source.count()? {
             let device = DeviceKey::new(source.text()?).map_err(|_| Damaged { at: 0 })?;
             let first = index.rows();
-            let rows = first..first.checked_add(source.count()?).ok_or(Damaged { at: 0 })?;
+            let rows = first
+                ..first
+                    .checked_add(source.count()?)
+                    .ok_or(Damaged { at: 0 })?;
             let first_ms = source.signed()?;
             let last_ms = first_ms.saturating_add_unsigned(source.unsigned()?);
-            index.0.push(Stretch { device, rows, first_ms, last_ms });
+            index.0.push(Stretch {
+                device,
+                rows,
+                first_ms,
+                last_ms,
+            });
         }
         Ok(index)
     }

@@ -97,7 +97,12 @@ impl Manifest {
         match found {
             FORMAT => {}
             0 => create(&transaction)?,
-            found => return Err(OpenError::Format { found, known: FORMAT }),
+            found => {
+                return Err(OpenError::Format {
+                    found,
+                    known: FORMAT,
+                });
+            }
         }
         // A pass that did not end left conflicts that nobody may see.
         transaction.execute(
@@ -107,7 +112,10 @@ impl Manifest {
         transaction.commit()?;
         let reader = Connection::open(&path)?;
         reader.pragma_update(None, "query_only", true)?;
-        Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader) })
+        Ok(Self {
+            writer: Mutex::new(writer),
+            reader: Mutex::new(reader),
+        })
     }
 
     /// Runs queries that change nothing.
@@ -181,7 +189,11 @@ impl Manifest {
                 "SELECT p.key, device, cells FROM latest l JOIN product p ON p.id = l.product",
             )?;
             let rows = select.query_map([], |row| {
-                Ok((product(&row.get::<_, String>(0)?)?, row.get(1)?, row.get(2)?))
+                Ok((
+                    product(&row.get::<_, String>(0)?)?,
+                    row.get(1)?,
+                    row.get(2)?,
+                ))
             })?;
             rows.collect()
         })
@@ -198,14 +210,17 @@ impl Manifest {
     pub(super) fn origins(&self, sequence: Sequence) -> rusqlite::Result<Option<Vec<u8>>> {
         let sql = "SELECT chunk FROM origin WHERE first <= ?1 AND last >= ?1
                    ORDER BY first DESC LIMIT 1";
-        self.list(|db| db.query_row(sql, [signed(sequence.0)], |row| row.get(0)).optional())
+        self.list(|db| {
+            db.query_row(sql, [signed(sequence.0)], |row| row.get(0))
+                .optional()
+        })
     }
 
     pub(super) fn cursors(&self) -> rusqlite::Result<Vec<(String, Sequence)>> {
         self.list(|db| {
             let mut select = db.prepare("SELECT name, sequence FROM cursor ORDER BY name")?;
-            let rows = select
-                .query_map([], |row| Ok((row.get(0)?, Sequence(unsigned(row.get(1)?)))))?;
+            let rows =
+                select.query_map([], |row| Ok((row.get(0)?, Sequence(unsigned(row.get(1)?)))))?;
             rows.collect()
         })
     }
@@ -213,23 +228,21 @@ impl Manifest {
     pub(super) fn set_cursor(&self, name: &str, sequence: Sequence) -> rusqlite::Result<()> {
         let sql = "INSERT INTO cursor VALUES (?1, ?2)
                    ON CONFLICT (name) DO UPDATE SET sequence = excluded.sequence";
-        self.writer.lock().execute(sql, params![name, signed(sequence.0)])?;
+        self.writer
+            .lock()
+            .execute(sql, params![name, signed(sequence.0)])?;
         Ok(())
     }
 
     pub(super) fn drop_cursor(&self, name: &str) -> rusqlite::Result<()> {
-        self.writer.lock().execute("DELETE FROM cursor WHERE name = ?1", [name])?;
+        self.writer
+            .lock()
+            .execute("DELETE FROM cursor WHERE name = ?1", [name])?;
         Ok(())
     }
 
     pub(super) fn know_product(&self, product: &ProductKey) -> Result<(), FlushError> {
-        let sql = "SELECT count(*) FROM product WHERE key = ?1";
-        let known: i64 =
-            self.list(|db| db.query_row(sql, [product.as_str()], |row| row.get(0)))?;
-        if known == 0 {
-            self.change(|db| product_id(db, product).map(drop))?;
-        }
-        Ok(())
+        self.change(|db| product_id(db, product).map(drop))
     }
 
     pub(super) fn products(&self) -> rusqlite::Result<Vec<ProductKey>> {
@@ -253,7 +266,11 @@ impl Manifest {
             }
             for chunk in flushed.origins {
                 db.prepare_cached("INSERT OR REPLACE INTO origin VALUES (?1, ?2, ?3)")?
-                    .execute(params![signed(chunk.first.0), signed(chunk.last.0), chunk.bytes])?;
+                    .execute(params![
+                        signed(chunk.first.0),
+                        signed(chunk.last.0),
+                        chunk.bytes
+                    ])?;
             }
             for saved in flushed.latest {
                 let product = product_id(db, &saved.product)?;
@@ -275,7 +292,9 @@ impl Manifest {
             for id in inputs {
                 db.execute("DELETE FROM segment WHERE id = ?1", [signed(*id)])?;
             }
-            outputs.iter().try_for_each(|card| insert_segment(db, card, &Chains::default()))
+            outputs
+                .iter()
+                .try_for_each(|card| insert_segment(db, card, &Chains::default()))
         })
     }
 
@@ -339,7 +358,9 @@ impl Manifest {
 
     /// Takes back what a failed pass put down.
     pub(super) fn forget_pass(&self, pass: i64) -> Result<(), FlushError> {
-        self.writer.lock().execute("DELETE FROM conflict WHERE pass = ?1", [pass])?;
+        self.writer
+            .lock()
+            .execute("DELETE FROM conflict WHERE pass = ?1", [pass])?;
         Ok(())
     }
 
@@ -365,13 +386,20 @@ fn create(db: &Transaction<'_>) -> Result<(), OpenError> {
 }
 
 fn add(db: &Transaction<'_>, key: &str, by: u64) -> rusqlite::Result<()> {
-    db.execute("UPDATE about SET value = value + ?2 WHERE key = ?1", params![key, signed(by)])?;
+    db.execute(
+        "UPDATE about SET value = value + ?2 WHERE key = ?1",
+        params![key, signed(by)],
+    )?;
     Ok(())
 }
 
 fn insert_segment(db: &Transaction<'_>, card: &Card, chains: &Chains) -> rusqlite::Result<()> {
     let product = product_id(db, &card.product)?;
-    let checksums: Vec<u8> = card.checksums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+    let checksums: Vec<u8> = card
+        .checksums
+        .iter()
+        .flat_map(|sum| sum.to_le_bytes())
+        .collect();
     db.execute(
         "INSERT INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         params![
@@ -424,9 +452,7 @@ pub(super) fn point(name: &str) -> rusqlite::Result<ElementName> {
     ElementName::new(name).map_err(|error| unreadable(Box::new(error)))
 }
 
-pub(super) fn unreadable(
-    error: Box<dyn std::error::Error + Send + Sync>,
-) -> rusqlite::Error {
+pub(super) fn unreadable(error: Box<dyn std::error::Error + Send + Sync>) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error)
 }
 
@@ -446,5 +472,7 @@ fn storage_name(storage: Storage) -> &'static str {
 
 fn storage_of(name: &str) -> rusqlite::Result<Storage> {
     let known = STORAGES.iter().find(|(_, known)| *known == name);
-    known.map(|(storage, _)| *storage).ok_or_else(|| unreadable(format!("storage {name}").into()))
+    known
+        .map(|(storage, _)| *storage)
+        .ok_or_else(|| unreadable(format!("storage {name}").into()))
 }

@@ -20,7 +20,7 @@ use crate::disk::Disk;
 
 /// A merge starts a new file after this many bytes or rows; all of them hold the same commits.
 const FILE_BYTES: u64 = 512 << 20;
-const FILE_ROWS: usize = 1 << 25;
+pub(super) const FILE_ROWS: usize = 1 << 25;
 /// Where a merge of everything is this small, it is done however small the news.
 const SMALL_BYTES: u64 = 32 << 20;
 /// Otherwise the news must be this part of what they are merged with, or merging a large product
@@ -52,7 +52,8 @@ pub(super) fn choose(
 ) -> Option<Choice> {
     let runs = runs(segments);
     let free = |runs: &[&[Arc<Segment>]]| {
-        runs.iter().all(|run| run.iter().all(|segment| !is_taken(segment.card.id)))
+        runs.iter()
+            .all(|run| run.iter().all(|segment| !is_taken(segment.card.id)))
     };
     let choice = |from: usize, runs: &[&[Arc<Segment>]]| Choice {
         inputs: runs.concat(),
@@ -82,9 +83,14 @@ pub(super) fn choose(
 
 /// Classified segments by the commits they hold: the files of one merge belong together.
 fn runs(segments: &[Arc<Segment>]) -> Vec<&[Arc<Segment>]> {
-    let classified = segments.iter().take_while(|segment| segment.card.is_classified).count();
+    let classified = segments
+        .iter()
+        .take_while(|segment| segment.card.is_classified)
+        .count();
     let commits = |segment: &Segment| (segment.card.sequence_min, segment.card.sequence_max);
-    segments[..classified].chunk_by(|a, b| commits(a) == commits(b)).collect()
+    segments[..classified]
+        .chunk_by(|a, b| commits(a) == commits(b))
+        .collect()
 }
 
 fn bytes(run: &[Arc<Segment>]) -> u64 {
@@ -99,6 +105,8 @@ pub(super) struct Merge {
     devices: Vec<DeviceKey>,
     points: Vec<(ElementName, Storage)>,
     plan: Plan,
+    /// [`FILE_ROWS`] but in tests.
+    file_rows: usize,
     writer: Option<SegmentWriter>,
     outputs: Vec<(std::path::PathBuf, Card)>,
     is_live: bool,
@@ -110,6 +118,7 @@ impl Merge {
         disk: &Arc<dyn Disk>,
         choice: Choice,
         mut plan: Plan,
+        file_rows: usize,
     ) -> Result<Self, FlushError> {
         let mut points: BTreeMap<ElementName, Storage> = BTreeMap::new();
         for segment in &choice.inputs {
@@ -120,18 +129,33 @@ impl Merge {
         let points: Vec<_> = points.into_iter().collect();
         let devices = devices_of(choice.inputs.iter().map(|input| input.card.index.as_ref()));
         let names = points.iter().map(|(point, _)| point.clone()).collect();
-        let columns = Columns { points: names, sequences: true };
+        let columns = Columns {
+            points: names,
+            sequences: true,
+        };
         let mut scans: Vec<Slices> = Vec::new();
         for (source, segment) in choice.inputs.iter().enumerate() {
-            let all: Vec<Piece> =
-                pieces(&segment.card.index, &devices, |_| Some((i64::MIN, i64::MAX)));
+            let all: Vec<Piece> = pieces(&segment.card.index, &devices, |_| {
+                Some((i64::MIN, i64::MAX))
+            });
             let scan = SegmentScan::new(Arc::clone(segment), source, all, columns.clone())?;
             scans.push(Box::new(scan));
         }
         let weave = Weave::new(scans)?;
         let writer = Some(SegmentWriter::create(disk, plan.clone())?);
         let (disk, outputs) = (Arc::clone(disk), Vec::new());
-        Ok(Self { choice, disk, weave, devices, points, plan, writer, outputs, is_live: false })
+        Ok(Self {
+            choice,
+            disk,
+            weave,
+            devices,
+            points,
+            plan,
+            file_rows,
+            writer,
+            outputs,
+            is_live: false,
+        })
     }
 
     /// Writes about `rows` more rows; says whether that was all. `next_plan` gives the id and path
@@ -143,14 +167,17 @@ impl Merge {
     ) -> Result<bool, FlushError> {
         let mut written = 0;
         while written < rows {
-            let woven = self.weave.next(SLICE_ROWS)?;
+            let is_full = |writer: &SegmentWriter| {
+                writer.rows() >= self.file_rows || writer.bytes() >= FILE_BYTES
+            };
+            if self.writer.as_ref().is_some_and(is_full) {
+                self.end_file()?;
+            }
+            let in_file = self.writer.as_ref().map_or(0, SegmentWriter::rows);
+            let woven = self.weave.next(SLICE_ROWS.min(self.file_rows - in_file))?;
             if woven.rows() == 0 {
                 self.end_file()?;
                 return Ok(true);
-            }
-            if self.writer.as_ref().is_some_and(|w| w.rows() >= FILE_ROWS || w.bytes() >= FILE_BYTES)
-            {
-                self.end_file()?;
             }
             if self.writer.is_none() {
                 self.plan = next_plan(&self.plan);
@@ -181,14 +208,23 @@ impl Merge {
     fn write(&mut self, woven: &Woven) -> Result<(), FlushError> {
         let mut joined = Vec::with_capacity(self.points.len());
         for (point, (_, storage)) in self.points.iter().enumerate() {
-            joined.push(woven.join(point, *storage, Depth::Rules).map_err(|e| self.failed(&e))?);
+            joined.push(
+                woven
+                    .join(point, *storage, Depth::Rules)
+                    .map_err(|e| self.failed(&e))?,
+            );
         }
         let bases = bases(woven, &joined);
-        let writer = self.writer.as_mut().expect("a file was begun before rows are written");
+        let writer = self
+            .writer
+            .as_mut()
+            .expect("a file was begun before rows are written");
         for (rank, time_ms) in woven.keys() {
             writer.row(&self.devices[rank as usize], time_ms);
         }
-        let devices = woven.keys().map(|(rank, _)| Some(self.devices[rank as usize].as_str()));
+        let devices = woven
+            .keys()
+            .map(|(rank, _)| Some(self.devices[rank as usize].as_str()));
         let times = woven.keys().map(|(_, time_ms)| time_ms);
         let times = TimestampMillisecondArray::from_iter_values(times).with_timezone("UTC");
         writer.column(0, &(Arc::new(devices.collect::<StringArray>()) as ArrayRef))?;
@@ -206,14 +242,19 @@ impl Merge {
     }
 
     fn failed(&self, error: &ArrowError) -> FlushError {
-        FlushError::Damaged { file: self.plan.path.display().to_string(), reason: error.to_string() }
+        FlushError::Damaged {
+            file: self.plan.path.display().to_string(),
+            reason: error.to_string(),
+        }
     }
 }
 
 impl Drop for Merge {
     fn drop(&mut self) {
         if !self.is_live {
-            self.outputs.iter().for_each(|(path, _)| remove(self.disk.as_ref(), path));
+            self.outputs
+                .iter()
+                .for_each(|(path, _)| remove(self.disk.as_ref(), path));
         }
     }
 }
@@ -257,16 +298,24 @@ fn column_array(column: &PointColumn, joined: Option<&Joined>, bases: &[u64]) ->
 fn columns(choice: &Choice, points: &BTreeMap<ElementName, Storage>) -> Vec<PointColumn> {
     let inputs = &choice.inputs;
     let meet = inputs.iter().enumerate().any(|(at, a)| {
-        inputs[at + 1..].iter().any(|b| a.card.index.overlaps(&b.card.index))
+        inputs[at + 1..]
+            .iter()
+            .any(|b| a.card.index.overlaps(&b.card.index))
     });
     let mut columns = Vec::new();
     for (point, storage) in points {
         let has = |role: Role| {
             let known = inputs.iter().filter_map(|input| input.points.get(point));
-            known.into_iter().any(|columns| columns.by_role.contains_key(&role))
+            known
+                .into_iter()
+                .any(|columns| columns.by_role.contains_key(&role))
         };
         let mut add = |role| {
-            columns.push(PointColumn { point: point.clone(), storage: *storage, role });
+            columns.push(PointColumn {
+                point: point.clone(),
+                storage: *storage,
+                role,
+            });
         };
         add(Role::Value);
         if has(Role::Quality) {

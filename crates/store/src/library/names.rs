@@ -23,12 +23,18 @@ pub(super) enum Role {
     Rule,
 }
 
-const ROLES: [(Role, &str); 3] =
-    [(Role::Quality, "quality"), (Role::Sequence, "sequence"), (Role::Rule, "rule")];
+const ROLES: [(Role, &str); 3] = [
+    (Role::Quality, "quality"),
+    (Role::Sequence, "sequence"),
+    (Role::Rule, "rule"),
+];
 
 pub(super) fn column_name(point: &ElementName, role: Role) -> String {
     let point = point.as_str();
-    let suffix = ROLES.iter().find(|(known, _)| *known == role).map(|(_, suffix)| *suffix);
+    let suffix = ROLES
+        .iter()
+        .find(|(known, _)| *known == role)
+        .map(|(_, suffix)| *suffix);
     match (is_ambiguous(point), suffix) {
         (false, None) => point.to_owned(),
         (false, Some(suffix)) => format!("{point}.{suffix}"),
@@ -40,21 +46,30 @@ pub(super) fn column_name(point: &ElementName, role: Role) -> String {
 fn is_ambiguous(point: &str) -> bool {
     point.starts_with('_')
         || ROLES.iter().any(|(_, suffix)| {
-            point.strip_suffix(suffix).is_some_and(|before| before.ends_with('.'))
+            point
+                .strip_suffix(suffix)
+                .is_some_and(|before| before.ends_with('.'))
         })
 }
 
 /// Undoes [`column_name`]; `None` for what is no point's column.
 pub(super) fn parse_column(name: &str) -> Option<(ElementName, Role)> {
-    let role_of =
-        |text: &str| ROLES.iter().find(|(_, suffix)| *suffix == text).map(|(role, _)| *role);
+    let role_of = |text: &str| {
+        ROLES
+            .iter()
+            .find(|(_, suffix)| *suffix == text)
+            .map(|(role, _)| *role)
+    };
     let (point, role) = match name.strip_prefix("point:") {
         Some(rest) => match rest.split_once(':') {
             Some((point, suffix)) => (point, role_of(suffix)?),
             None => (rest, Role::Value),
         },
         None if name.starts_with('_') => return None,
-        None => match name.rsplit_once('.').map(|(point, suffix)| (point, role_of(suffix))) {
+        None => match name
+            .rsplit_once('.')
+            .map(|(point, suffix)| (point, role_of(suffix)))
+        {
             Some((point, Some(role))) => (point, role),
             _ => (name, Role::Value),
         },
@@ -86,11 +101,22 @@ mod tests {
     #[test]
     fn every_column_name_reads_back_as_its_point_and_role() {
         let roles = [Role::Value, Role::Quality, Role::Sequence, Role::Rule];
-        for point in ["P", "a.b", "a.quality", "_time", "_x.quality", "风", "a.quality.rule", ".rule"]
-        {
+        for point in [
+            "P",
+            "a.b",
+            "a.quality",
+            "_time",
+            "_x.quality",
+            "风",
+            "a.quality.rule",
+            ".rule",
+        ] {
             let point = ElementName::new(point).unwrap();
             for role in roles {
-                assert_eq!(parse_column(&column_name(&point, role)), Some((point.clone(), role)));
+                assert_eq!(
+                    parse_column(&column_name(&point, role)),
+                    Some((point.clone(), role))
+                );
             }
         }
         assert_eq!(parse_column(TIME), None);

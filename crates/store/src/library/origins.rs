@@ -27,7 +27,10 @@ pub(super) struct Chunk {
 
 /// `origins` in order of sequence.
 pub(super) fn pack(origins: &[(Sequence, Arc<Origin>)]) -> Vec<Chunk> {
-    origins.chunks(CHUNK_COMMITS).filter_map(pack_chunk).collect()
+    origins
+        .chunks(CHUNK_COMMITS)
+        .filter_map(pack_chunk)
+        .collect()
 }
 
 fn pack_chunk(origins: &[(Sequence, Arc<Origin>)]) -> Option<Chunk> {
@@ -50,7 +53,11 @@ fn pack_chunk(origins: &[(Sequence, Arc<Origin>)]) -> Option<Chunk> {
     names.in_order.iter().for_each(|name| sink.text(name));
     sink.count(origins.len());
     sink.bytes(&rows.plain());
-    Some(Chunk { first, last, bytes: sink.pack() })
+    Some(Chunk {
+        first,
+        last,
+        bytes: sink.pack(),
+    })
 }
 
 #[derive(Default)]
@@ -94,7 +101,10 @@ pub(super) fn read(chunk: &[u8]) -> Result<Vec<Lineage>, Damaged> {
             ),
             arrived_ms,
         };
-        lineages.push(Lineage { sequence: Sequence(sequence), origin });
+        lineages.push(Lineage {
+            sequence: Sequence(sequence),
+            origin,
+        });
     }
     Ok(lineages)
 }
@@ -121,10 +131,16 @@ mod tests {
         let chunks = pack(&origins);
         let bytes: usize = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
         assert!(bytes < 13 * origins.len(), "{bytes} bytes");
-        let read: Vec<_> = chunks.iter().flat_map(|c| read(&c.bytes).unwrap()).collect();
+        let read: Vec<_> = chunks
+            .iter()
+            .flat_map(|c| read(&c.bytes).unwrap())
+            .collect();
         assert_eq!(read.len(), origins.len());
         for (lineage, (sequence, origin)) in read.iter().zip(&origins) {
-            assert_eq!((lineage.sequence, &lineage.origin), (*sequence, origin.as_ref()));
+            assert_eq!(
+                (lineage.sequence, &lineage.origin),
+                (*sequence, origin.as_ref())
+            );
         }
     }
 }

@@ -1,6 +1,9 @@
 //! A read: which pieces of which segments it needs, and rows of them and the memtable as slabs.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
 
 use arrow_array::{
     Array, ArrayRef, BooleanArray, Int64Array, NullArray, RecordBatch, StringArray, UInt64Array,
@@ -47,6 +50,7 @@ impl Query {
         points: Vec<(ElementName, Option<Storage>)>,
         range: &Range,
     ) -> Self {
+        let entries = touched(entries, range);
         let (points, storages): (Vec<_>, Vec<_>) = points.into_iter().unzip();
         let has_quality: Vec<bool> = points
             .iter()
@@ -56,20 +60,39 @@ impl Query {
                     known.is_some_and(|known| known.by_role.contains_key(&Role::Quality))
                 });
                 let columns = entries.iter().flat_map(|entry| &entry.batch.columns);
-                in_segments || columns.into_iter().any(|c| c.point == *point && c.quality.is_some())
+                in_segments
+                    || columns
+                        .into_iter()
+                        .any(|c| c.point == *point && c.quality.is_some())
             })
             .collect();
         let devices = if range.devices.is_empty() {
             let mut devices = devices_of(segments.iter().map(|s| s.card.index.as_ref()));
-            devices.extend(entries.iter().flat_map(|entry| entry.batch.devices.iter().cloned()));
+            devices.extend(
+                entries
+                    .iter()
+                    .flat_map(|entry| entry.batch.devices.iter().cloned()),
+            );
             sorted(devices)
         } else {
             sorted(range.devices.clone())
         };
         let schema = Arc::new(schema(&points, &storages, &has_quality));
-        let columns = Columns { points: points.into(), sequences: true };
+        let columns = Columns {
+            points: points.into(),
+            sequences: true,
+        };
         let range = range.clone();
-        Self { segments, entries, devices, columns, storages, has_quality, schema, range }
+        Self {
+            segments,
+            entries,
+            devices,
+            columns,
+            storages,
+            has_quality,
+            schema,
+            range,
+        }
     }
 
     pub(super) fn slabs(self) -> Result<Box<dyn Slabs>, ReadError> {
@@ -107,9 +130,11 @@ impl Query {
         }
         let devices = &self.devices[after.map_or(0, |(at, _, _)| at.min(self.devices.len()))..];
         if !self.entries.is_empty() && !devices.is_empty() {
-            // Sequence of i64::MAX as the last: such a time is never stored (1970–2100).
-            let wanted =
-                Wanted { devices, times: Some(from_ms..last_ms.saturating_add(1)) };
+            // A time of i64::MAX is never stored: times end in 2100.
+            let wanted = Wanted {
+                devices,
+                times: Some(from_ms..last_ms.saturating_add(1)),
+            };
             let run = Run::new(self.entries.clone(), &wanted).map_err(|clash| clashed(&clash))?;
             let rank = |device| self.devices.binary_search(device).ok();
             let ranks = run.index.0.iter().map(|stretch| {
@@ -118,7 +143,12 @@ impl Query {
             });
             let ranks = ranks.collect();
             let (source, columns) = (sources.len(), self.columns.clone());
-            sources.push(Box::new(RunScan::new(Arc::new(run), source, ranks, columns)));
+            sources.push(Box::new(RunScan::new(
+                Arc::new(run),
+                source,
+                ranks,
+                columns,
+            )));
         }
         Weave::new(sources)
     }
@@ -134,7 +164,9 @@ impl Query {
                 arrays.push(Arc::new(NullArray::new(rows)));
                 continue;
             };
-            let joined = woven.join(point, *storage, Depth::Sequences).map_err(failed)?;
+            let joined = woven
+                .join(point, *storage, Depth::Sequences)
+                .map_err(failed)?;
             let Some(joined) = joined else {
                 arrays.push(new_null_array(&data_type(*storage), rows));
                 if self.has_quality[point] {
@@ -166,11 +198,18 @@ impl Query {
             let mut at = has_value.iter();
             sequences.retain(|_| at.next() == Some(&true));
         }
-        Ok(Slab { keys, sequences, arrays })
+        Ok(Slab {
+            keys,
+            sequences,
+            arrays,
+        })
     }
 
     fn batch(&self, slab: Slab) -> Result<RecordBatch, ReadError> {
-        let devices = slab.keys.iter().map(|(rank, _)| Some(self.devices[*rank as usize].as_str()));
+        let devices = slab
+            .keys
+            .iter()
+            .map(|(rank, _)| Some(self.devices[*rank as usize].as_str()));
         let times = slab.keys.iter().map(|(_, time_ms)| *time_ms);
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(devices.collect::<StringArray>()),
@@ -194,9 +233,26 @@ impl Slab {
         if self.keys.len() > rows {
             self.keys.truncate(rows);
             self.sequences.truncate(rows);
-            self.arrays.iter_mut().for_each(|array| *array = array.slice(0, rows));
+            self.arrays
+                .iter_mut()
+                .for_each(|array| *array = array.slice(0, rows));
         }
     }
+}
+
+/// The entries with any row of the range: most hold one device, and a range few.
+fn touched(mut entries: Vec<Arc<Entry>>, range: &Range) -> Vec<Arc<Entry>> {
+    let devices: HashSet<&DeviceKey> = range.devices.iter().collect();
+    entries.retain(|entry| {
+        let batch = &entry.batch;
+        let has_device = batch.devices.iter().any(|device| devices.contains(device));
+        (devices.is_empty() || has_device)
+            && batch
+                .row_time
+                .iter()
+                .any(|time_ms| (range.from_ms..range.to_ms).contains(time_ms))
+    });
+    entries
 }
 
 fn sorted(mut devices: Vec<DeviceKey>) -> Vec<DeviceKey> {
@@ -215,20 +271,35 @@ fn schema(points: &[ElementName], storages: &[Option<Storage>], has_quality: &[b
         let data_type = storage.map_or(DataType::Null, data_type);
         fields.push(Field::new(column_name(point, Role::Value), data_type, true));
         if storage.is_some() && *has_quality {
-            fields.push(Field::new(column_name(point, Role::Quality), DataType::UInt8, true));
+            fields.push(Field::new(
+                column_name(point, Role::Quality),
+                DataType::UInt8,
+                true,
+            ));
         }
     }
     Schema::new(fields)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn failed(error: ArrowError) -> ReadError {
-    ReadError::Segment { file: "slab".into(), reason: error.to_string() }
+    ReadError::Segment {
+        file: "slab".into(),
+        reason: error.to_string(),
+    }
 }
 
 fn clashed(clash: &StorageClash) -> ReadError {
-    let StorageClash { point, stored, given } = clash;
+    let StorageClash {
+        point,
+        stored,
+        given,
+    } = clash;
     let reason = format!("point {point} is both {stored:?} and {given:?}");
-    ReadError::Segment { file: "memtable".into(), reason }
+    ReadError::Segment {
+        file: "memtable".into(),
+        reason,
+    }
 }
 
 struct Empty;
@@ -261,7 +332,11 @@ impl ByDevice {
         let span = (query.range.from_ms, query.range.to_ms - 1);
         let weave = query.weave(span, after)?;
         let rows_left = query.range.rows_max;
-        Ok(Self { query, weave, rows_left })
+        Ok(Self {
+            query,
+            weave,
+            rows_left,
+        })
     }
 
     fn slab(&mut self) -> Result<Option<RecordBatch>, ReadError> {
@@ -338,7 +413,10 @@ impl ByTime {
     /// The first window: as long as rows are dense on average.
     fn begin(&mut self) {
         let query = &self.query;
-        let stretches = query.segments.iter().flat_map(|segment| &segment.card.index.0);
+        let stretches = query
+            .segments
+            .iter()
+            .flat_map(|segment| &segment.card.index.0);
         let of_segments = stretches
             .filter(|stretch| query.devices.binary_search(&stretch.device).is_ok())
             .map(|stretch| (stretch.first_ms, stretch.last_ms, stretch.rows.len()));
@@ -350,7 +428,11 @@ impl ByTime {
         for (first, last, count) in of_segments.chain(of_entries) {
             (first_ms, last_ms, rows) = (first_ms.min(first), last_ms.max(last), rows + count);
         }
-        let after_ms = query.range.after.as_ref().map_or(i64::MIN, |(_, time_ms)| *time_ms);
+        let after_ms = query
+            .range
+            .after
+            .as_ref()
+            .map_or(i64::MIN, |(_, time_ms)| *time_ms);
         let from_ms = query.range.from_ms.max(first_ms).max(after_ms);
         self.last_ms = last_ms.min(query.range.to_ms - 1);
         if rows > 0 && from_ms <= self.last_ms {
@@ -361,7 +443,9 @@ impl ByTime {
 
     fn slab(&mut self) -> Result<Option<RecordBatch>, ReadError> {
         while self.ready.is_empty() && self.rows_left > 0 {
-            let Some((from_ms, to_ms)) = self.window else { return Ok(None) };
+            let Some((from_ms, to_ms)) = self.window else {
+                return Ok(None);
+            };
             let to_ms = to_ms.min(self.last_ms);
             let span_ms = to_ms.abs_diff(from_ms);
             let Some((slabs, rows)) = self.read((from_ms, to_ms))? else {
@@ -419,14 +503,26 @@ impl ByTime {
             let columns = slabs.first().map_or(0, |slab| slab.arrays.len());
             let mut arrays = Vec::with_capacity(columns);
             for column in 0..columns {
-                let of_slabs: Vec<&dyn Array> =
-                    slabs.iter().map(|slab| slab.arrays[column].as_ref()).collect();
+                let of_slabs: Vec<&dyn Array> = slabs
+                    .iter()
+                    .map(|slab| slab.arrays[column].as_ref())
+                    .collect();
                 let array = arrow_select::interleave::interleave(&of_slabs, &rows);
                 arrays.push(array.map_err(failed)?);
             }
-            let keys = part.iter().map(|(time_ms, rank, _)| (*rank, *time_ms)).collect();
-            let sequences = rows.iter().map(|(slab, row)| slabs[*slab].sequences[*row]).collect();
-            let batch = self.query.batch(Slab { keys, sequences, arrays })?;
+            let keys = part
+                .iter()
+                .map(|(time_ms, rank, _)| (*rank, *time_ms))
+                .collect();
+            let sequences = rows
+                .iter()
+                .map(|(slab, row)| slabs[*slab].sequences[*row])
+                .collect();
+            let batch = self.query.batch(Slab {
+                keys,
+                sequences,
+                arrays,
+            })?;
             self.rows_left -= batch.num_rows();
             self.ready.push_back(batch);
         }

@@ -33,10 +33,15 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    pub(super) const ALL: Wanted<'static> = Wanted { devices: &[], times: None };
+    pub(super) const ALL: Wanted<'static> = Wanted {
+        devices: &[],
+        times: None,
+    };
 
     fn has_time(&self, time_ms: i64) -> bool {
-        self.times.as_ref().is_none_or(|times| times.contains(&time_ms))
+        self.times
+            .as_ref()
+            .is_none_or(|times| times.contains(&time_ms))
     }
 }
 
@@ -92,7 +97,12 @@ impl At<'_> {
 
     fn same(&self, other: &Self) -> bool {
         self.quality() == other.quality()
-            && same_value(&self.column.values, self.index, &other.column.values, other.index)
+            && same_value(
+                &self.column.values,
+                self.index,
+                &other.column.values,
+                other.index,
+            )
     }
 
     pub(super) fn version(&self) -> Version {
@@ -110,7 +120,10 @@ impl Run {
     ///
     /// # Errors
     /// The first point that two entries give in different storages.
-    pub(super) fn new(mut entries: Vec<Arc<Entry>>, wanted: &Wanted<'_>) -> Result<Self, StorageClash> {
+    pub(super) fn new(
+        mut entries: Vec<Arc<Entry>>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Self, StorageClash> {
         entries.sort_by_key(|entry| entry.sequence);
         let points = points_of(&entries)?;
         let (sorted, devices, first_row, input_rows) = sort_rows(&entries, wanted);
@@ -145,11 +158,17 @@ impl Run {
 
     /// The first and the last commit.
     pub(super) fn sequences(&self) -> Option<(u64, u64)> {
-        Some((self.entries.first()?.sequence.0, self.entries.last()?.sequence.0))
+        Some((
+            self.entries.first()?.sequence.0,
+            self.entries.last()?.sequence.0,
+        ))
     }
 
     pub(super) fn device(&self, row: usize) -> &DeviceKey {
-        let at = self.index.0.partition_point(|stretch| stretch.rows.end <= row);
+        let at = self
+            .index
+            .0
+            .partition_point(|stretch| stretch.rows.end <= row);
         &self.index.0[at].device
     }
 
@@ -165,7 +184,8 @@ impl Run {
     }
 
     pub(super) fn has_quality(&self, point: &ElementName) -> bool {
-        self.columns(point).any(|(_, _, column)| column.quality.is_some())
+        self.columns(point)
+            .any(|(_, _, column)| column.quality.is_some())
     }
 
     /// The cells of a point in a stretch of rows, or `None` where there are none. `met` sees every
@@ -181,28 +201,40 @@ impl Run {
             return None;
         }
         let (storage, _) = self.points.get(point)?;
-        let quality: Vec<u8> =
-            slots.at.iter().map(|at| at.map_or(NO_QUALITY, |at| at.quality())).collect();
+        let quality: Vec<u8> = slots
+            .at
+            .iter()
+            .map(|at| at.map_or(NO_QUALITY, |at| at.quality()))
+            .collect();
         let differs = |(at, base): (&Option<At<'_>>, &u64)| {
             at.map(|at| at.sequence).filter(|sequence| sequence != base)
         };
         let base = &self.base[rows];
         let sequence: UInt64Array = slots.at.iter().zip(base).map(differs).collect();
-        let rules: Option<UInt8Array> =
-            slots.rules.map(|rules| rules.into_iter().map(Rule::to_file).collect());
+        let rules: Option<UInt8Array> = slots
+            .rules
+            .map(|rules| rules.into_iter().map(Rule::to_file).collect());
         Some(Cells {
             values: typed(*storage, &slots.at),
             quality: quality
                 .iter()
                 .any(|quality| *quality != NO_QUALITY)
-                .then(|| quality.iter().map(|q| (*q != NO_QUALITY).then_some(*q)).collect()),
+                .then(|| {
+                    quality
+                        .iter()
+                        .map(|q| (*q != NO_QUALITY).then_some(*q))
+                        .collect()
+                }),
             sequence: has_any(&sequence).then_some(sequence),
             rules,
         })
     }
 
     fn columns(&self, point: &ElementName) -> impl Iterator<Item = (usize, u64, &Column)> {
-        let places = self.points.get(point).map_or(&[][..], |(_, places)| places.as_slice());
+        let places = self
+            .points
+            .get(point)
+            .map_or(&[][..], |(_, places)| places.as_slice());
         places.iter().map(|(entry, column)| {
             let at = &self.entries[*entry];
             (*entry, at.sequence.0, &at.batch.columns[*column])
@@ -215,14 +247,21 @@ impl Run {
         rows: &Range<usize>,
         mut met: impl FnMut(Meeting<'a>),
     ) -> Slots<'a> {
-        let mut slots = Slots { at: vec![None; rows.len()], rules: None };
+        let mut slots = Slots {
+            at: vec![None; rows.len()],
+            rules: None,
+        };
         for (entry, sequence, column) in self.columns(point) {
             for index in 0..column.values.len() {
                 let row = self.row_of[self.first_row[entry] + column.row_of(index)] as usize;
                 if !rows.contains(&row) {
                     continue;
                 }
-                let newcomer = At { sequence, column, index };
+                let newcomer = At {
+                    sequence,
+                    column,
+                    index,
+                };
                 let slot = row - rows.start;
                 let Some(standing) = slots.at[slot] else {
                     slots.set(slot, newcomer, newcomer.rule());
@@ -230,12 +269,28 @@ impl Run {
                 };
                 let standing_rule = slots.rule(slot, standing);
                 let (outcome, rule) = fold(
-                    Side { rule: standing_rule, quality: standing.quality() },
-                    Side { rule: newcomer.rule(), quality: newcomer.quality() },
+                    Side {
+                        rule: standing_rule,
+                        quality: standing.quality(),
+                    },
+                    Side {
+                        rule: newcomer.rule(),
+                        quality: newcomer.quality(),
+                    },
                     standing.same(&newcomer),
                 );
-                met(Meeting { row, standing, standing_rule, newcomer, outcome });
-                let stays = if outcome == Outcome::Wins { newcomer } else { standing };
+                met(Meeting {
+                    row,
+                    standing,
+                    standing_rule,
+                    newcomer,
+                    outcome,
+                });
+                let stays = if outcome == Outcome::Wins {
+                    newcomer
+                } else {
+                    standing
+                };
                 slots.set(slot, stays, rule);
             }
         }
@@ -282,7 +337,9 @@ struct Slots<'a> {
 
 impl<'a> Slots<'a> {
     fn rule(&self, slot: usize, standing: At<'a>) -> Rule {
-        self.rules.as_ref().map_or_else(|| standing.rule(), |rules| rules[slot])
+        self.rules
+            .as_ref()
+            .map_or_else(|| standing.rule(), |rules| rules[slot])
     }
 
     fn set(&mut self, slot: usize, at: At<'a>, rule: Rule) {
@@ -303,10 +360,15 @@ fn points_of(entries: &[Arc<Entry>]) -> Result<Points, StorageClash> {
     for (entry_at, entry) in entries.iter().enumerate() {
         for (column_at, column) in entry.batch.columns.iter().enumerate() {
             let given = column.values.storage();
-            let (stored, places) =
-                points.entry(column.point.clone()).or_insert_with(|| (given, Vec::new()));
+            let (stored, places) = points
+                .entry(column.point.clone())
+                .or_insert_with(|| (given, Vec::new()));
             if *stored != given {
-                return Err(StorageClash { point: column.point.clone(), stored: *stored, given });
+                return Err(StorageClash {
+                    point: column.point.clone(),
+                    stored: *stored,
+                    given,
+                });
             }
             places.push((entry_at, column_at));
         }
@@ -342,8 +404,11 @@ fn sort_rows(
     for entry in entries {
         first_row.push(input_rows);
         let batch = &entry.batch;
-        let of_batch: Vec<Option<u32>> =
-            batch.devices.iter().map(|device| ranks.get(device).copied()).collect();
+        let of_batch: Vec<Option<u32>> = batch
+            .devices
+            .iter()
+            .map(|device| ranks.get(device).copied())
+            .collect();
         for (row, (device, time_ms)) in batch.row_device.iter().zip(&batch.row_time).enumerate() {
             if let Some(rank) = of_batch[*device as usize]
                 && wanted.has_time(*time_ms)
@@ -354,7 +419,12 @@ fn sort_rows(
         input_rows += batch.rows();
     }
     sorted.sort_unstable();
-    (sorted, devices.into_iter().cloned().collect(), first_row, input_rows)
+    (
+        sorted,
+        devices.into_iter().cloned().collect(),
+        first_row,
+        input_rows,
+    )
 }
 
 fn index_u32(index: usize) -> u32 {
@@ -401,10 +471,11 @@ fn typed(storage: Storage, at: &[Option<At<'_>>]) -> Typed {
         Storage::Double => gather!(Double, Float64Array, |x: &f64| *x),
         Storage::Text => {
             let text = |at: &Option<At<'_>>| {
-                at.as_ref().and_then(|at| match at.column.values.cell(at.index) {
-                    Cell::Text(text) => Some(text),
-                    _ => None,
-                })
+                at.as_ref()
+                    .and_then(|at| match at.column.values.cell(at.index) {
+                        Cell::Text(text) => Some(text),
+                        _ => None,
+                    })
             };
             Typed::Text(at.iter().map(text).collect::<StringArray>())
         }

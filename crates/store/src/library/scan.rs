@@ -98,10 +98,17 @@ pub(super) fn pieces(
         let rank = u32::try_from(rank).expect("a product has fewer than 2^32 devices");
         let times = times(rank)?;
         let overlaps = stretch.first_ms <= times.1 && times.0 <= stretch.last_ms;
-        overlaps.then(|| Piece { rank, rows: stretch.rows.clone(), times })
+        overlaps.then(|| Piece {
+            rank,
+            rows: stretch.rows.clone(),
+            times,
+        })
     };
     if devices.len() * 8 < index.0.len() {
-        return devices.iter().filter_map(|device| piece(index.get(device)?)).collect();
+        return devices
+            .iter()
+            .filter_map(|device| piece(index.get(device)?))
+            .collect();
     }
     index.0.iter().filter_map(piece).collect()
 }
@@ -112,17 +119,25 @@ pub(super) fn prune(segment: &Segment, pieces: &[Piece]) -> Vec<Piece> {
     let mut kept: Vec<Piece> = Vec::new();
     let mut first_page = 0;
     for piece in pieces {
-        while pages.get(first_page).is_some_and(|page| page.rows.end <= piece.rows.start) {
+        while pages
+            .get(first_page)
+            .is_some_and(|page| page.rows.end <= piece.rows.start)
+        {
             first_page += 1;
         }
-        let touched = pages[first_page..].iter().take_while(|page| page.rows.start < piece.rows.end);
+        let touched = pages[first_page..]
+            .iter()
+            .take_while(|page| page.rows.start < piece.rows.end);
         for page in touched.filter(|p| p.first_ms <= piece.times.1 && piece.times.0 <= p.last_ms) {
             let rows = page.rows.start.max(piece.rows.start)..page.rows.end.min(piece.rows.end);
             match kept.last_mut() {
                 Some(last) if last.rank == piece.rank && last.rows.end == rows.start => {
                     last.rows.end = rows.end;
                 }
-                _ => kept.push(Piece { rows, ..piece.clone() }),
+                _ => kept.push(Piece {
+                    rows,
+                    ..piece.clone()
+                }),
             }
         }
     }
@@ -208,7 +223,14 @@ impl SegmentScan {
             .with_row_selection(selection)
             .build()
             .map_err(|error| segment.damaged(error))?;
-        Ok(Self { segment, source, columns, at, reader, left: pieces.into() })
+        Ok(Self {
+            segment,
+            source,
+            columns,
+            at,
+            reader,
+            left: pieces.into(),
+        })
     }
 
     fn slice(&mut self, batch: &RecordBatch) -> Result<Slice, ReadError> {
@@ -217,7 +239,9 @@ impl SegmentScan {
             batch.column(position)
         };
         let times = column(TIME_AT).as_primitive_opt::<TimestampMillisecondType>();
-        let times = times.ok_or_else(|| self.segment.damaged("_time is no timestamp"))?.values();
+        let times = times
+            .ok_or_else(|| self.segment.damaged("_time is no timestamp"))?
+            .values();
         let keys = self.take_keys(times)?;
         let cut = |array: &ArrayRef| match &keys.mask {
             None => Ok(Arc::clone(array)),
@@ -258,12 +282,26 @@ impl SegmentScan {
         let base = if self.columns.sequences {
             let base = column(SEQUENCE_AT)?;
             let base = base.as_any().downcast_ref::<UInt64Array>();
-            base.ok_or_else(|| self.segment.damaged("_sequence is no integer"))?.values().to_vec()
+            base.ok_or_else(|| self.segment.damaged("_sequence is no integer"))?
+                .values()
+                .to_vec()
         } else {
             Vec::new()
         };
-        let Keys { ranks, times, numbers, .. } = keys;
-        Ok(Slice { source: self.source, ranks, times, numbers, base, points })
+        let Keys {
+            ranks,
+            times,
+            numbers,
+            ..
+        } = keys;
+        Ok(Slice {
+            source: self.source,
+            ranks,
+            times,
+            numbers,
+            base,
+            points,
+        })
     }
 
     /// Matches the rows of a batch with the pieces they come from and leaves out times that are not
@@ -277,10 +315,14 @@ impl SegmentScan {
             let part = &times[row..row + rows];
             // Within a device times ascend.
             let from = part.partition_point(|time| *time < piece.times.0);
-            let to = part.partition_point(|time| *time <= piece.times.1).max(from);
-            keys.ranks.extend(std::iter::repeat_n(piece.rank, to - from));
+            let to = part
+                .partition_point(|time| *time <= piece.times.1)
+                .max(from);
+            keys.ranks
+                .extend(std::iter::repeat_n(piece.rank, to - from));
             keys.times.extend_from_slice(&part[from..to]);
-            keys.numbers.extend(piece.rows.start + from..piece.rows.start + to);
+            keys.numbers
+                .extend(piece.rows.start + from..piece.rows.start + to);
             kept.push((row + from, row + to));
             row += rows;
             if row == times.len() {
@@ -288,7 +330,9 @@ impl SegmentScan {
             }
         }
         if row != times.len() {
-            return Err(self.segment.damaged("the reader gave more rows than were selected"));
+            return Err(self
+                .segment
+                .damaged("the reader gave more rows than were selected"));
         }
         if keys.times.len() < times.len() {
             let mut mask = vec![false; times.len()];
@@ -345,7 +389,11 @@ fn wanted_columns(segment: &Segment, columns: &Columns) -> Vec<usize> {
     if columns.sequences {
         wanted.push(SEQUENCE_AT);
     }
-    for known in columns.points.iter().filter_map(|point| segment.points.get(point)) {
+    for known in columns
+        .points
+        .iter()
+        .filter_map(|point| segment.points.get(point))
+    {
         let by_role = known.by_role.iter();
         wanted.extend(
             by_role
@@ -385,7 +433,10 @@ fn select(segment: &Segment, pieces: &[Piece]) -> (Vec<usize>, RowSelection) {
         }
         group_start = group_end;
     }
-    (groups, RowSelection::from_consecutive_ranges(ranges.into_iter(), selected_rows))
+    (
+        groups,
+        RowSelection::from_consecutive_ranges(ranges.into_iter(), selected_rows),
+    )
 }
 
 /// Reads a run.
@@ -404,7 +455,14 @@ impl RunScan {
         // Each slice walks all cells of the run, so slices are as long as memory allows: 64 MiB of
         // values at eight bytes.
         let slice_rows = ((64 << 20) / 8 / columns.points.len().max(1)).max(SLICE_ROWS);
-        Self { run, source, columns, ranks, at: 0, slice_rows }
+        Self {
+            run,
+            source,
+            columns,
+            ranks,
+            at: 0,
+            slice_rows,
+        }
     }
 }
 

@@ -77,7 +77,9 @@ pub(super) struct Segment {
 
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Segment").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Segment")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -86,35 +88,60 @@ impl Segment {
         let file = match disk.open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(OpenError::Missing { file: path.display().to_string() });
+                return Err(OpenError::Missing {
+                    file: path.display().to_string(),
+                });
             }
             Err(error) => return Err(OpenError::io(&path, error)),
         };
         let found = file.len().map_err(|error| OpenError::io(&path, error))?;
         if found != card.bytes {
             let file = path.display().to_string();
-            return Err(OpenError::Length { file, found, expected: card.bytes });
+            return Err(OpenError::Length {
+                file,
+                found,
+                expected: card.bytes,
+            });
         }
-        let file = CheckedFile { file: file.into(), len: found, checksums: card.checksums.clone() };
-        let damaged =
-            |reason: String| OpenError::Damaged { file: path.display().to_string(), reason };
+        let file = CheckedFile {
+            file: file.into(),
+            len: found,
+            checksums: card.checksums.clone(),
+        };
+        let damaged = |reason: String| OpenError::Damaged {
+            file: path.display().to_string(),
+            reason,
+        };
         let options = ArrowReaderOptions::new()
             .with_skip_arrow_metadata(true)
             .with_page_index_policy(PageIndexPolicy::Required);
         let metadata = ArrowReaderMetadata::load(&file, options)
             .map_err(|error| damaged(error.to_string()))?;
         if metadata.metadata().file_metadata().num_rows() != i64_of(card.index.rows()) {
-            return Err(damaged("the manifest counts other rows than the file".into()));
+            return Err(damaged(
+                "the manifest counts other rows than the file".into(),
+            ));
         }
         let points = columns_of(&metadata).ok_or_else(|| damaged("a column is unknown".into()))?;
         let disk = Arc::clone(disk);
-        Ok(Self { card, path, file, metadata, points, disk, is_retired: AtomicBool::new(false) })
+        Ok(Self {
+            card,
+            path,
+            file,
+            metadata,
+            points,
+            disk,
+            is_retired: AtomicBool::new(false),
+        })
     }
 
     /// The same segment, classified.
     pub(super) fn classified(&self) -> Self {
         Self {
-            card: Card { is_classified: true, ..self.card.clone() },
+            card: Card {
+                is_classified: true,
+                ..self.card.clone()
+            },
             path: self.path.clone(),
             file: self.file.clone(),
             metadata: self.metadata.clone(),
@@ -137,13 +164,18 @@ impl Segment {
     pub(super) fn verify(&self) -> Result<(), ReadError> {
         for start in (0..self.card.bytes).step_by(1 << 20) {
             let len = usize_of((self.card.bytes - start).min(1 << 20));
-            self.file.read(start, len).map_err(|error| self.damaged(error))?;
+            self.file
+                .read(start, len)
+                .map_err(|error| self.damaged(error))?;
         }
         Ok(())
     }
 
     pub(super) fn damaged(&self, reason: impl fmt::Display) -> ReadError {
-        ReadError::Segment { file: self.path.display().to_string(), reason: reason.to_string() }
+        ReadError::Segment {
+            file: self.path.display().to_string(),
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -227,7 +259,13 @@ impl ChunkReader for CheckedFile {
     type T = io::BufReader<FromHere>;
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(io::BufReader::with_capacity(BLOCK_BYTES, FromHere { file: self.clone(), at: start }))
+        Ok(io::BufReader::with_capacity(
+            BLOCK_BYTES,
+            FromHere {
+                file: self.clone(),
+                at: start,
+            },
+        ))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
@@ -244,7 +282,9 @@ pub(super) struct FromHere {
 impl io::Read for FromHere {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.file.len.saturating_sub(self.at);
-        let len = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let len = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
         buffer[..len].copy_from_slice(&self.file.read(self.at, len)?);
         self.at += len as u64;
         Ok(len)

@@ -17,6 +17,16 @@ use crate::ReadError;
 /// A row of a slab: which slice, which row in it.
 pub(super) type Pick = (usize, usize);
 
+/// Rank of the device, and time.
+type Key = (u32, i64);
+
+/// The source with the least key, and the least key of the others.
+struct Least {
+    source: usize,
+    key: Key,
+    next_key: Option<Key>,
+}
+
 /// Sources in order of commit, the oldest first. A key stands at most once in each.
 pub(super) struct Weave {
     sources: Vec<Strand>,
@@ -31,7 +41,7 @@ struct Strand {
 }
 
 impl Strand {
-    fn key(&self) -> Option<(u32, i64)> {
+    fn key(&self) -> Option<Key> {
         let slice = self.current.as_ref()?;
         Some((slice.ranks[self.at], slice.times[self.at]))
     }
@@ -58,7 +68,12 @@ impl Weave {
     pub(super) fn new(sources: Vec<Slices>) -> Result<Self, ReadError> {
         let mut strands = Vec::with_capacity(sources.len());
         for slices in sources {
-            let mut strand = Strand { slices, current: None, at: 0, in_slab: None };
+            let mut strand = Strand {
+                slices,
+                current: None,
+                at: 0,
+                in_slab: None,
+            };
             strand.load()?;
             strands.push(strand);
         }
@@ -72,22 +87,27 @@ impl Weave {
             strand.in_slab = None;
         }
         while woven.picks.len() < rows_max {
-            let Some((first, key, next_key, is_shared)) = self.least() else { break };
-            if is_shared {
+            let Some(Least {
+                source,
+                key,
+                next_key,
+            }) = self.least()
+            else {
+                break;
+            };
+            if next_key == Some(key) {
                 self.take_shared(key, &mut woven)?;
             } else {
                 let rows = rows_max - woven.picks.len();
-                take_alone(&mut self.sources[first], next_key, rows, &mut woven)?;
+                take_alone(&mut self.sources[source], next_key, rows, &mut woven)?;
             }
         }
         Ok(woven)
     }
 
-    /// The source with the least key, that key, the least key of the others, and whether another
-    /// has the same.
-    fn least(&self) -> Option<(usize, (u32, i64), Option<(u32, i64)>, bool)> {
-        let mut least: Option<(usize, (u32, i64))> = None;
-        let mut next_key: Option<(u32, i64)> = None;
+    fn least(&self) -> Option<Least> {
+        let mut least: Option<(usize, Key)> = None;
+        let mut next_key: Option<Key> = None;
         for (source, strand) in self.sources.iter().enumerate() {
             let Some(key) = strand.key() else { continue };
             match least {
@@ -101,10 +121,14 @@ impl Weave {
             }
         }
         let (source, key) = least?;
-        Some((source, key, next_key, next_key == Some(key)))
+        Some(Least {
+            source,
+            key,
+            next_key,
+        })
     }
 
-    fn take_shared(&mut self, key: (u32, i64), woven: &mut Woven) -> Result<(), ReadError> {
+    fn take_shared(&mut self, key: Key, woven: &mut Woven) -> Result<(), ReadError> {
         let mut rows = Vec::new();
         for strand in &mut self.sources {
             if strand.key() == Some(key) {
@@ -121,11 +145,13 @@ impl Weave {
 /// Takes rows of one source for as long as no other has a lesser or equal key.
 fn take_alone(
     strand: &mut Strand,
-    next_key: Option<(u32, i64)>,
+    next_key: Option<Key>,
     rows_max: usize,
     woven: &mut Woven,
 ) -> Result<(), ReadError> {
-    let Some(slice) = strand.current.clone() else { return Ok(()) };
+    let Some(slice) = strand.current.clone() else {
+        return Ok(());
+    };
     let end = slice.rows().min(strand.at + rows_max);
     let is_mine = |row: &usize| match next_key {
         Some(next_key) => (slice.ranks[*row], slice.times[*row]) < next_key,
@@ -136,7 +162,9 @@ fn take_alone(
         Some(_) => (strand.at..end).take_while(is_mine).count(),
     };
     let at = in_slab(strand, woven);
-    woven.picks.extend((strand.at..strand.at + rows).map(|row| (at, row)));
+    woven
+        .picks
+        .extend((strand.at..strand.at + rows).map(|row| (at, row)));
     advance(strand, rows)
 }
 
@@ -178,7 +206,7 @@ impl Woven {
         self.picks.len()
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = (u32, i64)> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
         self.picks.iter().map(|(slice, row)| {
             let slice = &self.slices[*slice];
             (slice.ranks[*row], slice.times[*row])
@@ -187,7 +215,9 @@ impl Woven {
 
     /// The commits of rows, before cells have a say.
     pub(super) fn bases(&self) -> impl Iterator<Item = u64> {
-        self.picks.iter().map(|(slice, row)| self.slices[*slice].base(*row))
+        self.picks
+            .iter()
+            .map(|(slice, row)| self.slices[*slice].base(*row))
     }
 
     /// Gathers point number `point`, or `None` where no slice has it.
@@ -197,16 +227,25 @@ impl Woven {
         storage: Storage,
         depth: Depth,
     ) -> Result<Option<Joined>, ArrowError> {
-        if self.slices.iter().all(|slice| slice.points[point].is_none()) {
+        if self
+            .slices
+            .iter()
+            .all(|slice| slice.points[point].is_none())
+        {
             return Ok(None);
         }
         let (picks, shared_rules) = self.resolve(point);
         let picks = picks.as_deref().unwrap_or(&self.picks);
         let values = self.gather(picks, &data_type(storage), |slice| {
-            slice.points[point].as_ref().map(|cells| cells.values.to_array())
+            slice.points[point]
+                .as_ref()
+                .map(|cells| cells.values.to_array())
         })?;
-        let has_quality =
-            self.slices.iter().any(|s| s.points[point].as_ref().is_some_and(|c| c.quality.is_some()));
+        let has_quality = self.slices.iter().any(|s| {
+            s.points[point]
+                .as_ref()
+                .is_some_and(|c| c.quality.is_some())
+        });
         let quality = if has_quality {
             Some(self.gather(picks, &DataType::UInt8, |slice| {
                 let quality = slice.points[point].as_ref()?.quality.clone()?;
@@ -223,7 +262,12 @@ impl Woven {
             }
         });
         let rules = (depth == Depth::Rules).then(|| self.rules(point, picks, &shared_rules));
-        Ok(Some(Joined { values, quality, sequences: sequences.collect(), rules: rules.flatten() }))
+        Ok(Some(Joined {
+            values,
+            quality,
+            sequences: sequences.collect(),
+            rules: rules.flatten(),
+        }))
     }
 
     /// Which version stands in each shared row, as picks for the whole slab where they differ from
@@ -232,7 +276,9 @@ impl Woven {
         let mut picks = None;
         let mut rules = Vec::with_capacity(self.shared.len());
         for (row, versions) in &self.shared {
-            let Some((pick, rule)) = self.stands(point, versions) else { continue };
+            let Some((pick, rule)) = self.stands(point, versions) else {
+                continue;
+            };
             if self.picks[*row] != pick {
                 picks.get_or_insert_with(|| self.picks.clone())[*row] = pick;
             }
@@ -245,13 +291,18 @@ impl Woven {
         let cells = |pick: Pick| self.slices[pick.0].points[point].as_ref();
         let mut stands: Option<(Pick, Rule)> = None;
         for pick in versions {
-            let Some(newcomer) = cells(*pick).filter(|cells| cells.has(pick.1)) else { continue };
+            let Some(newcomer) = cells(*pick).filter(|cells| cells.has(pick.1)) else {
+                continue;
+            };
             stands = Some(match stands {
                 None => (*pick, newcomer.rule(pick.1)),
                 Some((at, rule)) => {
                     let standing = cells(at).expect("what stands has cells");
                     let same = standing.same(at.1, newcomer, pick.1);
-                    let side = Side { rule, quality: standing.quality(at.1) };
+                    let side = Side {
+                        rule,
+                        quality: standing.quality(at.1),
+                    };
                     match fold(side, newcomer.side(pick.1), same) {
                         (Outcome::Wins, rule) => (*pick, rule),
                         (Outcome::Duplicate | Outcome::Refused, rule) => (at, rule),
@@ -263,8 +314,10 @@ impl Woven {
     }
 
     fn rules(&self, point: usize, picks: &[Pick], shared: &[(usize, Rule)]) -> Option<UInt8Array> {
-        let has_rules =
-            self.slices.iter().any(|s| s.points[point].as_ref().is_some_and(|c| c.rules.is_some()));
+        let has_rules = self
+            .slices
+            .iter()
+            .any(|s| s.points[point].as_ref().is_some_and(|c| c.rules.is_some()));
         if !has_rules && shared.iter().all(|(_, rule)| *rule == Rule::Last) {
             return None;
         }
@@ -272,7 +325,10 @@ impl Woven {
             .iter()
             .map(|(slice, row)| {
                 let cells = self.slices[*slice].points[point].as_ref()?;
-                cells.has(*row).then(|| cells.rule(*row).to_file()).flatten()
+                cells
+                    .has(*row)
+                    .then(|| cells.rule(*row).to_file())
+                    .flatten()
             })
             .collect();
         for (row, rule) in shared {
@@ -317,8 +373,7 @@ fn one_stretch(picks: &[Pick]) -> Option<Pick> {
 
 /// The cells of a column whose commit is not the row's.
 pub(super) fn own_sequences(sequences: &[u64], bases: &[u64]) -> UInt64Array {
-    let own = |(sequence, base): (&u64, &u64)| {
-        (*sequence != 0 && sequence != base).then_some(*sequence)
-    };
+    let own =
+        |(sequence, base): (&u64, &u64)| (*sequence != 0 && sequence != base).then_some(*sequence);
     sequences.iter().zip(bases).map(own).collect()
 }

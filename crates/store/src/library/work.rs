@@ -42,7 +42,9 @@ impl Library {
         if let Some(choice) = self.urgent(&shelf, &merges, quiet) {
             merges.push(self.begin(choice)?);
         }
-        let Some(mut merge) = merges.pop() else { return Ok(false) };
+        let Some(mut merge) = merges.pop() else {
+            return Ok(false);
+        };
         // Where a step fails the merge is dropped here, with all its files.
         let is_done = merge.step(STEP_ROWS, |plan| self.next_plan(plan))?;
         if is_done {
@@ -61,7 +63,10 @@ impl Library {
         segments: &[Arc<Segment>],
         quiet: bool,
     ) -> Result<bool, FlushError> {
-        let first = segments.iter().take_while(|segment| segment.card.is_classified).count();
+        let first = segments
+            .iter()
+            .take_while(|segment| segment.card.is_classified)
+            .count();
         let (older, fresh) = segments.split_at(first);
         if fresh.is_empty() {
             return Ok(false);
@@ -71,7 +76,10 @@ impl Library {
         let with_chains = |segment: &Arc<Segment>| {
             Ok((Arc::clone(segment), self.manifest.chains(segment.card.id)?))
         };
-        let fresh = fresh.iter().map(with_chains).collect::<Result<Vec<_>, FlushError>>()?;
+        let fresh = fresh
+            .iter()
+            .map(with_chains)
+            .collect::<Result<Vec<_>, FlushError>>()?;
         let pass = self.manifest.about("passes")? + 1;
         let (mut conflicts, mut duplicates) = (0, 0);
         let mut note = |verdicts: Verdicts| {
@@ -88,7 +96,8 @@ impl Library {
             return Err(error);
         }
         let ids: HashSet<u64> = fresh.iter().map(|(segment, _)| segment.card.id).collect();
-        self.manifest.classified(pass, &ids, conflicts, duplicates)?;
+        self.manifest
+            .classified(pass, &ids, conflicts, duplicates)?;
         drop::<Vec<(Arc<Segment>, Chains)>>(fresh);
         self.change_shelf(|shelf| {
             for segment in shelf.products.get_mut(product).into_iter().flatten() {
@@ -130,21 +139,33 @@ impl Library {
             is_merged: true,
             ..self.plan(product)
         };
-        Merge::new(&self.disk, choice, plan)
+        Merge::new(&self.disk, choice, plan, self.file_rows)
     }
 
     /// The next file of the same merge.
     fn next_plan(&self, plan: &Plan) -> Plan {
         let Plan { id, path, .. } = self.plan(&plan.product);
-        Plan { id, path, ..plan.clone() }
+        Plan {
+            id,
+            path,
+            ..plan.clone()
+        }
     }
 
     fn end(&self, merge: Merge) -> Result<(), FlushError> {
-        let outputs: Vec<_> = merge.outputs().iter().map(|(_, card)| card.clone()).collect();
+        let outputs: Vec<_> = merge
+            .outputs()
+            .iter()
+            .map(|(_, card)| card.clone())
+            .collect();
         let opened = outputs.iter().map(|card| self.open_segment(card.clone()));
         let opened: Vec<Arc<Segment>> = opened.collect::<Result<_, _>>()?;
-        let inputs: HashSet<u64> =
-            merge.choice.inputs.iter().map(|segment| segment.card.id).collect();
+        let inputs: HashSet<u64> = merge
+            .choice
+            .inputs
+            .iter()
+            .map(|segment| segment.card.id)
+            .collect();
         self.manifest.merged(&inputs, &outputs)?;
         let product = merge.choice.inputs[0].card.product.clone();
         self.change_shelf(|shelf| {
@@ -153,7 +174,11 @@ impl Library {
             segments.extend(opened);
         });
         // Their files go with their last reader.
-        merge.choice.inputs.iter().for_each(|segment| segment.retire());
+        merge
+            .choice
+            .inputs
+            .iter()
+            .for_each(|segment| segment.retire());
         merge.live();
         Ok(())
     }
@@ -163,7 +188,9 @@ impl Library {
 pub(super) fn groups(run: &Run) -> impl Iterator<Item = Range<usize>> {
     let group_rows = (GROUP_ROWS * 16 / run.points.len().max(16)).max(8_192);
     let rows = run.rows();
-    (0..rows).step_by(group_rows).map(move |from| from..(from + group_rows).min(rows))
+    (0..rows)
+        .step_by(group_rows)
+        .map(move |from| from..(from + group_rows).min(rows))
 }
 
 /// Writes device, time and sequence of some rows of a run.

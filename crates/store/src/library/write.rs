@@ -10,6 +10,7 @@ use std::{
 use arrow_array::ArrayRef;
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use backtide_model::{DeviceKey, ElementName, ProductKey, Storage};
+use parking_lot::Mutex;
 use parquet::{
     arrow::{
         ArrowSchemaConverter,
@@ -24,7 +25,6 @@ use parquet::{
     },
     schema::types::ColumnPath,
 };
-use parking_lot::Mutex;
 
 use super::{
     cells::data_type,
@@ -85,16 +85,28 @@ pub(super) struct SegmentWriter {
 
 impl SegmentWriter {
     pub(super) fn create(disk: &Arc<dyn Disk>, plan: Plan) -> Result<Self, FlushError> {
-        let dir = plan.path.parent().expect("a segment's path has a directory");
-        disk.create_dir_all(dir).map_err(|error| FlushError::io(dir, error))?;
+        let dir = plan
+            .path
+            .parent()
+            .expect("a segment's path has a directory");
+        disk.create_dir_all(dir)
+            .map_err(|error| FlushError::io(dir, error))?;
         if let Some(above) = dir.parent() {
             // The product's directory may be new: its name must be durable too.
-            disk.sync_dir(above).map_err(|error| FlushError::io(above, error))?;
+            disk.sync_dir(above)
+                .map_err(|error| FlushError::io(above, error))?;
         }
         let temporary = plan.path.with_extension("tmp");
-        let output = disk.create(&temporary).map_err(|error| FlushError::io(&temporary, error))?;
+        let output = disk
+            .create(&temporary)
+            .map_err(|error| FlushError::io(&temporary, error))?;
         let sums = Arc::new(Mutex::new(Sums::default()));
-        let output = Output { file: output, sums: Arc::clone(&sums), buffer: Vec::new(), at: 0 };
+        let output = Output {
+            file: output,
+            sums: Arc::clone(&sums),
+            buffer: Vec::new(),
+            at: 0,
+        };
         let started = start(&plan, output);
         let (fields, file, factory, group) = match started {
             Ok(started) => started,
@@ -130,7 +142,9 @@ impl SegmentWriter {
 
     /// Bytes written so far, but for the current row group.
     pub(super) fn bytes(&self) -> u64 {
-        self.file.as_ref().map_or(0, |file| file.bytes_written() as u64)
+        self.file
+            .as_ref()
+            .map_or(0, |file| file.bytes_written() as u64)
     }
 
     pub(super) fn row(&mut self, device: &DeviceKey, time_ms: i64) {
@@ -144,8 +158,11 @@ impl SegmentWriter {
         if at >= 3 && self.plan.columns[at - 3].role == Role::Value {
             self.cells += (array.len() - array.null_count()) as u64;
         }
-        let leaves = compute_leaves(&self.fields[at], array)
-            .and_then(|leaves| leaves.iter().try_for_each(|leaf| self.group[at].write(leaf)));
+        let leaves = compute_leaves(&self.fields[at], array).and_then(|leaves| {
+            leaves
+                .iter()
+                .try_for_each(|leaf| self.group[at].write(leaf))
+        });
         leaves.map_err(|error| self.failed(error))
     }
 
@@ -153,7 +170,11 @@ impl SegmentWriter {
     pub(super) fn end_rows(&mut self) -> Result<(), FlushError> {
         let memory: usize = self.group.iter().map(ArrowColumnWriter::memory_size).sum();
         // Products with hundreds of points get shorter groups, so that a merge stays in memory.
-        if self.group_rows >= GROUP_ROWS || memory >= 64 << 20 { self.end_group() } else { Ok(()) }
+        if self.group_rows >= GROUP_ROWS || memory >= 64 << 20 {
+            self.end_group()
+        } else {
+            Ok(())
+        }
     }
 
     fn end_group(&mut self) -> Result<(), FlushError> {
@@ -168,7 +189,10 @@ impl SegmentWriter {
     fn write_group(&mut self) -> Result<(), ParquetError> {
         let next = self.factory.create_column_writers(self.groups)?;
         let full = std::mem::replace(&mut self.group, next);
-        let file = self.file.as_mut().expect("the file is open until the segment is finished");
+        let file = self
+            .file
+            .as_mut()
+            .expect("the file is open until the segment is finished");
         let mut group = file.next_row_group()?;
         for column in full {
             column.close()?.append_to_row_group(&mut group)?;
@@ -179,7 +203,9 @@ impl SegmentWriter {
 
     fn failed(&self, error: ParquetError) -> FlushError {
         if self.sums.lock().is_full {
-            return FlushError::DiskFull { file: self.temporary.display().to_string() };
+            return FlushError::DiskFull {
+                file: self.temporary.display().to_string(),
+            };
         }
         FlushError::parquet(&self.temporary, error)
     }
@@ -189,10 +215,15 @@ impl SegmentWriter {
         self.end_group()?;
         let file = self.file.take().expect("finish is called once");
         let output = file.into_inner().map_err(|error| self.failed(error))?;
-        let (file, bytes) = output.end().map_err(|error| FlushError::io(&self.temporary, error))?;
-        file.sync().map_err(|error| FlushError::io(&self.temporary, error))?;
+        let (file, bytes) = output
+            .end()
+            .map_err(|error| FlushError::io(&self.temporary, error))?;
+        file.sync()
+            .map_err(|error| FlushError::io(&self.temporary, error))?;
         let path = self.plan.path.clone();
-        self.disk.rename(&self.temporary, &path).map_err(|error| FlushError::io(&path, error))?;
+        self.disk
+            .rename(&self.temporary, &path)
+            .map_err(|error| FlushError::io(&path, error))?;
         self.is_named = true;
         let dir = path.parent().expect("a segment's path has a directory");
         if let Err(error) = self.disk.sync_dir(dir) {
@@ -231,8 +262,12 @@ pub(super) fn remove(disk: &dyn Disk, path: &Path) {
     }
 }
 
-type Started =
-    (Vec<Arc<Field>>, SerializedFileWriter<Output>, ArrowRowGroupWriterFactory, Vec<ArrowColumnWriter>);
+type Started = (
+    Vec<Arc<Field>>,
+    SerializedFileWriter<Output>,
+    ArrowRowGroupWriterFactory,
+    Vec<ArrowColumnWriter>,
+);
 
 fn start(plan: &Plan, output: Output) -> Result<Started, ParquetError> {
     let schema = Arc::new(schema(plan));
@@ -241,7 +276,12 @@ fn start(plan: &Plan, output: Output) -> Result<Started, ParquetError> {
     let file = SerializedFileWriter::new(output, parquet_schema.root_schema_ptr(), properties)?;
     let factory = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema));
     let group = factory.create_column_writers(0)?;
-    Ok((schema.fields().iter().cloned().collect(), file, factory, group))
+    Ok((
+        schema.fields().iter().cloned().collect(),
+        file,
+        factory,
+        group,
+    ))
 }
 
 fn schema(plan: &Plan) -> Schema {
@@ -264,7 +304,11 @@ fn schema(plan: &Plan) -> Schema {
 
 fn properties(plan: &Plan) -> Result<WriterProperties, ParquetError> {
     let path = |name: &str| ColumnPath::new(vec![name.to_owned()]);
-    let sorted = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
+    let sorted = |column_idx| SortingColumn {
+        column_idx,
+        descending: false,
+        nulls_first: false,
+    };
     let about = |key: &str, value: String| KeyValue::new(key.to_owned(), value);
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("backtide ", env!("CARGO_PKG_VERSION")).to_owned())
@@ -325,7 +369,10 @@ struct Output {
 
 impl Output {
     fn block(&mut self, len: usize) -> io::Result<()> {
-        self.sums.lock().blocks.push(crc32c::crc32c(&self.buffer[..len]));
+        self.sums
+            .lock()
+            .blocks
+            .push(crc32c::crc32c(&self.buffer[..len]));
         if let Err(error) = self.file.write_at(&self.buffer[..len], self.at) {
             self.sums.lock().is_full = is_disk_full(&error);
             return Err(error);

@@ -1,0 +1,199 @@
+//! `backtide query`: points by device, point and time.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+
+use super::{
+    Connection, Exit, Failure, Terminal,
+    client::Client,
+    listing::given,
+    output::{self, Format},
+};
+
+/// Rows of a table that are laid out together.
+const TABLE_ROWS: usize = 1_000;
+
+#[derive(Debug, clap::Args)]
+pub struct Query {
+    #[command(flatten)]
+    selection: Selection,
+    /// Rows at most
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Show the quality of values that have one
+    #[arg(long)]
+    quality: bool,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Which points.
+#[derive(Debug, clap::Args)]
+pub struct Selection {
+    /// Product; may be left out where the device is unambiguous
+    #[arg(long)]
+    product: Option<String>,
+    /// Device keys, separated by commas [default: all of the product]
+    #[arg(long)]
+    device: Option<String>,
+    /// Points, separated by commas [default: all of the model]
+    #[arg(long)]
+    points: Option<String>,
+    /// Begin: ISO time or milliseconds since 1970, inclusive
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<String>,
+    /// End, exclusive
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    to: Option<String>,
+}
+
+impl Selection {
+    /// Asks for the points as a stream of bytes in this format.
+    pub(super) fn ask(
+        &self,
+        client: &Client,
+        format: &str,
+        more: &[(&str, &Option<String>)],
+    ) -> Result<impl Read + use<>, Failure> {
+        let mut query = given(&[
+            ("product", &self.product),
+            ("device", &self.device),
+            ("points", &self.points),
+            ("from", &self.from),
+            ("to", &self.to),
+        ]);
+        query.push(("format", format));
+        query.extend(given(more));
+        client.get_stream("/api/v1/points", &query, "*/*")
+    }
+}
+
+impl Query {
+    pub(super) fn run(
+        self,
+        connection: &Connection,
+        terminal: &mut Terminal,
+    ) -> Result<Exit, Failure> {
+        let client = Client::new(connection)?;
+        let format = match self.output {
+            Format::Ndjson | Format::Json => "ndjson",
+            Format::Csv | Format::Table => "csv",
+        };
+        let limit = self.limit.map(|limit| limit.to_string());
+        let quality = self.quality.then(|| "true".to_owned());
+        let more = [("limit", &limit), ("quality", &quality)];
+        let answer = self.selection.ask(&client, format, &more)?;
+        let out = &mut *terminal.out;
+        match self.output {
+            Format::Ndjson | Format::Csv => copy(answer, out)?,
+            Format::Json => array(BufReader::new(answer), out)?,
+            Format::Table => table(answer, out)?,
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+/// Copies an answer; tells an answer that breaks off from an output that does.
+pub(super) fn copy(mut answer: impl Read, out: &mut dyn Write) -> Result<(), Failure> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = answer.read(&mut buffer).map_err(broken_off)?;
+        if count == 0 {
+            return Ok(());
+        }
+        out.write_all(&buffer[..count])?;
+    }
+}
+
+fn broken_off(error: io::Error) -> Failure {
+    Failure::io("the gateway's answer breaks off", error)
+}
+
+/// Lines as the items of an array.
+fn array(lines: impl BufRead, out: &mut dyn Write) -> Result<(), Failure> {
+    let mut separator = "[\n";
+    for line in lines.lines() {
+        write!(out, "{separator}  {}", line.map_err(broken_off)?)?;
+        separator = ",\n";
+    }
+    writeln!(out, "{}", if separator == "[\n" { "[]" } else { "\n]" })?;
+    Ok(())
+}
+
+/// CSV as a table. The first rows decide how wide it is; longer ones later stick out.
+fn table(answer: impl Read, out: &mut dyn Write) -> Result<(), Failure> {
+    let broken = |error: csv::Error| broken_off(io::Error::from(error));
+    let mut reader = csv::Reader::from_reader(answer);
+    let titles = reader.headers().map_err(broken)?.clone();
+    let mut widths: Option<Vec<usize>> = None;
+    let mut rows = Vec::new();
+    let mut records = reader.records();
+    loop {
+        rows.clear();
+        for record in records.by_ref().take(TABLE_ROWS) {
+            rows.push(record.map_err(broken)?);
+        }
+        if rows.is_empty() && widths.is_some() {
+            return Ok(());
+        }
+        let lay_out = || {
+            let cells = |at: usize| {
+                rows.iter()
+                    .chain([&titles])
+                    .filter_map(move |row| row.get(at))
+            };
+            let width = |at| {
+                cells(at)
+                    .map(|cell| cell.chars().count())
+                    .max()
+                    .unwrap_or(0)
+            };
+            (0..titles.len()).map(width).collect::<Vec<_>>()
+        };
+        let is_first = widths.is_none();
+        let widths = widths.get_or_insert_with(lay_out);
+        for row in is_first.then_some(&titles).into_iter().chain(&rows) {
+            let cells: Vec<String> = row
+                .iter()
+                .zip(widths.iter())
+                .enumerate()
+                .map(|(at, (cell, width))| match at {
+                    0 | 1 => format!("{cell:<width$}"),
+                    _ => format!("{cell:>width$}"),
+                })
+                .collect();
+            writeln!(out, "{}", cells.join("  ").trim_end())?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_as_wide_as_its_cells_and_numbers_stand_to_the_right() {
+        let csv = "deviceKey,time,P_avg,Ws_avg\nR80711,2014-01-01T00:00:00.000Z,642.78003,\nR1,x,-1,2.5\n";
+        let mut out = Vec::new();
+        table(csv.as_bytes(), &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "deviceKey  time                          P_avg  Ws_avg\n\
+             R80711     2014-01-01T00:00:00.000Z  642.78003\n\
+             R1         x                                -1     2.5\n"
+        );
+    }
+
+    #[test]
+    fn lines_become_an_array_and_none_an_empty_one() {
+        let printed = |lines: &str| {
+            let mut out = Vec::new();
+            array(lines.as_bytes(), &mut out).unwrap();
+            serde_json::from_slice::<serde_json::Value>(&out).unwrap()
+        };
+        assert_eq!(printed(""), serde_json::json!([]));
+        assert_eq!(
+            printed("{\"a\":1}\n{\"a\":2}\n"),
+            serde_json::json!([{"a": 1}, {"a": 2}])
+        );
+    }
+}

@@ -1,0 +1,616 @@
+//! The configuration: a TOML file, environment over it, command line over that; checked once.
+//!
+//! [`Raw`] is what may be written; it is lowered to [`Config`], which needs no further looking at.
+//! Nothing else in the product reads the environment (but the command line's own `BACKTIDE_URL`,
+//! `BACKTIDE_TOKEN`, `BACKTIDE_CONFIG`).
+
+use std::{
+    collections::HashMap,
+    fmt::Debug,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use backtide_model::ObjectName;
+use config::{Environment, File, FileFormat, ValueKind};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    channel_log,
+    clock::Clock,
+    quarantine::{self, WhenFull},
+    telemetry::LogFormat,
+};
+
+const PREFIX: &str = "BACKTIDE";
+const DAY_MS: i64 = 24 * 3_600 * 1_000;
+const WHEN_FULL: [(&str, WhenFull); 2] = [
+    ("hold", WhenFull::Hold),
+    ("drop-oldest", WhenFull::DropOldest),
+];
+const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+/// Everything that can be configured, ready for use.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    /// The organization id that topics, APIs and messages carry.
+    pub organization: ObjectName,
+    pub mqtt: Mqtt,
+    pub http: Http,
+    pub store: backtide_store::Options,
+    pub quarantine: quarantine::Bounds,
+    pub channel_log: channel_log::Bounds,
+    pub log: Log,
+}
+
+/// The MQTT door. What is `None` is the door's own limit.
+#[derive(Debug, Clone)]
+pub struct Mqtt {
+    pub listen: SocketAddr,
+    /// What `channel show` prints as the broker's address; the bound address unless given.
+    pub advertised_url: Option<String>,
+    pub connections_max: Option<usize>,
+    pub connections_per_channel_max: Option<usize>,
+    pub connections_per_address_max: Option<usize>,
+}
+
+/// The HTTP door.
+#[derive(Debug, Clone)]
+pub struct Http {
+    pub listen: SocketAddr,
+    /// Threads for requests that block.
+    pub threads: usize,
+    /// Requests that wait for one.
+    pub waiting_max: usize,
+}
+
+/// The process's own log.
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub format: LogFormat,
+    /// error, warn, info, debug or trace, or a filter such as `info,backtide::mqtt=debug`.
+    pub level: String,
+}
+
+/// The configuration as it is written. Units are in the names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Raw {
+    data_dir: PathBuf,
+    organization: String,
+    mqtt: RawMqtt,
+    http: RawHttp,
+    store: RawStore,
+    quarantine: RawQuarantine,
+    channel_log: RawChannelLog,
+    log: RawLog,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self {
+            data_dir: "./backtide-data".into(),
+            organization: "o1".into(),
+            mqtt: RawMqtt::default(),
+            http: RawHttp::default(),
+            store: RawStore::default(),
+            quarantine: RawQuarantine::default(),
+            channel_log: RawChannelLog::default(),
+            log: RawLog::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawMqtt {
+    listen: SocketAddr,
+    advertised_url: Option<String>,
+    connections_max: Option<usize>,
+    connections_per_channel_max: Option<usize>,
+    connections_per_address_max: Option<usize>,
+}
+
+impl Default for RawMqtt {
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 11883).into(),
+            advertised_url: None,
+            connections_max: None,
+            connections_per_channel_max: None,
+            connections_per_address_max: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawHttp {
+    listen: SocketAddr,
+    threads: usize,
+    waiting_max: usize,
+}
+
+impl Default for RawHttp {
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 8080).into(),
+            threads: 4,
+            waiting_max: 64,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawStore {
+    memtable_bytes_max: usize,
+    journal_file_bytes: u64,
+    log_retention_days: u32,
+    log_bytes_max: u64,
+    disk_reserve_bytes: u64,
+}
+
+impl Default for RawStore {
+    fn default() -> Self {
+        let options = backtide_store::Options::default();
+        Self {
+            memtable_bytes_max: options.memtable_bytes_max,
+            journal_file_bytes: options.journal_file_bytes,
+            log_retention_days: days(options.log_retention_ms),
+            log_bytes_max: options.log_bytes_max,
+            disk_reserve_bytes: options.disk_reserve_bytes,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawQuarantine {
+    age_days_max: u32,
+    bytes_max: u64,
+    /// A word of [`WHEN_FULL`].
+    when_full: String,
+}
+
+impl Default for RawQuarantine {
+    fn default() -> Self {
+        let bounds = quarantine::Bounds::default();
+        Self {
+            age_days_max: days(bounds.age_ms_max),
+            bytes_max: bounds.bytes_max,
+            when_full: "hold".into(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawChannelLog {
+    age_days_max: u32,
+    bytes_max: u64,
+}
+
+impl Default for RawChannelLog {
+    fn default() -> Self {
+        let bounds = channel_log::Bounds::default();
+        Self {
+            age_days_max: days(bounds.age_ms_max),
+            bytes_max: bounds.bytes_max,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLog {
+    /// A word of [`FORMATS`].
+    format: String,
+    level: String,
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self {
+            format: "text".into(),
+            level: "info".into(),
+        }
+    }
+}
+
+/// What the command line says; it wins.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    pub data_dir: Option<PathBuf>,
+    pub mqtt: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
+}
+
+/// Why the configuration cannot be used: which key, from where, what is expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("configuration: {0}")]
+    Unreadable(String),
+    #[error("configuration key {key} in {origin} is unknown; known beside it are {known}")]
+    Unknown {
+        key: String,
+        origin: String,
+        known: String,
+    },
+    #[error("configuration key {key}: {reason}")]
+    Value { key: &'static str, reason: String },
+}
+
+impl Raw {
+    /// Reads the file, where one is given, and the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn read(file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name.starts_with(PREFIX))
+            .collect();
+        Self::read_with(file, variables, overrides)
+    }
+
+    fn read_with(
+        file: Option<&Path>,
+        variables: HashMap<String, String>,
+        overrides: Overrides,
+    ) -> Result<Self, ConfigError> {
+        let unreadable = |error: config::ConfigError| ConfigError::Unreadable(error.to_string());
+        let mut sources = config::Config::builder();
+        if let Some(file) = file {
+            sources = sources.add_source(File::from(file).format(FileFormat::Toml));
+        }
+        let environment = Environment::with_prefix(PREFIX)
+            .prefix_separator("__")
+            .separator("__")
+            .source(Some(variables));
+        let merged = sources
+            .add_source(environment)
+            .build()
+            .map_err(unreadable)?;
+        let known = serde_json::to_value(Self::default()).expect("the defaults are JSON");
+        refuse_unknown(&merged.cache, &known, "")?;
+        let mut raw: Self = merged.try_deserialize().map_err(unreadable)?;
+        raw.data_dir = overrides.data_dir.unwrap_or(raw.data_dir);
+        raw.mqtt.listen = overrides.mqtt.unwrap_or(raw.mqtt.listen);
+        raw.http.listen = overrides.http.unwrap_or(raw.http.listen);
+        Ok(raw)
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn check(self) -> Result<Config, ConfigError> {
+        let organization =
+            ObjectName::new(&self.organization).map_err(|error| ConfigError::Value {
+                key: "organization",
+                reason: error.to_string(),
+            })?;
+        if let Some(url) = &self.mqtt.advertised_url {
+            let schemes = ["tcp://", "ssl://", "mqtt://", "mqtts://", "ws://", "wss://"];
+            require(
+                "mqtt.advertised_url",
+                schemes.iter().any(|scheme| url.starts_with(scheme)),
+                || format!("{url:?} starts with none of {}", schemes.join(", ")),
+            )?;
+        }
+        at_least("mqtt.connections_max", self.mqtt.connections_max, 1)?;
+        at_least(
+            "mqtt.connections_per_channel_max",
+            self.mqtt.connections_per_channel_max,
+            1,
+        )?;
+        at_least(
+            "mqtt.connections_per_address_max",
+            self.mqtt.connections_per_address_max,
+            1,
+        )?;
+        at_least("http.threads", Some(self.http.threads), 1)?;
+        at_least("http.waiting_max", Some(self.http.waiting_max), 1)?;
+        at_least(
+            "store.memtable_bytes_max",
+            Some(self.store.memtable_bytes_max),
+            1 << 20,
+        )?;
+        at_least(
+            "store.journal_file_bytes",
+            Some(self.store.journal_file_bytes),
+            8 << 20,
+        )?;
+        at_least(
+            "quarantine.age_days_max",
+            Some(self.quarantine.age_days_max),
+            1,
+        )?;
+        at_least(
+            "quarantine.bytes_max",
+            Some(self.quarantine.bytes_max),
+            1 << 20,
+        )?;
+        at_least(
+            "channel_log.age_days_max",
+            Some(self.channel_log.age_days_max),
+            1,
+        )?;
+        at_least(
+            "channel_log.bytes_max",
+            Some(self.channel_log.bytes_max),
+            1 << 20,
+        )?;
+        check_level(&self.log.level)?;
+        let when_full = one_of(
+            "quarantine.when_full",
+            &self.quarantine.when_full,
+            &WHEN_FULL,
+        )?;
+        let format = one_of("log.format", &self.log.format, &FORMATS)?;
+        Ok(Config {
+            data_dir: self.data_dir,
+            organization,
+            mqtt: Mqtt {
+                listen: self.mqtt.listen,
+                advertised_url: self.mqtt.advertised_url,
+                connections_max: self.mqtt.connections_max,
+                connections_per_channel_max: self.mqtt.connections_per_channel_max,
+                connections_per_address_max: self.mqtt.connections_per_address_max,
+            },
+            http: Http {
+                listen: self.http.listen,
+                threads: self.http.threads,
+                waiting_max: self.http.waiting_max,
+            },
+            store: backtide_store::Options {
+                memtable_bytes_max: self.store.memtable_bytes_max,
+                journal_file_bytes: self.store.journal_file_bytes,
+                log_retention_ms: i64::from(self.store.log_retention_days) * DAY_MS,
+                log_bytes_max: self.store.log_bytes_max,
+                disk_reserve_bytes: self.store.disk_reserve_bytes,
+                clock: || Clock::system().now_ms(),
+                ..backtide_store::Options::default()
+            },
+            quarantine: quarantine::Bounds {
+                age_ms_max: i64::from(self.quarantine.age_days_max) * DAY_MS,
+                bytes_max: self.quarantine.bytes_max,
+                when_full,
+            },
+            channel_log: channel_log::Bounds {
+                age_ms_max: i64::from(self.channel_log.age_days_max) * DAY_MS,
+                bytes_max: self.channel_log.bytes_max,
+            },
+            log: Log {
+                format,
+                level: self.log.level,
+            },
+        })
+    }
+
+    /// As a file that says the same.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("tables of plain values are TOML")
+    }
+}
+
+fn days(ms: i64) -> u32 {
+    u32::try_from(ms / DAY_MS).expect("defaults are a few days")
+}
+
+fn require(
+    key: &'static str,
+    holds: bool,
+    reason: impl FnOnce() -> String,
+) -> Result<(), ConfigError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError::Value {
+            key,
+            reason: reason(),
+        })
+    }
+}
+
+fn one_of<T: Copy>(key: &'static str, word: &str, words: &[(&str, T)]) -> Result<T, ConfigError> {
+    words
+        .iter()
+        .find(|(known, _)| *known == word)
+        .map(|(_, value)| *value)
+        .ok_or_else(|| {
+            let known: Vec<_> = words.iter().map(|(known, _)| *known).collect();
+            ConfigError::Value {
+                key,
+                reason: format!("{word:?} is none of {}", known.join(", ")),
+            }
+        })
+}
+
+/// A filter takes any word for the name of a module: a misspelt level would silence the log.
+fn check_level(filter: &str) -> Result<(), ConfigError> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let value = |reason| ConfigError::Value {
+        key: "log.level",
+        reason,
+    };
+    let levels = filter
+        .split(',')
+        .map(|part| part.rsplit_once('=').map_or(part, |(_, l)| l));
+    for level in levels {
+        if !LEVELS.contains(&level.trim().to_ascii_lowercase().as_str()) {
+            return Err(value(format!("{level:?} is none of {}", LEVELS.join(", "))));
+        }
+    }
+    tracing_subscriber::EnvFilter::try_new(filter)
+        .map(drop)
+        .map_err(|error| value(error.to_string()))
+}
+
+fn at_least<T: PartialOrd + Debug + Copy>(
+    key: &'static str,
+    value: Option<T>,
+    min: T,
+) -> Result<(), ConfigError> {
+    require(key, value.is_none_or(|value| value >= min), || {
+        format!(
+            "{} is below {min:?}",
+            value.map_or(String::new(), |value| format!("{value:?}"))
+        )
+    })
+}
+
+/// Refuses keys that are not in `known`, by their whole path and where they come from.
+fn refuse_unknown(
+    value: &config::Value,
+    known: &serde_json::Value,
+    path: &str,
+) -> Result<(), ConfigError> {
+    let (ValueKind::Table(table), Some(known)) = (&value.kind, known.as_object()) else {
+        return Ok(());
+    };
+    for (key, value) in table {
+        let whole = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        match known.get(key) {
+            Some(known) => refuse_unknown(value, known, &whole)?,
+            None => {
+                let known: Vec<_> = known.keys().map(String::as_str).collect();
+                return Err(ConfigError::Unknown {
+                    key: whole,
+                    origin: value.origin().unwrap_or("the command line").to_owned(),
+                    known: known.join(", "),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(file: &str, variables: &[(&str, &str)]) -> Result<Raw, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("backtide.toml");
+        std::fs::write(&path, file).unwrap();
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect();
+        Raw::read_with(Some(&path), variables, Overrides::default())
+            .map_err(|error| error.to_string())
+    }
+
+    fn refused(file: &str, variables: &[(&str, &str)]) -> String {
+        match read(file, variables) {
+            Err(error) => error,
+            Ok(raw) => raw.check().unwrap_err().to_string(),
+        }
+    }
+
+    #[test]
+    fn the_defaults_stand_and_read_back_as_they_are_shown() {
+        let raw = read("", &[]).unwrap();
+        assert_eq!(raw, Raw::default());
+        insta::assert_snapshot!(raw.to_toml());
+        assert_eq!(read(&raw.to_toml(), &[]).unwrap(), raw);
+        let config = raw.check().unwrap();
+        assert_eq!(config.mqtt.listen.port(), 11883);
+        assert!((config.store.clock)() > 0);
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
+        let file = "organization = \"file\"\n[mqtt]\nlisten = \"0.0.0.0:1\"\n[http]\nthreads = 2\n";
+        let variables = [
+            ("BACKTIDE__ORGANIZATION", "007"),
+            ("BACKTIDE__MQTT__LISTEN", "127.0.0.1:2"),
+            ("BACKTIDE__QUARANTINE__WHEN_FULL", "drop-oldest"),
+            ("BACKTIDE__STORE__LOG_BYTES_MAX", "1000"),
+            ("BACKTIDE__MQTT__CONNECTIONS_MAX", "9"),
+            ("BACKTIDE_URL", "http://elsewhere"),
+        ];
+        let config = read(file, &variables).unwrap().check().unwrap();
+        assert_eq!(config.organization.as_str(), "007");
+        assert_eq!(config.mqtt.listen.port(), 2);
+        assert_eq!(config.mqtt.connections_max, Some(9));
+        assert_eq!(config.http.threads, 2);
+        assert_eq!(config.quarantine.when_full, WhenFull::DropOldest);
+        assert_eq!(config.store.log_bytes_max, 1_000);
+        let overrides = Overrides {
+            mqtt: Some(([0, 0, 0, 0], 3).into()),
+            ..Overrides::default()
+        };
+        let variables = HashMap::from([("BACKTIDE__MQTT__LISTEN".into(), "127.0.0.1:2".into())]);
+        let raw = Raw::read_with(None, variables, overrides).unwrap();
+        assert_eq!(raw.mqtt.listen.port(), 3);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_key_its_place_and_what_is_expected() {
+        for (file, variables, expected) in [
+            (
+                "datadir = 1",
+                &[][..],
+                &["key datadir in", "backtide.toml", "data_dir"][..],
+            ),
+            ("[mqtt]\nlistn = 1", &[], &["key mqtt.listn in", "listen"]),
+            (
+                "",
+                &[("BACKTIDE__HTTP__LISTN", "1")],
+                &["key http.listn in the environment"],
+            ),
+            (
+                "[http]\nthreads = \"four\"",
+                &[],
+                &["http.threads", "backtide.toml", "integer"],
+            ),
+            (
+                "[mqtt]\nlisten = \"localhost\"",
+                &[],
+                &["mqtt.listen", "socket address"],
+            ),
+            (
+                "",
+                &[("BACKTIDE__HTTP__THREADS", "x")],
+                &["http.threads", "the environment"],
+            ),
+            (
+                "[http]\nthreads = 0",
+                &[],
+                &["http.threads", "0 is below 1"],
+            ),
+            ("[log]\nformat = \"xml\"", &[], &["log.format", "text"]),
+            (
+                "[log]\nlevel = \"warnn\"",
+                &[],
+                &["log.level", "\"warnn\" is none of off, error"],
+            ),
+            ("organization = \"a b\"", &[], &["organization", "' '"]),
+            (
+                "[mqtt]\nadvertised_url = \"host\"",
+                &[],
+                &["mqtt.advertised_url", "tcp://"],
+            ),
+            ("[mqtt", &[], &["backtide.toml"]),
+        ] {
+            let message = refused(file, variables);
+            for part in expected {
+                assert!(message.contains(part), "{file} {variables:?}: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = Raw::read(Some(Path::new("/nowhere/b.toml")), Overrides::default());
+        assert!(error.unwrap_err().to_string().contains("/nowhere/b.toml"));
+    }
+}

@@ -1,0 +1,135 @@
+//! The HTTP door: every route on this page.
+//!
+//! Handlers read snapshots on the spot and hand everything that blocks to the pool. What goes wrong
+//! leaves as problem+json, through [`problem::Problem`] alone. Under `/api/v1` nothing answers
+//! without the administrator's token.
+
+#![expect(
+    unused_qualifications,
+    reason = "what utoipa's attributes expand to has them"
+)]
+
+mod apply;
+mod channels;
+mod conflicts;
+mod devices;
+mod health;
+mod latest;
+mod log;
+mod models;
+mod objects;
+mod openapi;
+mod points;
+mod problem;
+mod products;
+mod quarantine;
+mod receipts;
+mod schemas;
+mod stream;
+mod token;
+
+use std::{io, sync::Arc};
+
+use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
+use backtide_store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use health::Readiness;
+pub use problem::{Problem, Refusals};
+
+use crate::{
+    channel_log::Log, clock::Clock, pool::Pool, quarantine::Quarantine, registry::Registry,
+    secrets::AdminToken,
+};
+
+/// Bytes of a request's body: a file of 100 000 devices is 10 MB.
+const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// What the handlers work with.
+pub struct Api {
+    pub registry: Arc<Registry>,
+    pub store: Store,
+    pub quarantine: Arc<Quarantine>,
+    pub log: Arc<Log>,
+    /// Runs what blocks: writes of the registry, reads of the store.
+    pub pool: Pool,
+    /// Makes answers of any length; a slow client keeps a thread of it.
+    pub streams: Pool,
+    /// Cancelled when the door closes: answers without an end then end.
+    pub closing: CancellationToken,
+    pub clock: Clock,
+    pub token: AdminToken,
+    /// Where devices connect, such as `tcp://127.0.0.1:11883`.
+    pub broker_url: String,
+    /// The metrics as Prometheus text.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Whether the gateway can take messages, and if not, why.
+    pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
+}
+
+/// Every route, with what the API description says of it.
+fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .merge(apply::routes())
+        .merge(models::routes())
+        .merge(products::routes())
+        .merge(devices::routes())
+        .merge(channels::routes())
+        .merge(log::routes())
+        .merge(points::routes())
+        .merge(latest::routes())
+        .merge(conflicts::routes())
+        .merge(receipts::routes())
+        .merge(quarantine::routes())
+        .merge(schemas::routes())
+        .merge(health::routes())
+}
+
+/// The whole door as a service.
+pub fn router(api: Arc<Api>) -> Router {
+    let (router, description) = routes().split_for_parts();
+    let description = openapi::complete(&description);
+    router
+        .route(
+            "/api/openapi.json",
+            get(async move || openapi::serve(&description)),
+        )
+        .fallback(problem::no_such_resource)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&api),
+            token::require,
+        ))
+        .with_state(api)
+}
+
+/// The API description, complete.
+pub fn description() -> serde_json::Value {
+    let (_, description) = routes().split_for_parts();
+    openapi::complete(&description)
+}
+
+/// Serves until `closing` resolves, then finishes the requests that are under way.
+///
+/// # Errors
+/// The listener's.
+pub async fn serve(
+    listener: TcpListener,
+    api: Arc<Api>,
+    closing: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let endless = api.closing.clone();
+    axum::serve(listener, router(api))
+        .with_graceful_shutdown(async move {
+            closing.await;
+            endless.cancel();
+        })
+        .await
+}
+
+#[cfg(test)]
+mod tests;

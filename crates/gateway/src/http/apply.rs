@@ -1,0 +1,128 @@
+//! `POST /api/v1/apply`: declares objects, all of them or none.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, header},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Api, Problem, Refusals, problem::Params};
+use crate::registry::{self, Applied, Effect, Form, Refused, Run};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(apply))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+struct ApplyParams {
+    /// Check and say what would happen, but change nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// What became of the documents.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Outcome {
+    dry_run: bool,
+    created: usize,
+    changed: usize,
+    unchanged: usize,
+    /// In the order of the documents.
+    objects: Vec<ObjectOutcome>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ObjectOutcome {
+    #[schema(value_type = String, example = "Device")]
+    kind: &'static str,
+    name: String,
+    /// created, changed or unchanged.
+    #[schema(value_type = String, example = "created")]
+    result: Effect,
+}
+
+/// Declare objects: all of them, or none
+#[utoipa::path(post, path = "/api/v1/apply", tag = "objects", params(ApplyParams),
+    request_body(description = "Documents of YAML; or JSON: an object, an array of objects, or one after the other",
+        content((String = "application/yaml"), (Object = "application/json"))),
+    responses((status = 200, description = "What became of each", body = Outcome), Refusals))]
+async fn apply(
+    State(api): State<Arc<Api>>,
+    Params(params): Params<ApplyParams>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Outcome>, Problem> {
+    let form = form_of(&headers)?;
+    let body = body?;
+    let run = if params.dry_run {
+        Run::Dry
+    } else {
+        Run::Commit
+    };
+    let applied = api
+        .pool
+        .clone()
+        .run(move || -> Result<Vec<Applied>, Problem> {
+            let text = std::str::from_utf8(&body).map_err(|error| {
+                Problem::bad_request("body", format!("the body is not UTF-8: {error}"))
+            })?;
+            let documents = registry::read(text, form).map_err(registry::refused)?;
+            if documents.is_empty() {
+                return Err(Problem::bad_request("body", "the body declares nothing"));
+            }
+            api.registry
+                .apply(documents, run)
+                .map_err(|refused: Refused| refused.into())
+        })
+        .await??;
+    let count = |effect| {
+        applied
+            .iter()
+            .filter(|applied| applied.effect == effect)
+            .count()
+    };
+    Ok(Json(Outcome {
+        dry_run: params.dry_run,
+        created: count(Effect::Created),
+        changed: count(Effect::Changed),
+        unchanged: count(Effect::Unchanged),
+        objects: applied
+            .into_iter()
+            .map(|Applied { kind, name, effect }| ObjectOutcome {
+                kind: kind.word(),
+                name,
+                result: effect,
+            })
+            .collect(),
+    }))
+}
+
+fn form_of(headers: &HeaderMap) -> Result<Form, Problem> {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media_type = value
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default()
+        .trim();
+    match media_type.to_ascii_lowercase().as_str() {
+        "application/json" | "application/x-ndjson" | "application/ndjson" => Ok(Form::Json),
+        "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml" => Ok(Form::Yaml),
+        other => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "media-type",
+            format!("content type {other:?} is not read here"),
+        )
+        .at("Content-Type")
+        .fix("send application/yaml or application/json")),
+    }
+}

@@ -1,0 +1,166 @@
+//! `/api/v1/latest`: the value of each point with the greatest event time.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{Json, extract::State};
+use backtide_model::{DeviceKey, NO_QUALITY};
+use backtide_store::Latest;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Api, Problem, Refusals, problem::Params};
+use crate::{
+    query::{self, Asked, Question},
+    registry::Product,
+};
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1_000;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(latest))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+struct LatestParams {
+    /// Name or key of the product; may be left out where the device is unambiguous.
+    product: Option<String>,
+    /// Device keys, separated by commas; all unless given.
+    #[serde(default)]
+    device: String,
+    /// Points, separated by commas; all that the model declares unless given.
+    #[serde(default)]
+    points: String,
+    /// Devices in a page: 1 to 1000, 100 unless given.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Page {
+    items: Vec<OfDevice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OfDevice {
+    device_key: String,
+    points: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Serialize)]
+struct Value {
+    time: i64,
+    value: Box<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quality: Option<u8>,
+}
+
+/// Show the latest values by event time; history that arrives late never moves them back
+#[utoipa::path(get, path = "/api/v1/latest", tag = "history",
+    params(LatestParams),
+    responses((status = 200, description = "A page of devices, each with its points", body = serde_json::Value), Refusals))]
+async fn latest(
+    State(api): State<Arc<Api>>,
+    Params(params): Params<LatestParams>,
+) -> Result<Json<Page>, Problem> {
+    let limit = match params.limit.unwrap_or(LIMIT_DEFAULT) {
+        limit @ 1..=LIMIT_MAX => limit,
+        limit => {
+            let detail = format!("limit {limit} is not between 1 and {LIMIT_MAX}");
+            return Err(Problem::bad_request("limit", detail));
+        }
+    };
+    let asked = Asked {
+        product: params.product.as_deref(),
+        devices: &params.device,
+        points: &params.points,
+        ..Asked::default()
+    };
+    let question = Question::new(&asked, &api.registry.snapshot())?;
+    let (devices, next) = page_of_devices(&question, params.cursor.as_deref(), limit);
+    let store = api.store.clone();
+    let items = api.pool.run(move || {
+        // An empty list would ask for every device.
+        if devices.is_empty() {
+            return Vec::new();
+        }
+        let points: Vec<_> = question
+            .points
+            .iter()
+            .map(|point| point.name.clone())
+            .collect();
+        by_device(
+            store.latest(&question.product.key, &devices, &points),
+            &question.product,
+        )
+    });
+    Ok(Json(Page {
+        items: items.await?,
+        next,
+    }))
+}
+
+/// The devices of this page, and where the next one begins.
+fn page_of_devices(
+    question: &Question,
+    after: Option<&str>,
+    limit: usize,
+) -> (Vec<DeviceKey>, Option<String>) {
+    if !question.devices.is_empty() {
+        return (question.devices.clone(), None);
+    }
+    let page: Vec<_> = question
+        .product
+        .devices
+        .after(after)
+        .take(limit + 1)
+        .collect();
+    let has_next = page.len() > limit;
+    let page = page.get(..limit).unwrap_or(&page);
+    let next = page
+        .last()
+        .filter(|_| has_next)
+        .map(|device| device.name.to_string());
+    (page.iter().map(|device| device.key.clone()).collect(), next)
+}
+
+fn by_device(latest: Vec<Latest>, product: &Product) -> Vec<OfDevice> {
+    let mut devices: BTreeMap<DeviceKey, BTreeMap<String, Value>> = BTreeMap::new();
+    for found in latest {
+        let mut text = Vec::new();
+        query::write_cell(
+            &mut text,
+            &found.cell,
+            query::is_json(product, &found.point),
+        );
+        let text = String::from_utf8(text).unwrap_or_default();
+        let Ok(value) = RawValue::from_string(text) else {
+            tracing::error!(device = %found.device, point = %found.point, "a value is no JSON");
+            continue;
+        };
+        let quality = (found.quality != NO_QUALITY).then_some(found.quality);
+        let points = devices.entry(found.device).or_default();
+        points.insert(
+            found.point.to_string(),
+            Value {
+                time: found.time_ms,
+                value,
+                quality,
+            },
+        );
+    }
+    let of_device = |(key, points): (DeviceKey, _)| OfDevice {
+        device_key: key.to_string(),
+        points,
+    };
+    devices.into_iter().map(of_device).collect()
+}

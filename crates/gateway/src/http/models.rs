@@ -1,0 +1,71 @@
+//! `/api/v1/models`.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+    response::Response,
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Api, Problem, Refusals,
+    objects::{self, ListParams, Page, Position},
+    problem::Params,
+};
+use crate::registry::{Kind, written};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show, delete))
+}
+
+/// List models
+#[utoipa::path(get, path = "/api/v1/models", tag = "objects", operation_id = "list_models",
+    params(ListParams),
+    responses((status = 200, description = "A page of models", body = ref("#/components/schemas/ModelPage")), Refusals))]
+async fn list(
+    State(api): State<Arc<Api>>,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Page>, Problem> {
+    params.only(Kind::Model, &[])?;
+    let snapshot = api.registry.snapshot();
+    let after = params.after()?;
+    let models = snapshot.models_after(after.as_ref().map(|Position(_, name)| name.as_str()));
+    objects::page(
+        &params,
+        models.map(|declared| {
+            let position = Position(String::new(), declared.name.to_string());
+            (position, || {
+                written(Kind::Model, declared.name.as_str(), &*declared.model)
+            })
+        }),
+    )
+}
+
+/// Show a model
+#[utoipa::path(get, path = "/api/v1/models/{name}", tag = "objects", operation_id = "get_model",
+    params(("name" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The model, as apply takes it", body = ref("#/components/schemas/Model")), Refusals))]
+async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let snapshot = api.registry.current();
+    let declared = snapshot
+        .model(&name)
+        .ok_or_else(|| objects::not_found(Kind::Model, &name))?;
+    Ok(objects::one(written(Kind::Model, &name, &*declared.model)))
+}
+
+/// Delete a model that nothing uses
+#[utoipa::path(delete, path = "/api/v1/models/{name}", tag = "objects", operation_id = "delete_model",
+    params(("name" = String, Path, description = "Its name")),
+    responses((status = 204, description = "Deleted"),
+        (status = 409, description = "Something uses it", body = ref("#/components/schemas/Problem"), content_type = "application/problem+json"), Refusals))]
+async fn delete(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    objects::delete(api, Kind::Model, name, None).await
+}

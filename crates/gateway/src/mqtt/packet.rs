@@ -1,0 +1,498 @@
+//! Bytes to packets: framing, the strict step, the codec, and the drain of payloads over the
+//! limit. The only file that knows the codec. Pure: it is fed buffers.
+
+use std::{num::NonZeroU16, sync::Arc};
+
+use bytes::{Buf, Bytes, BytesMut};
+use bytestring::ByteString;
+use rmqtt_codec::{types, v3, v5};
+use sha2::{Digest, Sha256};
+use tokio_util::codec::Decoder as _;
+
+use super::{
+    Fault, Payload, Publish, Qos, Reason, Version,
+    strict::{self, NotConnect, Varint, kind},
+};
+use crate::limits;
+
+/// What a client says. Only the fields that the door acts on.
+#[derive(Debug)]
+pub(super) enum Packet {
+    Publish(Publish),
+    PubAck(NonZeroU16),
+    PubRec {
+        id: NonZeroU16,
+        failed: bool,
+    },
+    PubRel(NonZeroU16),
+    PubComp(NonZeroU16),
+    Subscribe {
+        id: NonZeroU16,
+        tag: Option<u32>,
+        filters: Vec<(ByteString, Qos)>,
+    },
+    Unsubscribe {
+        id: NonZeroU16,
+        filters: Vec<ByteString>,
+    },
+    Ping,
+    Disconnect {
+        session_expiry_s: Option<u32>,
+    },
+}
+
+/// A CONNECT. No `Debug`: it holds the password.
+pub(crate) struct Connect {
+    pub(crate) version: Version,
+    pub(crate) client_id: ByteString,
+    pub(crate) username: Option<ByteString>,
+    pub(crate) password: Option<Bytes>,
+    pub(crate) clean: bool,
+    pub(crate) keep_alive_s: u16,
+    pub(crate) will_topic: Option<ByteString>,
+    /// 5.0 only; `None` where it is absent.
+    pub(crate) session_expiry_s: u32,
+    /// QoS 1 replies that may be unacknowledged at once.
+    pub(crate) receive_max: u16,
+    pub(crate) packet_bytes_max: u32,
+    pub(crate) has_auth_method: bool,
+}
+
+/// Reads the CONNECT at the start of the buffer, or says that more bytes are needed.
+pub(crate) fn connect(
+    buffer: &mut BytesMut,
+    limits: &limits::Mqtt,
+) -> Result<Option<Connect>, NotConnect> {
+    let Some(&first) = buffer.first() else {
+        return Ok(None);
+    };
+    if !strict::is_connect(first) {
+        return Err(NotConnect::Foreign);
+    }
+    let (len, header_len) = match strict::varint(&buffer[1..]) {
+        Varint::Short => return Ok(None),
+        Varint::Wrong => return Err(NotConnect::Foreign),
+        Varint::Whole { value, len } => (value, 1 + len),
+    };
+    if len + header_len > limits.connect_bytes_max {
+        return Err(too_large(&buffer[header_len..]));
+    }
+    let Some(body) = buffer.get(header_len..header_len + len) else {
+        return Ok(None);
+    };
+    let version = strict::connect(body, limits)?;
+    // A copy: the password shall not stay alive in a buffer that is read into again.
+    let mut packet = BytesMut::from(&buffer[..header_len + len]);
+    buffer.advance(header_len + len);
+    let wrong = || NotConnect::Fault(version, Fault::malformed("a malformed CONNECT"));
+    match version {
+        Version::V3 => match v3::Codec::default().decode(&mut packet) {
+            Ok(Some((v3::Packet::Connect(connect), _))) => Ok(Some(from_v3(*connect))),
+            _ => Err(wrong()),
+        },
+        Version::V5 => match v5::Codec::default().decode(&mut packet) {
+            Ok(Some((v5::Packet::Connect(connect), _))) => Ok(Some(from_v5(*connect))),
+            _ => Err(wrong()),
+        },
+    }
+}
+
+/// Tells the version of a CONNECT that is too large, as far as its first bytes are here.
+fn too_large(body: &[u8]) -> NotConnect {
+    let fault = Fault {
+        reason: Reason::PACKET_TOO_LARGE,
+        why: "the CONNECT is too large",
+    };
+    match body {
+        [0, 4, b'M', b'Q', b'T', b'T', 5, ..] => NotConnect::Fault(Version::V5, fault),
+        _ => NotConnect::Fault(Version::V3, fault),
+    }
+}
+
+fn from_v3(connect: v3::Connect) -> Connect {
+    Connect {
+        version: Version::V3,
+        client_id: connect.client_id,
+        username: connect.username,
+        password: connect.password,
+        clean: connect.clean_session,
+        keep_alive_s: connect.keep_alive,
+        will_topic: connect.last_will.map(|will| will.topic),
+        session_expiry_s: if connect.clean_session { 0 } else { u32::MAX },
+        receive_max: u16::MAX,
+        packet_bytes_max: u32::MAX,
+        has_auth_method: false,
+    }
+}
+
+fn from_v5(connect: v5::Connect) -> Connect {
+    Connect {
+        version: Version::V5,
+        client_id: connect.client_id,
+        username: connect.username,
+        password: connect.password,
+        clean: connect.clean_start,
+        keep_alive_s: connect.keep_alive,
+        will_topic: connect.last_will.map(|will| will.topic),
+        session_expiry_s: connect.session_expiry_interval_secs,
+        receive_max: connect.receive_max.map_or(u16::MAX, NonZeroU16::get),
+        packet_bytes_max: connect.max_packet_size.map_or(u32::MAX, |max| max.get()),
+        has_auth_method: connect.auth_method.is_some(),
+    }
+}
+
+/// Turns the bytes of one connection, after its CONNECT, into packets.
+pub(super) struct Decoder {
+    codec: Codec,
+    limits: Arc<limits::Mqtt>,
+    drain: Option<Drain>,
+    /// Topics by alias, from 1 (§3.3.2.3.4).
+    aliases: Vec<ByteString>,
+}
+
+enum Codec {
+    V3(v3::Codec),
+    V5(v5::Codec),
+}
+
+/// A PUBLISH whose payload is over the limit, on its way through.
+struct Drain {
+    publish: Publish,
+    bytes: u64,
+    left: usize,
+    sha256: Sha256,
+    head: Vec<u8>,
+}
+
+/// What a look at the buffer gave.
+#[derive(Debug)]
+pub(super) enum Next {
+    Packet(Packet),
+    /// Nothing whole is left; so many more bytes would be, or would tell more.
+    More(usize),
+}
+
+impl Decoder {
+    pub(super) fn new(version: Version, limits: Arc<limits::Mqtt>) -> Self {
+        let codec = match version {
+            Version::V3 => Codec::V3(v3::Codec::default()),
+            Version::V5 => Codec::V5(v5::Codec::default()),
+        };
+        Self {
+            codec,
+            limits,
+            drain: None,
+            aliases: Vec::new(),
+        }
+    }
+
+    /// Takes the next packet from the start of the buffer. At least 8 bytes of the buffer's
+    /// capacity must be free, or else the codec allocates where nobody counts.
+    ///
+    /// # Errors
+    /// The [`Fault`] of the client; the connection cannot go on.
+    pub(super) fn next(&mut self, buffer: &mut BytesMut) -> Result<Next, Fault> {
+        if self.drain.is_some() {
+            return Ok(self.drain(buffer));
+        }
+        let Some(&first) = buffer.first() else {
+            return Ok(Next::More(1));
+        };
+        let (len, header_len) = match strict::varint(&buffer[1..]) {
+            Varint::Short => return Ok(Next::More(1)),
+            Varint::Wrong => return Err(Fault::malformed("a malformed remaining length")),
+            Varint::Whole { value, len } => (value, 1 + len),
+        };
+        let is_publish = first >> 4 == kind::PUBLISH;
+        if !is_publish && len > self.limits.control_packet_bytes_max {
+            return Err(Fault {
+                reason: Reason::PACKET_TOO_LARGE,
+                why: "the packet is too large for its type",
+            });
+        }
+        if is_publish && len > self.limits.payload_bytes_max {
+            match self.payload_len(first, len, &buffer[header_len..])? {
+                PayloadLen::Unknown => return Ok(Next::More(1)),
+                PayloadLen::Within => {}
+                PayloadLen::Over { bytes } => {
+                    return self.begin_drain(first, header_len, len - bytes, bytes, buffer);
+                }
+            }
+        }
+        let Some(body) = buffer.get(header_len..header_len + len) else {
+            return Ok(Next::More(header_len + len - buffer.len()));
+        };
+        strict::check(first, body, self.version(), &self.limits)?;
+        match self.decode(buffer) {
+            // The codec knows only the reason codes that it would send; any of them is a goodbye.
+            Err(_) if first >> 4 == kind::DISCONNECT => Ok(Next::Packet(Packet::Disconnect {
+                session_expiry_s: None,
+            })),
+            packet => packet.map(Next::Packet),
+        }
+    }
+
+    /// Whether a payload over the limit is on its way: its bytes are let go as they come.
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    fn version(&self) -> Version {
+        match self.codec {
+            Codec::V3(_) => Version::V3,
+            Codec::V5(_) => Version::V5,
+        }
+    }
+
+    fn payload_len(&self, first: u8, len: usize, start: &[u8]) -> Result<PayloadLen, Fault> {
+        let start = start.get(..len).unwrap_or(start);
+        match strict::publish_header_len(first, start, self.version(), &self.limits)? {
+            Some(header) if len - header <= self.limits.payload_bytes_max => Ok(PayloadLen::Within),
+            Some(header) => Ok(PayloadLen::Over {
+                bytes: len - header,
+            }),
+            None if start.len() > self.limits.publish_header_bytes_max => Err(Fault {
+                reason: Reason::PACKET_TOO_LARGE,
+                why: "topic and properties of a PUBLISH are too large",
+            }),
+            None => Ok(PayloadLen::Unknown),
+        }
+    }
+
+    /// Decodes topic, packet id and properties as a PUBLISH without payload, and starts to drain.
+    fn begin_drain(
+        &mut self,
+        first: u8,
+        fixed_len: usize,
+        variable_len: usize,
+        bytes: usize,
+        buffer: &mut BytesMut,
+    ) -> Result<Next, Fault> {
+        let mut alone = BytesMut::with_capacity(variable_len + 16);
+        alone.extend_from_slice(&[first]);
+        super::outbound::put_varint(&mut alone, variable_len);
+        alone.extend_from_slice(&buffer[fixed_len..fixed_len + variable_len]);
+        let Packet::Publish(publish) = self.decode(&mut alone)? else {
+            return Err(Fault::malformed("a malformed PUBLISH"));
+        };
+        buffer.advance(fixed_len + variable_len);
+        self.drain = Some(Drain {
+            publish,
+            bytes: bytes as u64,
+            left: bytes,
+            sha256: Sha256::new(),
+            head: Vec::with_capacity(self.limits.oversize_head_bytes),
+        });
+        Ok(self.drain(buffer))
+    }
+
+    fn drain(&mut self, buffer: &mut BytesMut) -> Next {
+        let Some(drain) = &mut self.drain else {
+            return Next::More(1);
+        };
+        let now = drain.left.min(buffer.len());
+        let passing = &buffer[..now];
+        drain.sha256.update(passing);
+        let head_left = self.limits.oversize_head_bytes - drain.head.len();
+        drain.head.extend_from_slice(&passing[..head_left.min(now)]);
+        drain.left -= now;
+        buffer.advance(now);
+        if drain.left > 0 {
+            return Next::More(1);
+        }
+        match self.drain.take() {
+            Some(drain) => Next::Packet(Packet::Publish(Publish {
+                payload: Payload::Oversize {
+                    bytes: drain.bytes,
+                    sha256: drain.sha256.finalize().into(),
+                    head: drain.head.into(),
+                },
+                ..drain.publish
+            })),
+            None => Next::More(1),
+        }
+    }
+
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Packet, Fault> {
+        let packet = match &mut self.codec {
+            Codec::V3(codec) => match codec.decode(buffer) {
+                Ok(Some((packet, _))) => packet_v3(packet),
+                _ => None,
+            },
+            Codec::V5(codec) => match codec.decode(buffer) {
+                Ok(Some((v5::Packet::Publish(publish), _))) => {
+                    let publish = self.resolve_alias(*publish)?;
+                    Some(Packet::Publish(publish))
+                }
+                Ok(Some((packet, _))) => packet_v5(packet),
+                _ => None,
+            },
+        };
+        packet.ok_or(Fault::malformed("a malformed packet"))
+    }
+
+    fn resolve_alias(&mut self, mut publish: types::Publish) -> Result<Publish, Fault> {
+        let alias = publish
+            .properties
+            .as_ref()
+            .and_then(|properties| properties.topic_alias);
+        let Some(alias) = alias else {
+            return Ok(from_publish(publish));
+        };
+        let wrong = |why| Fault {
+            reason: Reason::TOPIC_ALIAS_INVALID,
+            why,
+        };
+        if alias.get() > self.limits.topic_alias_max {
+            return Err(wrong("a topic alias above the maximum"));
+        }
+        let slot = usize::from(alias.get()) - 1;
+        if publish.topic.is_empty() {
+            match self.aliases.get(slot) {
+                Some(topic) if !topic.is_empty() => publish.topic = topic.clone(),
+                _ => return Err(Fault::protocol("a topic alias that stands for nothing")),
+            }
+        } else {
+            if self.aliases.len() <= slot {
+                self.aliases.resize(slot + 1, ByteString::new());
+            }
+            // A copy: a slice would keep its whole buffer alive for as long as the connection.
+            self.aliases[slot] = ByteString::from(&*publish.topic);
+        }
+        Ok(from_publish(publish))
+    }
+}
+
+/// For fuzzing: feeds bytes, cut in two where the first says, to a CONNECT and to both versions.
+/// The door's own limits apply, made small so that drains happen.
+#[doc(hidden)]
+pub fn decode_anything(bytes: &[u8]) {
+    let limits = Arc::new(limits::Mqtt {
+        payload_bytes_max: 64,
+        publish_header_bytes_max: 48,
+        ..limits::Mqtt::default()
+    });
+    drop(connect(&mut BytesMut::from(bytes), &limits));
+    let cut = usize::from(bytes.first().copied().unwrap_or(0)).min(bytes.len());
+    let (first, second) = bytes.split_at(cut);
+    for version in [Version::V3, Version::V5] {
+        let mut decoder = Decoder::new(version, Arc::clone(&limits));
+        let mut buffer = BytesMut::with_capacity(bytes.len() + 64);
+        for part in [first, second] {
+            buffer.extend_from_slice(part);
+            loop {
+                match decoder.next(&mut buffer) {
+                    Ok(Next::Packet(_)) => {}
+                    Ok(Next::More(wanted)) => {
+                        assert!(wanted > 0, "nothing is wanted and nothing comes");
+                        break;
+                    }
+                    Err(_) => return,
+                }
+            }
+        }
+    }
+}
+
+enum PayloadLen {
+    Unknown,
+    Within,
+    Over { bytes: usize },
+}
+
+fn packet_v3(packet: v3::Packet) -> Option<Packet> {
+    Some(match packet {
+        v3::Packet::Publish(publish) => Packet::Publish(from_publish(*publish)),
+        v3::Packet::PublishAck { packet_id } => Packet::PubAck(packet_id),
+        v3::Packet::PublishReceived { packet_id } => Packet::PubRec {
+            id: packet_id,
+            failed: false,
+        },
+        v3::Packet::PublishRelease { packet_id } => Packet::PubRel(packet_id),
+        v3::Packet::PublishComplete { packet_id } => Packet::PubComp(packet_id),
+        v3::Packet::Subscribe {
+            packet_id,
+            topic_filters,
+        } => Packet::Subscribe {
+            id: packet_id,
+            tag: None,
+            filters: topic_filters
+                .into_iter()
+                .map(|(filter, qos)| (filter, qos.into()))
+                .collect(),
+        },
+        v3::Packet::Unsubscribe {
+            packet_id,
+            topic_filters,
+        } => Packet::Unsubscribe {
+            id: packet_id,
+            filters: topic_filters,
+        },
+        v3::Packet::PingRequest => Packet::Ping,
+        v3::Packet::Disconnect => Packet::Disconnect {
+            session_expiry_s: None,
+        },
+        v3::Packet::Connect(_)
+        | v3::Packet::ConnectAck(_)
+        | v3::Packet::SubscribeAck { .. }
+        | v3::Packet::UnsubscribeAck { .. }
+        | v3::Packet::PingResponse => return None,
+    })
+}
+
+fn packet_v5(packet: v5::Packet) -> Option<Packet> {
+    Some(match packet {
+        v5::Packet::Publish(publish) => Packet::Publish(from_publish(*publish)),
+        v5::Packet::PublishAck(ack) => Packet::PubAck(ack.packet_id),
+        v5::Packet::PublishReceived(ack) => Packet::PubRec {
+            id: ack.packet_id,
+            failed: u8::from(ack.reason_code) >= 0x80,
+        },
+        v5::Packet::PublishRelease(ack) => Packet::PubRel(ack.packet_id),
+        v5::Packet::PublishComplete(ack) => Packet::PubComp(ack.packet_id),
+        v5::Packet::Subscribe(subscribe) => Packet::Subscribe {
+            id: subscribe.packet_id,
+            tag: subscribe.id.map(|id| id.get()),
+            filters: subscribe
+                .topic_filters
+                .into_iter()
+                .map(|(filter, options)| (filter, options.qos.into()))
+                .collect(),
+        },
+        v5::Packet::Unsubscribe(unsubscribe) => Packet::Unsubscribe {
+            id: unsubscribe.packet_id,
+            filters: unsubscribe.topic_filters,
+        },
+        v5::Packet::PingRequest => Packet::Ping,
+        v5::Packet::Disconnect(disconnect) => Packet::Disconnect {
+            session_expiry_s: disconnect.session_expiry_interval_secs,
+        },
+        v5::Packet::Connect(_)
+        | v5::Packet::ConnectAck(_)
+        | v5::Packet::SubscribeAck(_)
+        | v5::Packet::UnsubscribeAck(_)
+        | v5::Packet::PingResponse
+        | v5::Packet::Auth(_) => return None,
+    })
+}
+
+fn from_publish(publish: types::Publish) -> Publish {
+    Publish {
+        topic: publish.topic,
+        payload: Payload::Whole(publish.payload),
+        qos: publish.qos.into(),
+        packet_id: publish.packet_id,
+        retain: publish.retain,
+        dup: publish.dup,
+    }
+}
+
+impl From<types::QoS> for Qos {
+    fn from(qos: types::QoS) -> Self {
+        match qos {
+            types::QoS::AtMostOnce => Self::AtMostOnce,
+            types::QoS::AtLeastOnce => Self::AtLeastOnce,
+            types::QoS::ExactlyOnce => Self::ExactlyOnce,
+        }
+    }
+}
