@@ -132,4 +132,6 @@ pub async fn serve(
 }
 
 #[cfg(test)]
-mod tests;
+mod history_tests;
+#[cfg(test)]
+pub(crate) mod tests;
