@@ -1,11 +1,12 @@
 //! How fast the store reads a million points from 1, 4 and 8 overlapping segments, and how fast it
-//! merges: `cargo run --release -p backtide-store --example read_bench`.
+//! merges: `cargo run --release -p backtide-store --example read_bench [DIR]`. The merged store
+//! stays in DIR where one is given.
 
 use std::{
     error::Error,
     fs,
     io::{Write, stdout},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -24,7 +25,8 @@ const DEVICES: i64 = 4;
 const MESSAGE_ROWS: usize = 100;
 
 fn main() -> Outcome<()> {
-    let dir = std::env::temp_dir().join(format!("backtide-read-bench-{}", std::process::id()));
+    let kept = std::env::args().nth(1).map(PathBuf::from);
+    let mut dir = std::env::temp_dir().join(format!("backtide-read-bench-{}", std::process::id()));
     let mut out = stdout();
     for files in [1, 4, 8] {
         let store = filled(&dir, files, ROWS)?;
@@ -50,8 +52,11 @@ fn main() -> Outcome<()> {
         store.close();
         fs::remove_dir_all(&dir)?;
     }
+    dir = kept.clone().unwrap_or(dir);
     merge(&dir, &mut out)?;
-    fs::remove_dir_all(&dir)?;
+    if kept.is_none() {
+        fs::remove_dir_all(&dir)?;
+    }
     Ok(())
 }
 
@@ -69,8 +74,9 @@ fn merge(dir: &Path, out: &mut impl Write) -> Outcome<()> {
     // Nobody ever sends: it only waits.
     let (_sender, never) = mpsc::sync_channel::<()>(1);
     while store.segment_stats()?.segments > 1 {
-        // The result says nothing but that the time is over.
-        drop(never.recv_timeout(Duration::from_millis(20)));
+        if never.recv_timeout(Duration::from_millis(20)).is_ok() {
+            break;
+        }
     }
     let (cpu, stats) = (cpu_s()? - cpu, store.segment_stats()?);
     let (points, bytes) = (u32::try_from(stats.cells)?, u32::try_from(stats.bytes)?);

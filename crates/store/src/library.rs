@@ -69,6 +69,8 @@ use self::{
 use crate::{Options, Origin, Range, ReadError, Sequence, Slabs, disk::Disk, memtable::Entry};
 
 const ZSTD_LEVEL: i32 = 3;
+/// Devices whose latest values are encoded under one hold of their lock.
+const LATEST_DEVICES: usize = 256;
 
 /// The flushed part of a store. `flush` and `work` each run on one thread; everything else from
 /// any number.
@@ -252,7 +254,9 @@ impl Library {
             };
             // Before its directory is: the next open looks for orphans in the directories of known
             // products.
-            self.manifest.know_product(product)?;
+            if !self.shelf().products.contains_key(product) {
+                self.manifest.know_product(product)?;
+            }
             let plan = Plan {
                 sequence_min,
                 sequence_max,
@@ -268,7 +272,7 @@ impl Library {
             .iter()
             .map(|(card, _)| self.open_segment(card.clone()));
         let opened: Vec<Arc<Segment>> = opened.collect::<Result<_, _>>()?;
-        let saved = self.latest.lock().save();
+        let saved = self.save_latest();
         let flushed = Flushed {
             through,
             segments: &segments,
@@ -484,6 +488,14 @@ impl Library {
             zstd_level: ZSTD_LEVEL,
             columns: Vec::new(),
         }
+    }
+
+    /// A few devices at a time: commits wait for the same lock.
+    fn save_latest(&self) -> Vec<latest::Saved> {
+        let dirty = self.latest.lock().dirty();
+        let some = dirty.chunks(LATEST_DEVICES);
+        some.flat_map(|some| self.latest.lock().save(some))
+            .collect()
     }
 
     fn shelf(&self) -> Arc<Shelf> {

@@ -54,6 +54,9 @@ impl Get {
             Form::Ndjson => {
                 self.each::<Box<RawValue>>(&client, |object| Ok(writeln!(out, "{object}")?))?
             }
+            Form::Json if self.name.is_some() => {
+                self.each::<Box<RawValue>>(&client, |object| Ok(writeln!(out, "{object}")?))?;
+            }
             Form::Json => {
                 let mut separator = "[\n";
                 self.each::<Box<RawValue>>(&client, |object| {

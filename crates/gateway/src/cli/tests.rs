@@ -128,7 +128,7 @@ fn a_fault_is_told_with_its_file_and_line_and_nothing_is_changed() {
     let bad = world.file("bad.yaml", "# a comment\nkind: Device\nname: lost\nproduct: none\n");
     let said = world.say(&["apply", "-f", &farm, &bad]);
     assert_eq!(said.exit, Exit::Failed);
-    assert!(said.talk.contains("bad.yaml:1: device lost: product none is not"), "{}", said.talk);
+    assert!(said.talk.contains("bad.yaml:2: device lost: product none is not"), "{}", said.talk);
     assert!(said.talk.contains("nothing was changed"), "{}", said.talk);
     assert_eq!(world.say(&["get", "models"]).ok(), "");
     let said = world.say(&["apply", "-f", &farm, "--dry-run"]);

@@ -36,7 +36,7 @@ impl Outlet {
     /// Hands over what `chunk` holds; it is empty afterwards. Waits while the client is slow.
     pub(super) fn send(&self, chunk: &mut Vec<u8>) -> Result<(), Gone> {
         let bytes = Bytes::from(std::mem::take(chunk));
-        // A timer can only be made inside the runtime.
+        // The time-out is made inside the runtime: this thread has none of its own.
         let sent = self
             .runtime
             .block_on(async { timeout(TAKE_WITHIN, self.chunks.send(Ok(bytes))).await });

@@ -140,7 +140,8 @@ struct Reader {
 impl Reader {
     fn yaml(&mut self, text: &str) {
         let options = serde_saphyr::options! { with_snippet: false };
-        for (line, chunk) in yaml_documents(text) {
+        for (first_line, chunk) in yaml_documents(text) {
+            let line = first_line + chunk.lines().take_while(|line| is_blank(line)).count();
             let place = Place {
                 document: self.next_document(),
                 line,
@@ -162,7 +163,7 @@ impl Reader {
                     let at = error
                         .location()
                         .and_then(|at| usize::try_from(at.line()).ok());
-                    let line = line + at.unwrap_or(1).saturating_sub(1);
+                    let line = at.map_or(line, |at| first_line + at.saturating_sub(1));
                     let message = yaml_message(&error);
                     self.faults.push(Fault {
                         place: Place { line, ..place },

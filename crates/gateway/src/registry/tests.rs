@@ -165,7 +165,7 @@ fn a_dry_run_says_the_same_and_changes_nothing() {
 fn one_fault_keeps_all_of_it_out() {
     let world = World::new();
     let text = format!("{FARM}---\nkind: Device\nname: lost\nproduct: nowhere\n");
-    let line = FARM.lines().count() + 1;
+    let line = FARM.lines().count() + 2;
     assert_eq!(
         message(world.apply(&text)),
         format!("5:{line}: device lost: product nowhere is not declared")

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use backtide_model::{Batch, Cell, DeviceKey, ElementName, ProductKey};
+use backtide_model::{Batch, Cell, Column, DeviceKey, ElementName, ProductKey};
 
 use super::{
     cells::Version,
@@ -42,13 +42,16 @@ struct ProductBoard {
     /// Numbers the points, so that a device's cells need no names.
     numbers: HashMap<ElementName, u32>,
     names: Vec<ElementName>,
-    devices: HashMap<DeviceKey, DeviceBoard>,
+    /// Places in `boards`.
+    devices: HashMap<DeviceKey, usize>,
+    boards: Vec<DeviceBoard>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct DeviceBoard {
-    /// By point number.
-    cells: HashMap<u32, Standing>,
+    device: DeviceKey,
+    /// Sorted by the number of the point.
+    cells: Vec<(u32, Standing)>,
     /// Changed since it was last saved.
     is_dirty: bool,
 }
@@ -59,13 +62,21 @@ struct Standing {
     version: Version,
 }
 
+/// A device that changed: which of its product's.
+pub(super) struct Dirty {
+    product: ProductKey,
+    at: usize,
+}
+
 impl Board {
     /// Takes the values of one commit; commits come in order, after a restart again from an
     /// earlier one.
     pub(super) fn note(&mut self, entry: &Entry) {
         let board = self.0.entry(entry.product.clone()).or_default();
-        for column in 0..entry.batch.columns.len() {
-            board.note_column(&entry.batch, column, entry.sequence.0);
+        let devices = entry.batch.devices.iter();
+        let devices: Vec<usize> = devices.map(|device| board.place(device)).collect();
+        for column in &entry.batch.columns {
+            board.note_column(&entry.batch, &devices, column, entry.sequence.0);
         }
     }
 
@@ -79,6 +90,7 @@ impl Board {
         let bytes = unpack(blob)?;
         let mut source = Source::new(&bytes);
         let board = self.0.entry(product.clone()).or_default();
+        let at = board.place(&device);
         while !source.is_at_end() {
             let point = ElementName::new(source.text()?).map_err(|_| Damaged { at: 0 })?;
             let number = board.number(&point);
@@ -91,53 +103,65 @@ impl Board {
                     cell: source.cell()?,
                 },
             };
-            board
-                .devices
-                .entry(device.clone())
-                .or_default()
-                .cells
-                .insert(number, standing);
+            board.boards[at].meet(number, standing);
         }
+        board.boards[at].is_dirty = false;
         Ok(())
     }
 
-    /// What changed since the last time. Where the manifest then refuses it, [`Board::unsaved`]
-    /// takes it back.
-    pub(super) fn save(&mut self) -> Vec<Saved> {
+    /// The devices that changed since they were saved.
+    pub(super) fn dirty(&self) -> Vec<Dirty> {
         let mut all = Vec::new();
-        for (product, board) in &mut self.0 {
-            for (device, latest) in board
-                .devices
-                .iter_mut()
-                .filter(|(_, latest)| latest.is_dirty)
-            {
-                latest.is_dirty = false;
-                let mut cells = Sink::default();
-                for (number, standing) in &latest.cells {
-                    cells.text(board.names[*number as usize].as_str());
-                    cells.signed(standing.time_ms);
-                    cells.unsigned(standing.version.sequence);
-                    cells.byte(standing.version.rule.to_file().unwrap_or(0));
-                    cells.byte(standing.version.quality);
-                    cells.cell(&standing.version.cell);
-                }
-                let (product, device, cells) = (product.clone(), device.clone(), cells.pack());
-                all.push(Saved {
-                    product,
-                    device,
-                    cells,
-                });
+        for (product, board) in &self.0 {
+            let dirty = board
+                .boards
+                .iter()
+                .enumerate()
+                .filter(|(_, board)| board.is_dirty);
+            all.extend(dirty.map(|(at, _)| Dirty {
+                product: product.clone(),
+                at,
+            }));
+        }
+        all
+    }
+
+    /// Encodes devices, from now on saved. Where the manifest then refuses them,
+    /// [`Board::unsaved`] takes that back.
+    pub(super) fn save(&mut self, dirty: &[Dirty]) -> Vec<Saved> {
+        let mut all = Vec::with_capacity(dirty.len());
+        for Dirty { product, at } in dirty {
+            let Some(board) = self.0.get_mut(product) else {
+                continue;
+            };
+            let latest = &mut board.boards[*at];
+            latest.is_dirty = false;
+            let mut cells = Sink::default();
+            for (number, standing) in &latest.cells {
+                cells.text(board.names[*number as usize].as_str());
+                cells.signed(standing.time_ms);
+                cells.unsigned(standing.version.sequence);
+                cells.byte(standing.version.rule.to_file().unwrap_or(0));
+                cells.byte(standing.version.quality);
+                cells.cell(&standing.version.cell);
             }
+            let (product, device) = (product.clone(), latest.device.clone());
+            all.push(Saved {
+                product,
+                device,
+                cells: cells.pack(),
+            });
         }
         all
     }
 
     pub(super) fn unsaved(&mut self, saved: &[Saved]) {
         for saved in saved {
-            let board = self.0.get_mut(&saved.product);
-            if let Some(latest) = board.and_then(|board| board.devices.get_mut(&saved.device)) {
-                latest.is_dirty = true;
-            }
+            let Some(board) = self.0.get_mut(&saved.product) else {
+                continue;
+            };
+            let at = board.place(&saved.device);
+            board.boards[at].is_dirty = true;
         }
     }
 
@@ -152,12 +176,12 @@ impl Board {
             return Vec::new();
         };
         let mut list = Vec::new();
-        let mut add = |device: &DeviceKey, latest: &DeviceBoard| {
+        let mut add = |latest: &DeviceBoard| {
             for (number, standing) in &latest.cells {
                 let point = &board.names[*number as usize];
                 if points.is_empty() || points.contains(point) {
                     list.push(Latest {
-                        device: device.clone(),
+                        device: latest.device.clone(),
                         point: point.clone(),
                         time_ms: standing.time_ms,
                         cell: standing.version.cell.clone(),
@@ -168,16 +192,12 @@ impl Board {
             }
         };
         if devices.is_empty() {
-            board
-                .devices
-                .iter()
-                .for_each(|(device, latest)| add(device, latest));
+            board.boards.iter().for_each(&mut add);
         }
-        for device in devices {
-            if let Some(latest) = board.devices.get(device) {
-                add(device, latest);
-            }
-        }
+        let places = devices
+            .iter()
+            .filter_map(|device| board.devices.get(device));
+        places.for_each(|at| add(&board.boards[*at]));
         list.sort_by(|a, b| (&a.device, &a.point).cmp(&(&b.device, &b.point)));
         list.dedup_by(|a, b| (&a.device, &a.point) == (&b.device, &b.point));
         list
@@ -195,10 +215,24 @@ impl ProductBoard {
         number
     }
 
+    fn place(&mut self, device: &DeviceKey) -> usize {
+        if let Some(at) = self.devices.get(device) {
+            return *at;
+        }
+        let at = self.boards.len();
+        self.devices.insert(device.clone(), at);
+        let (device, cells) = (device.clone(), Vec::new());
+        self.boards.push(DeviceBoard {
+            device,
+            cells,
+            is_dirty: false,
+        });
+        at
+    }
+
     /// Only a device's greatest time of the batch can matter: found first, looked up once.
-    fn note_column(&mut self, batch: &Batch, column: usize, sequence: u64) {
-        let column = &batch.columns[column];
-        let mut greatest: Vec<Option<i64>> = vec![None; batch.devices.len()];
+    fn note_column(&mut self, batch: &Batch, devices: &[usize], column: &Column, sequence: u64) {
+        let mut greatest: Vec<Option<i64>> = vec![None; devices.len()];
         for index in 0..column.values.len() {
             let row = column.row_of(index);
             let greatest = &mut greatest[batch.row_device[row] as usize];
@@ -209,22 +243,8 @@ impl ProductBoard {
             let row = column.row_of(index);
             let device = batch.row_device[row] as usize;
             let time_ms = batch.row_time[row];
-            if greatest[device] != Some(time_ms) {
-                continue;
-            }
-            let key = &batch.devices[device];
-            if !self.devices.contains_key(key) {
-                self.devices.insert(key.clone(), DeviceBoard::default());
-            }
-            let latest = self
-                .devices
-                .get_mut(key)
-                .expect("the device was inserted above");
-            if latest
-                .cells
-                .get(&number)
-                .is_some_and(|standing| standing.time_ms > time_ms)
-            {
+            let latest = &mut self.boards[devices[device]];
+            if greatest[device] != Some(time_ms) || latest.is_beyond(number, time_ms) {
                 continue;
             }
             let version = Version {
@@ -239,21 +259,36 @@ impl ProductBoard {
 }
 
 impl DeviceBoard {
+    fn find(&self, number: u32) -> Result<usize, usize> {
+        self.cells
+            .binary_search_by_key(&number, |(number, _)| *number)
+    }
+
+    fn is_beyond(&self, number: u32, time_ms: i64) -> bool {
+        self.find(number)
+            .is_ok_and(|at| self.cells[at].1.time_ms > time_ms)
+    }
+
     fn meet(&mut self, number: u32, newcomer: Standing) {
-        match self.cells.get_mut(&number) {
-            Some(standing) if standing.time_ms == newcomer.time_ms => {
-                // A replayed commit has had its say.
-                if newcomer.version.sequence < standing.version.sequence {
-                    return;
-                }
-                let same = standing.version.same(&newcomer.version);
-                let (outcome, rule) = fold(standing.version.side(), newcomer.version.side(), same);
-                if outcome == Outcome::Wins {
+        match self.find(number) {
+            Err(at) => self.cells.insert(at, (number, newcomer)),
+            Ok(at) => {
+                let standing = &mut self.cells[at].1;
+                if standing.time_ms != newcomer.time_ms {
                     *standing = newcomer;
+                } else if newcomer.version.sequence < standing.version.sequence {
+                    // A replayed commit has had its say.
+                    return;
+                } else {
+                    let same = standing.version.same(&newcomer.version);
+                    let sides = (standing.version.side(), newcomer.version.side());
+                    let (outcome, rule) = fold(sides.0, sides.1, same);
+                    if outcome == Outcome::Wins {
+                        *standing = newcomer;
+                    }
+                    standing.version.rule = rule;
                 }
-                standing.version.rule = rule;
             }
-            _ => drop(self.cells.insert(number, newcomer)),
         }
         self.is_dirty = true;
     }

@@ -242,12 +242,7 @@ impl Manifest {
     }
 
     pub(super) fn know_product(&self, product: &ProductKey) -> Result<(), FlushError> {
-        let sql = "SELECT count(*) FROM product WHERE key = ?1";
-        let known: i64 = self.list(|db| db.query_row(sql, [product.as_str()], |row| row.get(0)))?;
-        if known == 0 {
-            self.change(|db| product_id(db, product).map(drop))?;
-        }
-        Ok(())
+        self.change(|db| product_id(db, product).map(drop))
     }
 
     pub(super) fn products(&self) -> rusqlite::Result<Vec<ProductKey>> {

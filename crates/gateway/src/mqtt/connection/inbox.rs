@@ -81,16 +81,27 @@ impl Inbox {
         if self.buffer.try_reclaim(wanted) {
             return;
         }
-        let size = (self.buffer.len() + wanted).max(self.target);
-        let charge = if size <= SMALL {
-            None
-        } else {
-            let kib = u32::try_from(size.div_ceil(1024)).unwrap_or(u32::MAX);
-            let permit = Arc::clone(&self.account).acquire_many_owned(kib).await;
-            let permit = permit.expect("the account of buffers is never closed");
-            Some(Arc::new(Charge { _kib: permit }))
-        };
-        self.replace(size, charge);
+        if self.buffer.is_empty() {
+            // Only bursts hold it from here on: who waits for a buffer must not keep another.
+            self.buffer = BytesMut::new();
+            self.charge = None;
+        }
+        let needed = self.buffer.len() + wanted;
+        let size = needed.max(self.target);
+        if size <= SMALL {
+            return self.replace(SMALL, None);
+        }
+        if let Ok(permit) = Arc::clone(&self.account).try_acquire_many_owned(kib(size)) {
+            return self.replace(size, Some(Arc::new(Charge { _kib: permit })));
+        }
+        if needed <= SMALL {
+            return self.replace(SMALL, None);
+        }
+        let permit = Arc::clone(&self.account)
+            .acquire_many_owned(kib(needed))
+            .await;
+        let permit = permit.expect("the account of buffers is never closed");
+        self.replace(needed, Some(Arc::new(Charge { _kib: permit })));
     }
 
     /// Gives a large buffer back, when it is empty.
@@ -119,6 +130,10 @@ impl Inbox {
         }
         Ok(read)
     }
+}
+
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub(super) struct TestHouse {
     pub(super) is_down: AtomicBool,
     pub(super) refuses: Mutex<Option<Refusal>>,
     pub(super) revoked: CancellationToken,
-    committed: AtomicU64,
+    pub(super) bursts: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -88,12 +88,12 @@ impl House for TestHouse {
     ) -> Result<Vec<Outcome>, StoreDown> {
         // In the order of arrival, before the first await, as the contract says.
         let outcomes = burst.iter().map(outcome).collect();
+        self.bursts.fetch_add(1, Ordering::Relaxed);
         self.taken.lock().extend(burst);
         self.commits.acquire().await.unwrap().forget();
         if self.is_down.load(Ordering::Relaxed) {
             return Err(StoreDown);
         }
-        self.committed.fetch_add(1, Ordering::Relaxed);
         Ok(outcomes)
     }
 
@@ -155,7 +155,7 @@ impl World {
             is_down: AtomicBool::new(false),
             refuses: Mutex::new(None),
             revoked: CancellationToken::new(),
-            committed: AtomicU64::new(0),
+            bursts: AtomicU64::new(0),
         });
         let door = Door::open(Arc::clone(&house), limits, clock, path).unwrap();
         Self { house, door }

@@ -1,0 +1,1 @@
+"""What bench/run is made of: machine, servers, load, scenarios, table."""

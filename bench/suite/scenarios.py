@@ -1,0 +1,178 @@
+"""The scenarios. Each starts its own servers over empty folders and returns what it measured."""
+
+import contextlib
+import csv
+import io
+import json
+import subprocess
+import time
+
+from . import load, machine
+from .load import DEVICES
+from .servers import Failed, Gateway, Influxdb, Mosquitto, Postgresql, Writer, ROOT
+
+POINTS = ["Ba_avg", "P_avg", "Ws_avg", "Va_avg", "Ot_avg", "Ya_avg", "Wa_avg"]
+TARGET_POINTS_PER_SECOND = 1_000_000
+
+
+class Plan:
+    """What one run was asked for."""
+
+    def __init__(self, binary, history, work, seconds, quick):
+        self.binary, self.history, self.work, self.seconds, self.quick = binary, history, work, seconds, quick
+
+    @contextlib.contextmanager
+    def farm(self):
+        """A fresh gateway with the benchmark's objects declared, and its channel's strings."""
+        with Gateway(self.work, self.binary) as gateway:
+            gateway.cli("apply", "-f", "-", input=objects())
+            yield gateway, json.loads(gateway.cli("channel", "show", "bench", "-o", "json"))
+
+
+def objects():
+    points = "".join(f"  {name}: {{ type: double }}\n" for name in POINTS)
+    head = (f"kind: Model\nname: turbine\nmeasurepoints:\n{points}---\nkind: Product\nname: farm\nkey: BENCHfarm\n"
+            "model: turbine\nformat: json\n---\nkind: Channel\nname: bench\nproduct: farm\nmode: strict\n")
+    keys = (f"T{number:06}" for number in range(DEVICES))
+    return head + "".join(f"---\nkind: Device\nname: {key}\nproduct: farm\nkey: {key}\n" for key in keys)
+
+
+# --- Backtide ---
+
+def throughput(plan, order):
+    """As fast as replies come; then the disk, a read of a million points over files that overlap, everything read back
+    and compared, and the same read once compacted."""
+    with plan.farm() as (gateway, channel):
+        after = {}
+
+        def between(sent):
+            after["files"] = gateway.files()
+            after["read"] = read_a_million(gateway, sent)
+        sent = load.send_and_check(gateway, channel, "--order", order, "--seconds", plan.seconds, between=between)
+        settling_cpu_s = machine.settle([gateway.pid])
+        compacted = gateway.compact()
+        return {
+            **sent, **after,
+            "settlingCpuSeconds": settling_cpu_s + compacted["cpuSeconds"],
+            "compacted": {**compacted, "bytesPerValue": compacted["segmentBytes"] / sent["pointsUnique"],
+                          "files": gateway.files(), "read": read_a_million(gateway, sent)},
+        }
+
+
+def paced(plan, points_per_second, order="shuffled", reading=False):
+    """Latency of replies at a rate; `reading` reads a million points again and again meanwhile."""
+    with plan.farm() as (gateway, channel):
+        seconds = max(5, plan.seconds // 2)
+        reads = []
+
+        def read(process):
+            sent = {"rowsUnique": 0}
+            end = time.monotonic() + seconds - 1
+            start = time.monotonic()
+            while time.monotonic() < end and process.poll() is None:
+                time.sleep(2)
+                sent["rowsUnique"] = points_per_second * (time.monotonic() - start) / len(POINTS)
+                reads.append({**read_a_million(gateway, sent), "segments": gateway.files()["segments"]})
+        sent = load.send(gateway.mqtt, [gateway], "--order", order, "--rate", points_per_second, "--seconds", seconds,
+                         "--window", 250, secret=channel["secret"], product_key=channel["productKey"],
+                         meanwhile=read if reading else None)
+        return {**sent, "rate": points_per_second, "reads": reads}
+
+
+def small_messages(plan):
+    """200 clients that wait for each reply before they send the next row: what a message costs."""
+    with plan.farm() as (gateway, channel):
+        sent = load.send(gateway.mqtt, [gateway], "--connections", 200, "--window", 1, "--rows", 1,
+                         "--seconds", max(5, plan.seconds // 6),
+                         secret=channel["secret"], product_key=channel["productKey"])
+        return {**sent, "messagesPerSecond": sent["messages"] / sent["seconds"],
+                "serverCpuMicrosecondsPerMessage": sent["serverCpuSeconds"]["backtide"] / sent["messages"] * 1e6}
+
+
+def idle(plan):
+    with plan.farm() as (gateway, channel):
+        return load.idle(gateway, channel, 900)
+
+
+def real_history(plan):
+    """Two years of four turbines through `backtide send`, compacted: bytes a value."""
+    with Gateway(plan.work, plan.binary) as gateway:
+        gateway.cli("apply", "-f", ROOT / "examples/la-haute-borne/farm.yaml")
+        before, start = machine.cpu_s(gateway.pid), time.monotonic()
+        sent = json.loads(gateway.cli("send", plan.history, "--channel", "scada-history", "-o", "json",
+                                      "--device-column", "Wind_turbine_name", "--time-column", "Date_time"))
+        seconds, cpu_s = time.monotonic() - start, machine.cpu_s(gateway.pid) - before
+        compacted = gateway.compact()
+        text = gateway.cli("query", "--product", "wind-farm", "--device", "R80711,R80721,R80736,R80790",
+                           "--points", ",".join(POINTS), "--from", "2013-01-01T00:00:00Z", "--to", "2017-01-01T00:00:00Z",
+                           "-o", "csv")
+        values = sum(1 for row in csv.DictReader(io.StringIO(text)) for point in POINTS if row[point])
+        return {"sent": sent, "seconds": seconds, "serverCpuSeconds": cpu_s, "valuesThere": values,
+                "compacted": compacted, "bytesPerValue": compacted["segmentBytes"] / values}
+
+
+def read_a_million(gateway, sent):
+    """One range read of about a million points: all that some devices have."""
+    rows_a_device = max(1, sent["rowsUnique"] / DEVICES)
+    devices = min(DEVICES, max(1, round(1_000_000 / len(POINTS) / rows_a_device)))
+    keys = ",".join(f"T{number * (DEVICES // devices):06}" for number in range(devices))
+    start = time.monotonic()
+    text = gateway.cli("query", "--product", "farm", "--device", keys, "--points", ",".join(POINTS),
+                       "--from", "2014-01-01T00:00:00Z", "--to", "2100-01-01T00:00:00Z", "-o", "csv")
+    seconds = time.monotonic() - start
+    return {"points": (text.count("\n") - 1) * len(POINTS), "seconds": seconds}
+
+
+# --- what a user would take instead ---
+
+def mosquitto(plan):
+    """The same messages, queued for a subscriber that is away, then saved to its file. It acknowledges before it saves,
+    and syncs nothing. Bounded in messages: it holds them all in memory."""
+    messages = 4_000 if plan.quick else 30_000
+    with Mosquitto(plan.work) as broker:
+        broker.keep_for_absent("/sys/+/integration/measurepoint/post")
+        before, start = machine.cpu_s(broker.pid), time.monotonic()
+        sent = load.send(broker.mqtt, [broker], "--answer", "ack", "--messages", messages, "--seconds", plan.seconds)
+        data_bytes = broker.save()
+        seconds, cpu_s = time.monotonic() - start, machine.cpu_s(broker.pid) - before
+        return {**sent, "secondsUntilSaved": seconds, "serverCpuSecondsUntilSaved": cpu_s,
+                "pointsPerSecondUntilSaved": sent["points"] / seconds,
+                "pointsPerServerCpuSecondUntilSaved": sent["points"] / cpu_s, "dataBytes": data_bytes}
+
+
+def stack(plan, database_kind, order):
+    """Mosquitto → writer → database. The writer replies once the database has committed."""
+    with contextlib.ExitStack() as stack:
+        database = stack.enter_context(database_kind(plan.work))
+        database.prepare(DEVICES)
+        broker = stack.enter_context(Mosquitto(plan.work))
+        writer = stack.enter_context(Writer(plan.work, broker, database))
+        servers = [broker, writer, database]
+        sent = load.send(broker.mqtt, servers, "--own-topics", "--order", order, "--seconds", plan.seconds)
+        settling_cpu_s = machine.settle([server.pid for server in servers])
+        rows = database.rows()
+        if rows != sent["rowsUnique"]:
+            raise Failed(f"{database.name} holds {rows} rows of {sent['rowsUnique']}")
+        return {**sent, "settlingCpuSeconds": settling_cpu_s, "dataBytes": database.data_bytes(),
+                "bytesPerValue": database.data_bytes() / sent["pointsUnique"]}
+
+
+# --- all of them, in the order of a run ---
+
+def backtide_scenarios(plan):
+    """(name, what to run) with a figure of an earlier scenario where a later one needs it."""
+    yield "in-order", lambda done: throughput(plan, "in-order")
+    yield "shuffled", lambda done: throughput(plan, "shuffled")
+    yield "half-target", lambda done: paced(plan, TARGET_POINTS_PER_SECOND / 2)
+    yield "half-own", lambda done: paced(plan, done["shuffled"]["pointsPerSecond"] / 2)
+    yield "half-target-reading", lambda done: paced(plan, TARGET_POINTS_PER_SECOND / 2, reading=True)
+    yield "small-messages", lambda done: small_messages(plan)
+    yield "idle", lambda done: idle(plan)
+    yield "real-history", lambda done: real_history(plan)
+
+
+def peer_scenarios(plan):
+    yield "mosquitto", lambda done: mosquitto(plan)
+    for kind in (Influxdb, Postgresql):
+        for order in ("in-order", "shuffled"):
+            yield f"{kind.name}-{order}", lambda done, kind=kind, order=order: stack(plan, kind, order)
