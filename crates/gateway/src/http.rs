@@ -134,4 +134,6 @@ pub async fn serve(
 }
 
 #[cfg(test)]
-mod tests;
+mod history_tests;
+#[cfg(test)]
+pub(crate) mod tests;

@@ -6,7 +6,7 @@ use super::{
     Connection, Exit, Failure, Terminal,
     client::Client,
     listing::given,
-    output::{self, Format},
+    output::Format,
 };
 
 /// Rows of a table that are laid out together.

@@ -12,27 +12,9 @@ use clap::Parser;
 use tokio::{net::TcpListener, runtime::Runtime};
 
 use super::{Arguments, Exit, Terminal, run};
-use crate::{
-    clock::Clock,
-    http::{Api, Readiness, serve},
-    pool::Pool,
-    registry::{Registry, StoredTypes},
-    secrets::AdminToken,
-};
+use crate::{http::serve, secrets::AdminToken};
 
 const FARM: &str = include_str!("../registry/farm.yaml");
-
-struct NothingStored;
-
-impl StoredTypes for NothingStored {
-    fn stored_as(
-        &self,
-        _: &backtide_model::ProductKey,
-        _: &backtide_model::ElementName,
-    ) -> Option<backtide_model::Storage> {
-        None
-    }
-}
 
 /// A gateway with its data directory; dropped, it is gone.
 struct World {
@@ -77,17 +59,7 @@ impl Said {
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let clock = Clock::stopped(1_700_000_000_000);
-        let registry = Registry::open(dir.path(), Arc::new(NothingStored), clock.clone()).unwrap();
-        let api = Api {
-            registry: Arc::new(registry),
-            pool: Pool::start("cli-test", 1, 8).unwrap(),
-            clock,
-            token: AdminToken::open(dir.path()).unwrap(),
-            broker_url: "tcp://127.0.0.1:11883".into(),
-            metrics: Box::new(String::new),
-            readiness: Box::new(Readiness::default),
-        };
+        let api = crate::http::tests::api(dir.path(), AdminToken::open(dir.path()).unwrap());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
