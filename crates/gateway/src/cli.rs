@@ -18,6 +18,7 @@ pub mod log;
 pub mod output;
 pub mod quarantine;
 pub mod query;
+pub mod salvage;
 pub mod send;
 mod serve;
 #[cfg(test)]
@@ -99,6 +100,8 @@ pub enum Command {
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Make a damaged store open again, keeping what is intact; the gateway must be stopped
+    Salvage(salvage::Salvage),
     /// Print shell completions
     Completions(completions::Completions),
 }
@@ -255,6 +258,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
         Command::Config(config) => config.run(&connection, terminal),
+        Command::Salvage(salvage) => salvage.run(connection.data_dir, terminal),
         Command::Completions(completions) => completions.run(terminal),
     }
 }
