@@ -16,7 +16,7 @@ use std::{net::SocketAddr, num::NonZeroU16, pin::pin, sync::Arc};
 
 use bytes::BytesMut;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
-use metrics::Counter;
+use metrics::{Counter, Gauge};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf},
     time::{Duration, Instant, Sleep, sleep_until, timeout},
@@ -97,6 +97,7 @@ struct Link<H: House> {
 
 /// The metrics of one channel, looked up once.
 struct Meters {
+    connections: Gauge,
     publishes: Counter,
     payload_bytes: Counter,
     acks: Counter,
@@ -186,6 +187,7 @@ impl<H: House> Connection<H> {
         } = greeted;
         let version = client.version;
         let meters = Meters::of(channel.name().as_str());
+        meters.connections.increment(1);
         let router = attached.router();
         let house = Arc::clone(&door.house);
         let now = Instant::now();
@@ -704,6 +706,7 @@ impl<H: House> Connection<H> {
             // The client may be gone or not read: then there is nobody to tell.
             drop(timeout(Duration::from_secs(self.door.limits.write_s), last).await);
         }
+        self.link.meters.connections.decrement(1);
         self.note(Event::Disconnected(ending));
         if !self.in_flight.is_empty() {
             let link = Arc::clone(&self.link);
@@ -809,6 +812,7 @@ impl Meters {
     fn of(channel: &str) -> Self {
         let counter = |name: &'static str| metrics::counter!(name, "channel" => channel.to_owned());
         Self {
+            connections: metrics::gauge!("backtide_mqtt_connections", "channel" => channel.to_owned()),
             publishes: counter("backtide_mqtt_publishes_total"),
             payload_bytes: counter("backtide_mqtt_payload_bytes_total"),
             acks: counter("backtide_mqtt_acks_total"),
