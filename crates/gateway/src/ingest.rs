@@ -74,7 +74,7 @@ impl Ingest {
             &self.registry.snapshot(),
             channel,
             sender,
-            burst,
+            &burst,
             arrived_ms,
         )?;
         let (judged, proofs) = self.commit(judged, gate).await?;
@@ -172,7 +172,7 @@ fn judge_burst(
     snapshot: &Snapshot,
     channel: &ChannelName,
     sender: &Sender,
-    burst: Vec<Uplink>,
+    burst: &[Uplink],
     arrived_ms: i64,
 ) -> Result<Vec<Judged>, NotTaken> {
     let gone = || NotTaken::ChannelGone(channel.clone());

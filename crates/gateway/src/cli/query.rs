@@ -2,12 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
-use super::{
-    Connection, Exit, Failure, Terminal,
-    client::Client,
-    listing::given,
-    output::Format,
-};
+use super::{Connection, Exit, Failure, Terminal, client::Client, listing::given, output::Format};
 
 /// Rows of a table that are laid out together.
 const TABLE_ROWS: usize = 1_000;

@@ -254,8 +254,9 @@ impl File {
                     tracing::error!(path = self.path, %error, "sessions are not kept");
                 }
                 for waiter in round {
-                    // A connection that is gone does not wait any more.
-                    drop(waiter.send(()));
+                    if waiter.send(()).is_err() {
+                        tracing::trace!("a connection that waited for its session is gone");
+                    }
                 }
                 if is_last {
                     return;
