@@ -8,9 +8,10 @@ pub mod apply;
 pub mod channel;
 pub mod client;
 pub mod completions;
-pub mod conflicts;
 pub mod config;
+pub mod conflicts;
 pub mod delete;
+pub mod demo;
 pub mod export;
 pub mod get;
 mod listing;
@@ -96,6 +97,8 @@ pub enum Command {
     /// List, show and export what was refused
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
+    /// Run a gateway with real sample history, to look around
+    Demo(demo::Demo),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -254,6 +257,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Export(export) => export.run(&connection, terminal),
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
+        Command::Demo(demo) => demo.run(&connection, terminal),
         Command::Config(config) => config.run(&connection, terminal),
         Command::Completions(completions) => completions.run(terminal),
     }
