@@ -11,6 +11,7 @@ pub mod completions;
 pub mod config;
 pub mod conflicts;
 pub mod delete;
+pub mod demo;
 pub mod export;
 pub mod get;
 mod listing;
@@ -97,6 +98,8 @@ pub enum Command {
     /// List, show and export what was refused
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
+    /// Run a gateway with real sample history, to look around
+    Demo(demo::Demo),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -257,6 +260,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Export(export) => export.run(&connection, terminal),
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
+        Command::Demo(demo) => demo.run(&connection, terminal),
         Command::Config(config) => config.run(&connection, terminal),
         Command::Salvage(salvage) => salvage.run(connection.data_dir, terminal),
         Command::Completions(completions) => completions.run(terminal),

@@ -115,7 +115,7 @@ fn array(lines: impl BufRead, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 /// CSV as a table. The first rows decide how wide it is; longer ones later stick out.
-fn table(answer: impl Read, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn table(answer: impl Read, out: &mut dyn Write) -> Result<(), Failure> {
     let broken = |error: csv::Error| broken_off(io::Error::from(error));
     let mut reader = csv::Reader::from_reader(answer);
     let titles = reader.headers().map_err(broken)?.clone();

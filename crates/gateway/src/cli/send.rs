@@ -42,6 +42,7 @@ use super::{
     client::Client,
     output::{self, Format},
 };
+use crate::clock::Clock;
 
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// Names of unknown devices that a dry run shows.
@@ -144,7 +145,7 @@ impl Send {
         let begin = self.beginning(&place, &identity, terminal)?;
         let logins = target.logins(
             self.pace.connections.into(),
-            jiff::Timestamp::now().as_millisecond(),
+            Clock::system().now_ms(),
         )?;
         let job = Job {
             source,
