@@ -8,9 +8,10 @@ pub mod apply;
 pub mod channel;
 pub mod client;
 pub mod completions;
-pub mod conflicts;
 pub mod config;
+pub mod conflicts;
 pub mod delete;
+pub mod demo;
 pub mod export;
 pub mod get;
 mod listing;
@@ -18,6 +19,7 @@ pub mod log;
 pub mod output;
 pub mod quarantine;
 pub mod query;
+pub mod salvage;
 pub mod send;
 mod serve;
 #[cfg(test)]
@@ -96,9 +98,13 @@ pub enum Command {
     /// List, show and export what was refused
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
+    /// Run a gateway with real sample history, to look around
+    Demo(demo::Demo),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Make a damaged store open again, keeping what is intact; the gateway must be stopped
+    Salvage(salvage::Salvage),
     /// Print shell completions
     Completions(completions::Completions),
 }
@@ -254,7 +260,9 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Export(export) => export.run(&connection, terminal),
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
+        Command::Demo(demo) => demo.run(&connection, terminal),
         Command::Config(config) => config.run(&connection, terminal),
+        Command::Salvage(salvage) => salvage.run(connection.data_dir, terminal),
         Command::Completions(completions) => completions.run(terminal),
     }
 }

@@ -25,6 +25,7 @@ mod products;
 mod quarantine;
 mod receipts;
 mod schemas;
+mod store;
 mod stream;
 mod token;
 
@@ -84,6 +85,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(conflicts::routes())
         .merge(receipts::routes())
         .merge(quarantine::routes())
+        .merge(store::routes())
         .merge(schemas::routes())
         .merge(health::routes())
 }
@@ -132,4 +134,6 @@ pub async fn serve(
 }
 
 #[cfg(test)]
-mod tests;
+mod history_tests;
+#[cfg(test)]
+pub(crate) mod tests;

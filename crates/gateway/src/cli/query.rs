@@ -2,12 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
-use super::{
-    Connection, Exit, Failure, Terminal,
-    client::Client,
-    listing::given,
-    output::{self, Format},
-};
+use super::{Connection, Exit, Failure, Terminal, client::Client, listing::given, output::Format};
 
 /// Rows of a table that are laid out together.
 const TABLE_ROWS: usize = 1_000;
@@ -120,7 +115,7 @@ fn array(lines: impl BufRead, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 /// CSV as a table. The first rows decide how wide it is; longer ones later stick out.
-fn table(answer: impl Read, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn table(answer: impl Read, out: &mut dyn Write) -> Result<(), Failure> {
     let broken = |error: csv::Error| broken_off(io::Error::from(error));
     let mut reader = csv::Reader::from_reader(answer);
     let titles = reader.headers().map_err(broken)?.clone();

@@ -42,6 +42,7 @@ use super::{
     client::Client,
     output::{self, Format},
 };
+use crate::clock::Clock;
 
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// Names of unknown devices that a dry run shows.
@@ -142,10 +143,7 @@ impl Send {
         }
         let place = Place::new(self.checkpoint.as_deref(), &self.file);
         let begin = self.beginning(&place, &identity, terminal)?;
-        let logins = target.logins(
-            self.pace.connections.into(),
-            jiff::Timestamp::now().as_millisecond(),
-        )?;
+        let logins = target.logins(self.pace.connections.into(), Clock::system().now_ms())?;
         let job = Job {
             source,
             start_row: begin.rows_answered,

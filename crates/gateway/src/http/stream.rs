@@ -36,9 +36,10 @@ impl Outlet {
     /// Hands over what `chunk` holds; it is empty afterwards. Waits while the client is slow.
     pub(super) fn send(&self, chunk: &mut Vec<u8>) -> Result<(), Gone> {
         let bytes = Bytes::from(std::mem::take(chunk));
+        // The time-out is made inside the runtime: this thread has none of its own.
         let sent = self
             .runtime
-            .block_on(timeout(TAKE_WITHIN, self.chunks.send(Ok(bytes))));
+            .block_on(async { timeout(TAKE_WITHIN, self.chunks.send(Ok(bytes))).await });
         match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Gone),

@@ -1,10 +1,14 @@
 //! The door without sockets: requests in, answers out.
 
+use std::path::Path;
+
 use axum::{
-    body::{Body, to_bytes},
+    body::{Body, BodyDataStream, Bytes, to_bytes},
     http::{Method, Request, StatusCode, header},
+    response::Response,
 };
 use backtide_store::{Options, disk::RealDisk};
+use futures::StreamExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -26,24 +30,44 @@ impl StoredTypes for NothingStored {
     }
 }
 
-struct World {
+pub(super) struct World {
     _dir: tempfile::TempDir,
-    api: Arc<Api>,
+    pub(super) api: Arc<Api>,
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: axum::http::HeaderMap,
-    text: String,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: axum::http::HeaderMap,
+    pub(super) text: String,
+}
+
+/// An answer that is read as it comes.
+pub(super) struct Reading {
+    pub(super) status: StatusCode,
+    body: BodyDataStream,
+}
+
+impl Reading {
+    /// The next chunk; empty at the end.
+    pub(super) async fn chunk(&mut self) -> String {
+        let chunk = self
+            .body
+            .next()
+            .await
+            .transpose()
+            .unwrap()
+            .unwrap_or_default();
+        String::from_utf8(chunk.to_vec()).unwrap()
+    }
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("{}", self.text))
     }
 
     /// Asserts that it is a problem in its documented form.
-    fn problem(&self, status: u16, code: &str) -> Value {
+    pub(super) fn problem(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         assert_eq!(
             self.headers[header::CONTENT_TYPE],
@@ -58,42 +82,40 @@ impl Answer {
     }
 }
 
+/// What the handlers work with, over an empty data directory.
+pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
+    let clock = Clock::stopped(1_700_000_000_000);
+    let registry = Registry::open(dir, Arc::new(NothingStored), clock.clone()).unwrap();
+    let (store, _) =
+        Store::open(&dir.join("store"), Arc::new(RealDisk), Options::default()).unwrap();
+    let bounds = crate::quarantine::Bounds::default();
+    let quarantine = Quarantine::open(&dir.join("quarantine.db"), bounds, store.clone()).unwrap();
+    let bounds = crate::channel_log::Bounds::default();
+    let log = Log::open(&dir.join("channel-log.db"), bounds).unwrap();
+    Api {
+        registry: Arc::new(registry),
+        store,
+        quarantine: Arc::new(quarantine),
+        log: Arc::new(log),
+        pool: Pool::start("test", 1, 8).unwrap(),
+        streams: Pool::start("test-streams", 2, 8).unwrap(),
+        closing: CancellationToken::new(),
+        clock,
+        token,
+        broker_url: "tcp://127.0.0.1:11883".into(),
+        metrics: Box::new(|| "backtide_up 1\n".into()),
+        readiness: Box::new(|| Readiness::unless(vec!["the disk is full".into()])),
+    }
+}
+
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let clock = Clock::stopped(1_700_000_000_000);
-        let registry = Registry::open(dir.path(), Arc::new(NothingStored), clock.clone()).unwrap();
-        let (store, _) = Store::open(
-            &dir.path().join("store"),
-            Arc::new(RealDisk),
-            Options::default(),
-        )
-        .unwrap();
-        let quarantine_path = dir.path().join("quarantine.db");
-        let quarantine =
-            Quarantine::open(&quarantine_path, Default::default(), store.clone()).unwrap();
-        let log = Log::open(&dir.path().join("channel-log.db"), Default::default()).unwrap();
-        let api = Api {
-            registry: Arc::new(registry),
-            store,
-            quarantine: Arc::new(quarantine),
-            log: Arc::new(log),
-            pool: Pool::start("http-test", 1, 8).unwrap(),
-            streams: Pool::start("http-test-streams", 2, 8).unwrap(),
-            closing: CancellationToken::new(),
-            clock,
-            token: TOKEN.into(),
-            broker_url: "tcp://127.0.0.1:11883".into(),
-            metrics: Box::new(|| "backtide_up 1\n".into()),
-            readiness: Box::new(|| Readiness::unless(vec!["the disk is full".into()])),
-        };
-        Self {
-            _dir: dir,
-            api: Arc::new(api),
-        }
+        let api = Arc::new(api(dir.path(), TOKEN.into()));
+        Self { _dir: dir, api }
     }
 
-    async fn with_farm() -> Self {
+    pub(super) async fn with_farm() -> Self {
         let world = Self::new();
         assert_eq!(world.apply("", FARM).await.status, StatusCode::OK);
         world
@@ -123,8 +145,32 @@ impl World {
         self.send(request).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> Answer {
         self.ask(Method::GET, path).await
+    }
+
+    pub(super) async fn bytes(&self, path: &str) -> Bytes {
+        to_bytes(self.answer(path).await.into_body(), usize::MAX)
+            .await
+            .unwrap()
+    }
+
+    pub(super) async fn open(&self, path: &str) -> Reading {
+        let response = self.answer(path).await;
+        let status = response.status();
+        Reading {
+            status,
+            body: response.into_body().into_data_stream(),
+        }
+    }
+
+    async fn answer(&self, path: &str) -> Response {
+        let request = Request::get(path).header(header::AUTHORIZATION, format!("Bearer {TOKEN}"));
+        let request = request.body(Body::empty()).unwrap();
+        router(Arc::clone(&self.api))
+            .oneshot(request)
+            .await
+            .unwrap()
     }
 
     async fn post(&self, path: &str, media_type: &str, body: impl Into<Body>) -> Answer {

@@ -203,32 +203,26 @@ impl Decoder {
             Varint::Wrong => return Err(Fault::malformed("a malformed remaining length")),
             Varint::Whole { value, len } => (value, 1 + len),
         };
-        let is_publish = first >> 4 == kind::PUBLISH;
-        if !is_publish && len > self.limits.control_packet_bytes_max {
+        if first >> 4 == kind::PUBLISH {
+            return self.publish(first, header_len, len, buffer);
+        }
+        if len > self.limits.control_packet_bytes_max {
             return Err(Fault {
                 reason: Reason::PACKET_TOO_LARGE,
                 why: "the packet is too large for its type",
             });
-        }
-        if is_publish && len > self.limits.payload_bytes_max {
-            match self.payload_len(first, len, &buffer[header_len..])? {
-                PayloadLen::Unknown => return Ok(Next::More(1)),
-                PayloadLen::Within => {}
-                PayloadLen::Over { bytes } => {
-                    return self.begin_drain(first, header_len, len - bytes, bytes, buffer);
-                }
-            }
         }
         let Some(body) = buffer.get(header_len..header_len + len) else {
             return Ok(Next::More(header_len + len - buffer.len()));
         };
         strict::check(first, body, self.version(), &self.limits)?;
         match self.decode(buffer) {
+            Some(packet) => Ok(Next::Packet(packet)),
             // The codec knows only the reason codes that it would send; any of them is a goodbye.
-            Err(_) if first >> 4 == kind::DISCONNECT => Ok(Next::Packet(Packet::Disconnect {
+            None if first >> 4 == kind::DISCONNECT => Ok(Next::Packet(Packet::Disconnect {
                 session_expiry_s: None,
             })),
-            packet => packet.map(Next::Packet),
+            None => Err(Fault::malformed("a malformed packet")),
         }
     }
 
@@ -244,46 +238,93 @@ impl Decoder {
         }
     }
 
-    fn payload_len(&self, first: u8, len: usize, start: &[u8]) -> Result<PayloadLen, Fault> {
-        let start = start.get(..len).unwrap_or(start);
-        match strict::publish_header_len(first, start, self.version(), &self.limits)? {
-            Some(header) if len - header <= self.limits.payload_bytes_max => Ok(PayloadLen::Within),
-            Some(header) => Ok(PayloadLen::Over {
-                bytes: len - header,
-            }),
-            None if start.len() > self.limits.publish_header_bytes_max => Err(Fault {
-                reason: Reason::PACKET_TOO_LARGE,
-                why: "topic and properties of a PUBLISH are too large",
-            }),
-            None => Ok(PayloadLen::Unknown),
+    /// The PUBLISH at the start of the buffer: whole, or drained where its payload is over the
+    /// limit. Which of them shows with its head, so nothing is buffered in vain.
+    fn publish(
+        &mut self,
+        first: u8,
+        fixed_len: usize,
+        len: usize,
+        buffer: &mut BytesMut,
+    ) -> Result<Next, Fault> {
+        let limits = Arc::clone(&self.limits);
+        let whole = fixed_len + len;
+        if buffer.len() < whole && len <= limits.payload_bytes_max {
+            return Ok(Next::More(whole - buffer.len()));
         }
+        let start = buffer.get(fixed_len..).unwrap_or_default();
+        let start = start.get(..len).unwrap_or(start);
+        let head = strict::publish_head(first, start, self.version(), &limits)?;
+        let Some(head) = head else {
+            return Err(match start.len() {
+                all if all == len => Fault::malformed("the packet is too short"),
+                some if some > limits.publish_header_bytes_max => Fault {
+                    reason: Reason::PACKET_TOO_LARGE,
+                    why: "topic and properties of a PUBLISH are too large",
+                },
+                _ => return Ok(Next::More(1)),
+            });
+        };
+        if len - head.len > limits.payload_bytes_max {
+            return self.begin_drain(first, fixed_len, len, &head, buffer);
+        }
+        if buffer.len() < whole {
+            return Ok(Next::More(whole - buffer.len()));
+        }
+        let mut body = buffer.split_to(whole).freeze();
+        body.advance(fixed_len);
+        self.published(first, &head, &body)
+            .map(|publish| Next::Packet(Packet::Publish(publish)))
     }
 
-    /// Decodes topic, packet id and properties as a PUBLISH without payload, and starts to drain.
     fn begin_drain(
         &mut self,
         first: u8,
         fixed_len: usize,
-        variable_len: usize,
-        bytes: usize,
+        len: usize,
+        head: &strict::PublishHead,
         buffer: &mut BytesMut,
     ) -> Result<Next, Fault> {
-        let mut alone = BytesMut::with_capacity(variable_len + 16);
-        alone.extend_from_slice(&[first]);
-        super::outbound::put_varint(&mut alone, variable_len);
-        alone.extend_from_slice(&buffer[fixed_len..fixed_len + variable_len]);
-        let Packet::Publish(publish) = self.decode(&mut alone)? else {
-            return Err(Fault::malformed("a malformed PUBLISH"));
-        };
-        buffer.advance(fixed_len + variable_len);
+        // A copy: the bytes pass, and the topic stays.
+        let alone = Bytes::copy_from_slice(&buffer[fixed_len..fixed_len + head.len]);
+        let publish = self.published(first, head, &alone)?;
+        buffer.advance(fixed_len + head.len);
+        let left = len - head.len;
         self.drain = Some(Drain {
             publish,
-            bytes: bytes as u64,
-            left: bytes,
+            bytes: left as u64,
+            left,
             sha256: Sha256::new(),
             head: Vec::with_capacity(self.limits.oversize_head_bytes),
         });
         Ok(self.drain(buffer))
+    }
+
+    /// Makes the value of a checked PUBLISH; its payload is what follows the head.
+    fn published(
+        &mut self,
+        first: u8,
+        head: &strict::PublishHead,
+        body: &Bytes,
+    ) -> Result<Publish, Fault> {
+        let topic = ByteString::try_from(body.slice(2..2 + head.topic_len))
+            .map_err(|_| Fault::malformed("a topic that is not UTF-8"))?;
+        let topic = match head.topic_alias {
+            Some(alias) => self.resolve_alias(alias, topic)?,
+            None => topic,
+        };
+        Ok(Publish {
+            topic,
+            payload: Payload::Whole(body.slice(head.len..)),
+            qos: match first >> 1 & 0x03 {
+                0 => Qos::AtMostOnce,
+                1 => Qos::AtLeastOnce,
+                _ => Qos::ExactlyOnce,
+            },
+            packet_id: head.packet_id,
+            retain: first & 0x01 != 0,
+            dup: first & 0x08 != 0,
+        })
     }
 
     fn drain(&mut self, buffer: &mut BytesMut) -> Next {
@@ -313,53 +354,40 @@ impl Decoder {
         }
     }
 
-    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Packet, Fault> {
-        let packet = match &mut self.codec {
-            Codec::V3(codec) => match codec.decode(buffer) {
-                Ok(Some((packet, _))) => packet_v3(packet),
-                _ => None,
-            },
-            Codec::V5(codec) => match codec.decode(buffer) {
-                Ok(Some((v5::Packet::Publish(publish), _))) => {
-                    let publish = self.resolve_alias(*publish)?;
-                    Some(Packet::Publish(publish))
-                }
-                Ok(Some((packet, _))) => packet_v5(packet),
-                _ => None,
-            },
-        };
-        packet.ok_or(Fault::malformed("a malformed packet"))
+    fn decode(&mut self, buffer: &mut BytesMut) -> Option<Packet> {
+        match &mut self.codec {
+            Codec::V3(codec) => codec
+                .decode(buffer)
+                .ok()?
+                .and_then(|(packet, _)| packet_v3(packet)),
+            Codec::V5(codec) => codec
+                .decode(buffer)
+                .ok()?
+                .and_then(|(packet, _)| packet_v5(packet)),
+        }
     }
 
-    fn resolve_alias(&mut self, mut publish: types::Publish) -> Result<Publish, Fault> {
-        let alias = publish
-            .properties
-            .as_ref()
-            .and_then(|properties| properties.topic_alias);
-        let Some(alias) = alias else {
-            return Ok(from_publish(publish));
-        };
-        let wrong = |why| Fault {
-            reason: Reason::TOPIC_ALIAS_INVALID,
-            why,
-        };
-        if alias.get() > self.limits.topic_alias_max {
-            return Err(wrong("a topic alias above the maximum"));
+    fn resolve_alias(&mut self, alias: u16, topic: ByteString) -> Result<ByteString, Fault> {
+        if alias > self.limits.topic_alias_max {
+            return Err(Fault {
+                reason: Reason::TOPIC_ALIAS_INVALID,
+                why: "a topic alias above the maximum",
+            });
         }
-        let slot = usize::from(alias.get()) - 1;
-        if publish.topic.is_empty() {
-            match self.aliases.get(slot) {
-                Some(topic) if !topic.is_empty() => publish.topic = topic.clone(),
-                _ => return Err(Fault::protocol("a topic alias that stands for nothing")),
-            }
-        } else {
-            if self.aliases.len() <= slot {
-                self.aliases.resize(slot + 1, ByteString::new());
-            }
-            // A copy: a slice would keep its whole buffer alive for as long as the connection.
-            self.aliases[slot] = ByteString::from(&*publish.topic);
+        // The strict step has refused 0.
+        let slot = usize::from(alias) - 1;
+        if topic.is_empty() {
+            return match self.aliases.get(slot) {
+                Some(known) if !known.is_empty() => Ok(known.clone()),
+                _ => Err(Fault::protocol("a topic alias that stands for nothing")),
+            };
         }
-        Ok(from_publish(publish))
+        if self.aliases.len() <= slot {
+            self.aliases.resize(slot + 1, ByteString::new());
+        }
+        // A copy: a slice would keep its whole buffer alive for as long as the connection.
+        self.aliases[slot] = ByteString::from(&*topic);
+        Ok(topic)
     }
 }
 
@@ -394,15 +422,8 @@ pub fn decode_anything(bytes: &[u8]) {
     }
 }
 
-enum PayloadLen {
-    Unknown,
-    Within,
-    Over { bytes: usize },
-}
-
 fn packet_v3(packet: v3::Packet) -> Option<Packet> {
     Some(match packet {
-        v3::Packet::Publish(publish) => Packet::Publish(from_publish(*publish)),
         v3::Packet::PublishAck { packet_id } => Packet::PubAck(packet_id),
         v3::Packet::PublishReceived { packet_id } => Packet::PubRec {
             id: packet_id,
@@ -432,7 +453,8 @@ fn packet_v3(packet: v3::Packet) -> Option<Packet> {
         v3::Packet::Disconnect => Packet::Disconnect {
             session_expiry_s: None,
         },
-        v3::Packet::Connect(_)
+        v3::Packet::Publish(_)
+        | v3::Packet::Connect(_)
         | v3::Packet::ConnectAck(_)
         | v3::Packet::SubscribeAck { .. }
         | v3::Packet::UnsubscribeAck { .. }
@@ -442,7 +464,6 @@ fn packet_v3(packet: v3::Packet) -> Option<Packet> {
 
 fn packet_v5(packet: v5::Packet) -> Option<Packet> {
     Some(match packet {
-        v5::Packet::Publish(publish) => Packet::Publish(from_publish(*publish)),
         v5::Packet::PublishAck(ack) => Packet::PubAck(ack.packet_id),
         v5::Packet::PublishReceived(ack) => Packet::PubRec {
             id: ack.packet_id,
@@ -467,24 +488,14 @@ fn packet_v5(packet: v5::Packet) -> Option<Packet> {
         v5::Packet::Disconnect(disconnect) => Packet::Disconnect {
             session_expiry_s: disconnect.session_expiry_interval_secs,
         },
-        v5::Packet::Connect(_)
+        v5::Packet::Publish(_)
+        | v5::Packet::Connect(_)
         | v5::Packet::ConnectAck(_)
         | v5::Packet::SubscribeAck(_)
         | v5::Packet::UnsubscribeAck(_)
         | v5::Packet::PingResponse
         | v5::Packet::Auth(_) => return None,
     })
-}
-
-fn from_publish(publish: types::Publish) -> Publish {
-    Publish {
-        topic: publish.topic,
-        payload: Payload::Whole(publish.payload),
-        qos: publish.qos.into(),
-        packet_id: publish.packet_id,
-        retain: publish.retain,
-        dup: publish.dup,
-    }
 }
 
 impl From<types::QoS> for Qos {
@@ -494,5 +505,60 @@ impl From<types::QoS> for Qos {
             types::QoS::AtLeastOnce => Self::AtLeastOnce,
             types::QoS::ExactlyOnce => Self::ExactlyOnce,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GOOD: [&[u8]; 8] = [
+        b"\x10\x0E\0\x04MQTT\x05\x02\0\x0a\0\0\x01p",
+        b"\x10\x13\0\x04MQTT\x04\xC2\0\x0a\0\x01p\0\x01u\0\x01w",
+        b"\x34\x12\0\x05topic\x12\x34\x03\x23\0\x01payloa",
+        b"\x82\x0E\0\x01\x07\x26\0\x01p\0\0\x01q\0\x01a\x01",
+        b"\xA2\x09\x12\x34\0\0\x01p\0\x01q",
+        b"\x40\x04\0\x01\x10\0",
+        b"\x62\x02\0\x01",
+        b"\xE0\x07\0\x05\x11\0\0\0\x05",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// The same as the fuzz target, from good packets with a few bytes changed or lost.
+        #[test]
+        fn damaged_packets_make_neither_panic_nor_loop(
+            cut: u8,
+            order in prop::collection::vec(0..GOOD.len(), 1..6),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            len: prop::sample::Index,
+        ) {
+            let mut bytes = vec![cut];
+            for at in order {
+                bytes.extend_from_slice(GOOD[at]);
+            }
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes.truncate(len.index(bytes.len()) + 1);
+            decode_anything(&bytes);
+            decode_anything(&bytes[1..]);
+        }
+    }
+
+    #[test]
+    fn a_message_expiry_of_0_is_read() {
+        let limits = Arc::new(limits::Mqtt::default());
+        let mut decoder = Decoder::new(Version::V5, limits);
+        let mut buffer = BytesMut::from(&b"\x30\x09\0\x01a\x05\x02\0\0\0\0"[..]);
+        let next = decoder.next(&mut buffer);
+        assert!(
+            matches!(next, Ok(Next::Packet(Packet::Publish(_)))),
+            "{next:?}"
+        );
     }
 }

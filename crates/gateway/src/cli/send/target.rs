@@ -111,6 +111,11 @@ impl Target {
         }
     }
 
+    /// What an integrator pastes into an MQTT client.
+    pub fn strings(&self) -> &Strings {
+        &self.strings
+    }
+
     /// Logins for so many connections. A client id names one connection: the further ones differ
     /// by their timestamp, which is signed anew (`mqtt-channel.md` §1.3).
     ///
