@@ -65,7 +65,7 @@ def settle(pids, within_s=120):
         if now - last > 0.025:
             quiet_since = time.monotonic()
         last = now
-        if time.monotonic() - quiet_since > 3:
+        if time.monotonic() - quiet_since > 10:
             break
     return last - before
 

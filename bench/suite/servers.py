@@ -142,9 +142,11 @@ class Gateway(Server):
         return {**json.loads(body), "seconds": seconds, "cpuSeconds": machine.cpu_s(self.pid) - before}
 
     def files(self):
-        """What lies on the disk now."""
+        """What lies on the disk now; `overlapping`: the most segments that one read must join."""
+        _, _, figures = self.request("GET", "/api/v1/store")
         return {
             "segments": sum(1 for _ in self.data.rglob("*.parquet")),
+            "overlapping": json.loads(figures)["overlappingSegmentsMax"],
             "segmentBytes": machine.bytes_in(self.data, "*.parquet"),
             "journalBytes": machine.bytes_in(self.data, "*.btj"),
             "allBytes": machine.bytes_in(self.data),
@@ -188,7 +190,8 @@ class Mosquitto(Server):
 
 
 class Influxdb(Server):
-    """Its defaults, moved into the folder; the write-ahead log is synced for each request."""
+    """Its defaults, moved into the folder; the write-ahead log is synced for each request. Once writes end, it compacts
+    within seconds, not hours."""
 
     name = "influxdb"
 
@@ -205,6 +208,8 @@ class Influxdb(Server):
             dir = "{self.folder}/data"
             wal-dir = "{self.folder}/wal"
             query-log-enabled = false
+            cache-snapshot-write-cold-duration = "2s"
+            compact-full-write-cold-duration = "4s"
             [monitor]
             store-enabled = false
             [http]

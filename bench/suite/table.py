@@ -46,8 +46,9 @@ def throughput_table(rounds, say):
                 value = median(map(figure, runs))
                 ratio = f"({median(map(figure, own)) / value:.1f}×)" if own and system != "backtide" else ""
                 text.append(f"{value / 1000:{width},.0f} {ratio:7}")
-            slowest = median(run["pointsPerSecondSlowest"] or 0 for run in runs)
-            say(f"{system:31} {order:9} {text[0]} {slowest / 1000:7,.0f}  {text[1]} {text[2]} "
+            slowest = [run["pointsPerSecondSlowest"] for run in runs if run["pointsPerSecondSlowest"]]
+            slowest = f"{median(slowest) / 1000:,.0f}" if slowest else "–"
+            say(f"{system:31} {order:9} {text[0]} {slowest:>7}  {text[1]} {text[2]} "
                 f"{median(map(bytes_a_value, runs)):11.2f} {median(run['latencyMs']['p99'] for run in runs):7.1f}")
     say("")
 
@@ -83,8 +84,8 @@ def others(rounds, say):
             line(f"server, {order}", f"{sum(run['serverCpuSeconds'].values()) / run['seconds']:.2f} cores, resident at most "
                  f"{sum(run['serverResidentBytesMax'].values()) / MIB:.0f} MiB")
             files = run["files"]
-            line(f"disk after the load, {order}", f"journal {files['journalBytes'] / MIB:.0f} MiB, {files['segments']} segments "
-                 f"{files['segmentBytes'] / MIB:.0f} MiB; compacted {run['compacted']['segments']} of "
+            line(f"disk after the load, {order}", f"journal {files['journalBytes'] / MIB:.0f} MiB, {files['segments']} segments of "
+                 f"{files['segmentBytes'] / MIB:.0f} MiB, at most {files['overlapping']} overlapping; compacted {run['compacted']['segments']} of "
                  f"{run['compacted']['segmentBytes'] / MIB:.0f} MiB in {run['compacted']['seconds']:.1f} s")
             line(f"read back and compared, {order}", f"{run['check']['rows']:,} rows, {run['check']['values']:,} values in "
                  f"{run['check']['seconds']:.1f} s: none missing, none wrong")
@@ -97,7 +98,7 @@ def others(rounds, say):
                  f"p99.9 {latency['p999']:.1f} ms, max {latency['max']:.1f} ms")
             if run["reads"]:
                 slowest = max(run["reads"], key=lambda read: read.get("serverSeconds", read["seconds"]))
-                line("range reads meanwhile", f"{len(run['reads'])}, slowest: {read_text(slowest)} over {slowest['segments']} segments")
+                line("range reads meanwhile", f"{len(run['reads'])}, slowest: {read_text(slowest)} over up to {slowest['overlapping']} files")
     for run in of(rounds, "small-messages")[:1]:
         line("200 clients, one row, one message in flight", f"{run['messagesPerSecond']:,.0f} messages/s, "
              f"{run['serverCpuMicrosecondsPerMessage']:.1f} µs of server CPU each, p99 {run['latencyMs']['p99']:.1f} ms")
