@@ -142,7 +142,10 @@ impl Demo {
         if !self.once {
             let failed = |error| Failure::io("signals cannot be taken", error);
             // The listener for signals is made inside the runtime.
-            let stopped = runtime.block_on(async { Ok(send::stop_signal()?.await) });
+            let stopped = runtime.block_on(async {
+                send::stop_signal()?.await;
+                Ok(())
+            });
             stopped.map_err(failed)?;
         }
         Ok(Exit::Ok)

@@ -256,7 +256,7 @@ impl Item {
 }
 
 /// A time that cannot be read spoils its row; a missing zone spoils the file.
-fn spoiled(error: MomentError) -> Result<Option<Row>, SourceError> {
+fn spoiled(error: &MomentError) -> Result<Option<Row>, SourceError> {
     match error {
         MomentError::Local(_) => Err(SourceError::Usage(error.to_string())),
         MomentError::Unreadable(_) => Ok(Some(Row::Unreadable(error.to_string()))),

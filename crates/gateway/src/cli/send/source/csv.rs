@@ -81,7 +81,7 @@ impl Rows for Csv {
         };
         let time_ms = match self.clock.read(time) {
             Ok(time_ms) => time_ms,
-            Err(error) => return spoiled(error),
+            Err(error) => return spoiled(&error),
         };
         item.begin(device, time_ms);
         for point in &self.layout.points {

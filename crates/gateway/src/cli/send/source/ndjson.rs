@@ -125,7 +125,7 @@ impl Rows for Ndjson {
         };
         let time_ms = match clock.read(&time) {
             Ok(time_ms) => time_ms,
-            Err(error) => return spoiled(error),
+            Err(error) => return spoiled(&error),
         };
         item.begin(&device, time_ms);
         for (key, raw) in values {

@@ -116,7 +116,7 @@ impl Rows for Parquet {
         };
         let time_ms = match time(batch.column(self.layout.time), row, &mut self.clock) {
             Ok(time_ms) => time_ms,
-            Err(error) => return spoiled(error),
+            Err(error) => return spoiled(&error),
         };
         item.begin(&device, time_ms);
         for point in &self.layout.points {
