@@ -175,6 +175,7 @@ def test_a_reply_to_a_client_that_is_away_waits_in_its_persistent_session(farm):
                   + wire.packet(0x82, b"\x00\x01" + wire.text(TOPIC + "_reply") + b"\x01"))
         link.receive(), link.receive()
         link.send(wire.publish(TOPIC, points_message([("R80711", T0, {"P_avg": 1.0})], id="kept"), packet_id=2))
+        assert link.receive()[0] == 0x40, "the message is taken; what is not acknowledged is the client's to send again"
     # gone without a word; the reply was never acknowledged
     with wire.Link(farm.mqtt_address) as link:
         link.send(wire.connect(*login, clean=False))

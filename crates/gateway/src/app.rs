@@ -66,7 +66,10 @@ pub enum StartError {
     #[error(transparent)]
     Sessions(#[from] mqtt::KeptError),
     #[error("cannot listen for HTTP on {address}: {source}; choose another address or a free port")]
-    Http { address: SocketAddr, source: io::Error },
+    Http {
+        address: SocketAddr,
+        source: io::Error,
+    },
 }
 
 /// Where the doors are, as `serve` prints it.
@@ -101,7 +104,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Arc::new(StoredPoints(store.clone())),
         clock.clone(),
     )?);
-    let log = Arc::new(Log::open(&config.data_dir.join("channel-log.db"), config.channel_log)?);
+    let log = Arc::new(Log::open(
+        &config.data_dir.join("channel-log.db"),
+        config.channel_log,
+    )?);
     let quarantine = Arc::new(Quarantine::open(
         &config.data_dir.join("quarantine.db"),
         config.quarantine,
@@ -117,7 +123,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
     let wall_clock = || Clock::system().now_ms();
-    let door = Door::open(Arc::clone(&house), mqtt_limits(&config), wall_clock, Some(&sessions))?;
+    let door = Door::open(
+        Arc::clone(&house),
+        mqtt_limits(&config),
+        wall_clock,
+        Some(&sessions),
+    )?;
 
     let (mqtt_listener, mqtt) = listen_mqtt(config.mqtt.listen).await?;
     let (http_listener, http) = listen_http(config.http.listen).await?;
@@ -133,20 +144,34 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             .map_err(StartError::Thread)?,
         clock,
         token: AdminToken::open(&config.data_dir)?,
-        broker_url: config.mqtt.advertised_url.unwrap_or_else(|| format!("tcp://{mqtt}")),
+        broker_url: config
+            .mqtt
+            .advertised_url
+            .unwrap_or_else(|| format!("tcp://{mqtt}")),
         metrics: render(metrics.clone(), store.clone(), Arc::clone(&registry)),
         readiness: readiness(store.clone(), Arc::clone(&quarantine)),
     });
     let closing = CancellationToken::new();
     let tasks = vec![
-        tokio::spawn(keep_logins_true(house, Arc::clone(&registry), closing.clone())),
+        tokio::spawn(keep_logins_true(
+            house,
+            Arc::clone(&registry),
+            closing.clone(),
+        )),
         tokio::spawn(upkeep(metrics, closing.clone())),
         tokio::spawn(serve_http(http_listener, api, closing.clone())),
         tokio::spawn(Arc::clone(&door).serve(mqtt_listener)),
     ];
     let addresses = Addresses { mqtt, http };
     tracing::info!(%mqtt, %http, "doors are open");
-    Ok(Running { addresses, door, store, closing, tasks, _data_dir: data_dir })
+    Ok(Running {
+        addresses,
+        door,
+        store,
+        closing,
+        tasks,
+        _data_dir: data_dir,
+    })
 }
 
 impl Running {
@@ -166,7 +191,10 @@ impl Running {
 
 /// Makes the data directory and locks it: two processes on one would corrupt it.
 fn claim(dir: &Path) -> Result<File, StartError> {
-    let failed = |source| StartError::DataDir { dir: dir.to_owned(), source };
+    let failed = |source| StartError::DataDir {
+        dir: dir.to_owned(),
+        source,
+    };
     fs::create_dir_all(dir).map_err(failed)?;
     let lock = File::options()
         .create(true)
@@ -176,7 +204,9 @@ fn claim(dir: &Path) -> Result<File, StartError> {
         .map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StartError::InUse { dir: dir.to_owned() }),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse {
+            dir: dir.to_owned(),
+        }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
@@ -218,16 +248,14 @@ async fn listen_http(
     address: SocketAddr,
 ) -> Result<(tokio::net::TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Http { address, source };
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }
 
-async fn serve_http(
-    listener: tokio::net::TcpListener,
-    api: Arc<Api>,
-    closing: CancellationToken,
-) {
+async fn serve_http(listener: tokio::net::TcpListener, api: Arc<Api>, closing: CancellationToken) {
     if let Err(error) = http::serve(listener, api, closing.cancelled_owned()).await {
         tracing::error!(%error, "the HTTP door failed");
     }
@@ -271,12 +299,15 @@ fn readiness(
     Box::new(move || {
         let store = match store.health() {
             State::Ok => None,
-            State::DiskFull { free_bytes, reserve_bytes } => Some(format!(
+            State::DiskFull {
+                free_bytes,
+                reserve_bytes,
+            } => Some(format!(
                 "disk full: {free_bytes} bytes free, {reserve_bytes} are kept in reserve"
             )),
-            State::Poisoned { reason } => {
-                Some(format!("store poisoned by a failed write: {reason}; restart to recover"))
-            }
+            State::Poisoned { reason } => Some(format!(
+                "store poisoned by a failed write: {reason}; restart to recover"
+            )),
         };
         let quarantine = quarantine
             .is_full()

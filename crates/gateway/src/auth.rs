@@ -29,7 +29,10 @@ pub enum AuthError {
     #[error("channel {0} is paused; resume it")]
     Paused(ChannelName),
     #[error("channel {channel} refuses logins signed with {method}; sign with sha256")]
-    MethodRefused { channel: ChannelName, method: &'static str },
+    MethodRefused {
+        channel: ChannelName,
+        method: &'static str,
+    },
 }
 
 /// Finds the channel that a login is for.
@@ -47,7 +50,9 @@ pub fn admit(
     let (channel, secret_id) = snapshot
         .channels_of(&product.name)
         .find_map(|channel| {
-            let secret = channel.secrets(now_ms).find(|secret| login.verify(secret.text()))?;
+            let secret = channel
+                .secrets(now_ms)
+                .find(|secret| login.verify(secret.text()))?;
             Some((channel, secret.id))
         })
         .ok_or_else(|| AuthError::WrongPassword(login.product.clone()))?;

@@ -19,6 +19,7 @@ pub mod log;
 pub mod output;
 pub mod quarantine;
 pub mod query;
+pub mod salvage;
 pub mod send;
 mod serve;
 #[cfg(test)]
@@ -102,6 +103,8 @@ pub enum Command {
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Make a damaged store open again, keeping what is intact; the gateway must be stopped
+    Salvage(salvage::Salvage),
     /// Print shell completions
     Completions(completions::Completions),
 }
@@ -259,6 +262,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
         Command::Demo(demo) => demo.run(&connection, terminal),
         Command::Config(config) => config.run(&connection, terminal),
+        Command::Salvage(salvage) => salvage.run(connection.data_dir, terminal),
         Command::Completions(completions) => completions.run(terminal),
     }
 }

@@ -26,7 +26,10 @@ pub struct House {
 
 impl House {
     pub fn new(ingest: Arc<Ingest>) -> Self {
-        Self { ingest, logins: Logins::default() }
+        Self {
+            ingest,
+            logins: Logins::default(),
+        }
     }
 
     /// Ends the connections whose login no longer holds: their channel was paused or deleted, or
@@ -36,7 +39,10 @@ impl House {
         let now_ms = self.ingest.clock.now_ms();
         self.logins.revoke_unless(|(channel, secret_id)| {
             snapshot.channel(channel).is_some_and(|channel| {
-                !channel.paused && channel.secrets(now_ms).any(|secret| secret.id == *secret_id)
+                !channel.paused
+                    && channel
+                        .secrets(now_ms)
+                        .any(|secret| secret.id == *secret_id)
             })
         });
     }
@@ -65,7 +71,10 @@ impl House {
             .and_then(|name| name.rsplit_once('&'))
             .and_then(|(_, key)| snapshot.product_by_key(key))
             .map(|product| {
-                snapshot.channels_of(&product.name).map(|channel| channel.name.clone()).collect()
+                snapshot
+                    .channels_of(&product.name)
+                    .map(|channel| channel.name.clone())
+                    .collect()
             })
             .unwrap_or_default()
     }
@@ -80,7 +89,13 @@ impl crate::mqtt::House for House {
         }
         let now_ms = self.ingest.clock.now_ms();
         let snapshot = self.ingest.registry.snapshot();
-        match admit(&snapshot, login.client_id, login.username, login.password, now_ms) {
+        match admit(
+            &snapshot,
+            login.client_id,
+            login.username,
+            login.password,
+            now_ms,
+        ) {
             Ok(admitted) => Ok(self.logins.channel(admitted)),
             Err(error) => {
                 let message = format!("login from {} refused: {error}", login.peer);
@@ -97,13 +112,24 @@ impl crate::mqtt::House for House {
         client: &Client,
         burst: Vec<Publish>,
     ) -> Result<Vec<Outcome>, StoreDown> {
-        let sender = Sender { client: client.id.clone(), compression: channel.compression };
+        let sender = Sender {
+            client: client.id.clone(),
+            compression: channel.compression,
+        };
         let burst = burst.into_iter().map(uplink).collect();
-        match self.ingest.take(&channel.name, &sender, &channel.gate, burst).await {
+        match self
+            .ingest
+            .take(&channel.name, &sender, &channel.gate, burst)
+            .await
+        {
             Ok(outcomes) => Ok(outcomes.into_iter().map(outcome).collect()),
             Err(error) => {
                 tracing::error!(channel = %channel.name, %error, "a burst is not taken");
-                self.note_error(std::slice::from_ref(&channel.name), &client.id, &not_taken(&error));
+                self.note_error(
+                    std::slice::from_ref(&channel.name),
+                    &client.id,
+                    &not_taken(&error),
+                );
                 Err(StoreDown)
             }
         }
@@ -115,9 +141,9 @@ impl crate::mqtt::House for House {
                 remote: client.peer.to_string().into(),
                 protocol: client.version.as_str().into(),
             },
-            Event::Disconnected(ending) => {
-                What::Disconnect { reason: ending.to_string().into() }
-            }
+            Event::Disconnected(ending) => What::Disconnect {
+                reason: ending.to_string().into(),
+            },
             Event::Subscribed { filter } => {
                 tracing::debug!(channel = %channel.name, filter, "subscribed");
                 return;
@@ -125,9 +151,9 @@ impl crate::mqtt::House for House {
             Event::SubscriptionRefused { filter, reason } => {
                 error_line(format!("subscription to {filter} refused: {reason}"))
             }
-            Event::WillIgnored { topic } => {
-                error_line(format!("the will on {topic} is ignored: history has no wills"))
-            }
+            Event::WillIgnored { topic } => error_line(format!(
+                "the will on {topic} is ignored: history has no wills"
+            )),
             Event::RetainIgnored { topic } => error_line(format!(
                 "the retain flag of a publish to {topic} is ignored: it is stored, not retained"
             )),
@@ -172,12 +198,20 @@ fn refusal(error: AuthError) -> Refusal {
 fn uplink(publish: Publish) -> Uplink {
     Uplink {
         topic: publish.topic.to_string(),
-        packet_id: publish.packet_id.filter(|_| publish.qos == Qos::ExactlyOnce),
+        packet_id: publish
+            .packet_id
+            .filter(|_| publish.qos == Qos::ExactlyOnce),
         payload: match publish.payload {
             Payload::Whole(payload) => ingest::Payload::Whole(payload),
-            Payload::Oversize { bytes, sha256, head } => {
-                ingest::Payload::Oversize(Oversize { bytes, sha256, head })
-            }
+            Payload::Oversize {
+                bytes,
+                sha256,
+                head,
+            } => ingest::Payload::Oversize(Oversize {
+                bytes,
+                sha256,
+                head,
+            }),
         },
     }
 }
@@ -188,7 +222,10 @@ fn outcome(outcome: ingest::Outcome) -> Outcome {
             Code::NoPermission => Ack::NotAuthorized,
             _ => Ack::Success,
         },
-        reply: Some(Reply { topic: outcome.reply_topic.into(), payload: outcome.reply }),
+        reply: Some(Reply {
+            topic: outcome.reply_topic.into(),
+            payload: outcome.reply,
+        }),
     }
 }
 

@@ -70,7 +70,13 @@ impl Ingest {
         burst: Vec<Uplink>,
     ) -> Result<Vec<Outcome>, NotTaken> {
         let (arrived_ms, began) = (self.clock.now_ms(), Instant::now());
-        let judged = judge_burst(&self.registry.snapshot(), channel, sender, burst, arrived_ms)?;
+        let judged = judge_burst(
+            &self.registry.snapshot(),
+            channel,
+            sender,
+            &burst,
+            arrived_ms,
+        )?;
         let (judged, proofs) = self.commit(judged, gate).await?;
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
         let outcomes = judged.iter().zip(&proofs).map(|(judged, proof)| {
@@ -96,7 +102,8 @@ impl Ingest {
         if judged.iter().any(|judged| judged.refused.is_some()) {
             self.quarantine_room().await;
         }
-        let submitted = crate::store::submit(&self.store, judged.iter_mut().map(Judged::commit).collect())?;
+        let submitted =
+            crate::store::submit(&self.store, judged.iter_mut().map(Judged::commit).collect())?;
         drop(turn);
         let mut proofs = Vec::with_capacity(judged.len());
         for (judged, result) in judged.iter_mut().zip(submitted.await?) {
@@ -144,7 +151,11 @@ impl Ingest {
             ms: took_ms,
             receipt: Some(proof.receipt().to_string().into()),
         }));
-        if let Some(first) = judged.refused.as_ref().and_then(|refused| refused.items.first()) {
+        if let Some(first) = judged
+            .refused
+            .as_ref()
+            .and_then(|refused| refused.items.first())
+        {
             self.log.note(entry(What::Error {
                 topic: Some(origin.topic.clone()),
                 code: Some(code.number()),
@@ -161,7 +172,7 @@ fn judge_burst(
     snapshot: &Snapshot,
     channel: &ChannelName,
     sender: &Sender,
-    burst: Vec<Uplink>,
+    burst: &[Uplink],
     arrived_ms: i64,
 ) -> Result<Vec<Judged>, NotTaken> {
     let gone = || NotTaken::ChannelGone(channel.clone());
@@ -177,7 +188,10 @@ fn judge_burst(
         conflict: channel.conflict,
         find_device: &|key| product.find_device(key),
     };
-    Ok(burst.into_iter().map(|uplink| judge(&scope, sender, uplink, arrived_ms)).collect())
+    Ok(burst
+        .iter()
+        .map(|uplink| judge(&scope, sender, uplink, arrived_ms))
+        .collect())
 }
 
 fn count(judged: &Judged, code: Code) {
@@ -186,7 +200,8 @@ fn count(judged: &Judged, code: Code) {
     let stored = u64::from(judged.items_stored);
     metrics::counter!("backtide_messages_total", "channel" => channel.clone(), "code" => code.to_string())
         .increment(1);
-    metrics::counter!("backtide_items_stored_total", "channel" => channel.clone()).increment(stored);
+    metrics::counter!("backtide_items_stored_total", "channel" => channel.clone())
+        .increment(stored);
     metrics::counter!("backtide_items_refused_total", "channel" => channel.clone())
         .increment(items - stored);
     metrics::counter!("backtide_values_stored_total", "channel" => channel)

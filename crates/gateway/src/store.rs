@@ -12,8 +12,10 @@ use tokio::sync::oneshot;
 pub fn submit(
     store: &Store,
     commits: Vec<Commit>,
-) -> Result<impl Future<Output = Result<Vec<Result<Committed, CommitError>>, CommitError>>, CommitError>
-{
+) -> Result<
+    impl Future<Output = Result<Vec<Result<Committed, CommitError>>, CommitError>>,
+    CommitError,
+> {
     let (done, outcome) = oneshot::channel();
     let done = move |results| {
         // An error means that nobody waits any more; the commits stand all the same.

@@ -23,5 +23,5 @@ pub use names::{
     AssetId, ChannelName, ClientId, DeviceKey, ElementName, NameError, ObjectName, ProductKey,
 };
 pub use thing::{Attribute, ElementFile, Event, Level, Measurepoint, Model, Signal};
-pub use topic::{Kind, ReplyFilter, Topic, TopicError};
+pub use topic::{Kind, Topic, TopicError};
 pub use types::{DataType, ItemType, Member, Storage};

@@ -77,48 +77,6 @@ fn split(text: &str) -> Option<(&str, &str)> {
     text.strip_prefix("sys/")?.split_once("/integration/")
 }
 
-/// A subscription that can match nothing but reply topics of one product (`decisions.md` §3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReplyFilter;
-
-impl ReplyFilter {
-    /// Whether a client of `product` may subscribe to `filter`: its first levels name `sys` and the
-    /// product literally, and below them it matches at least one reply topic.
-    pub fn is_granted(filter: &str, product: &ProductKey) -> bool {
-        let (slash, rest) = match filter.strip_prefix('/') {
-            Some(rest) => ("/", rest),
-            None => ("", filter),
-        };
-        if !rest.strip_prefix("sys/").is_some_and(|rest| {
-            rest.strip_prefix(product.as_str())
-                .is_some_and(|rest| rest.starts_with('/'))
-        }) {
-            return false;
-        }
-        Kind::ALL.into_iter().flat_map(Kind::paths).any(|path| {
-            matches(
-                filter,
-                &format!("{slash}sys/{product}/integration/{path}_reply"),
-            )
-        })
-    }
-}
-
-/// Whether a well-formed MQTT filter matches a topic (MQTT 3.1.1 §4.7).
-fn matches(filter: &str, topic: &str) -> bool {
-    let mut topic = topic.split('/');
-    for level in filter.split('/') {
-        if level == "#" {
-            return true;
-        }
-        match topic.next() {
-            Some(name) if level == "+" || level == name => {}
-            _ => return false,
-        }
-    }
-    topic.next().is_none()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,33 +125,6 @@ mod tests {
             "sys/PK/DK/thing/measurepoint/post",
         ] {
             assert_eq!(Topic::parse(text), Err(TopicError), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_filter_is_granted_for_own_replies_only() {
-        for (filter, granted) in [
-            ("sys/PK/integration/measurepoint/post_reply", true),
-            ("/sys/PK/integration/model/up_raw_reply", true),
-            ("/sys/PK/integration/+/post_reply", true),
-            ("sys/PK/#", true),
-            ("sys/PK/integration/#", true),
-            ("sys/PK/+/+/+", true),
-            ("#", false),
-            ("/#", false),
-            ("sys/+/integration/#", false),
-            ("+/PK/#", false),
-            ("sys/PK", false),
-            ("sys/PKX/#", false),
-            ("sys/OTHER/integration/measurepoint/post_reply", false),
-            ("sys/PK/integration/measurepoint/post", false),
-            ("sys/PK/+", false),
-        ] {
-            assert_eq!(
-                ReplyFilter::is_granted(filter, &product()),
-                granted,
-                "{filter}"
-            );
         }
     }
 }

@@ -107,7 +107,10 @@ impl Committed {
     }
 
     pub(crate) fn new(store_id: u32, sequence: Sequence) -> Self {
-        Self { sequence, receipt: Receipt::new(store_id, sequence) }
+        Self {
+            sequence,
+            receipt: Receipt::new(store_id, sequence),
+        }
     }
 }
 

@@ -24,7 +24,15 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes that an unprivileged writer may still use.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// Keeps everyone else out of a directory until the result is dropped or the process ends;
+    /// [`io::ErrorKind::WouldBlock`] if someone is in. A disk that only one test sees needs none.
+    fn lock(&self, _dir: &Path) -> io::Result<Lock> {
+        Ok(Box::new(()))
+    }
 }
+
+/// Held while a directory is in use.
+pub type Lock = Box<dyn Send + Sync>;
 
 #[expect(
     clippy::len_without_is_empty,
@@ -96,6 +104,17 @@ impl Disk for RealDisk {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn lock(&self, dir: &Path) -> io::Result<Lock> {
+        let path = dir.join("lock");
+        let file = fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        file.try_lock()?;
+        Ok(Box::new(file))
     }
 }
 

@@ -9,6 +9,8 @@ use crate::{Sequence, journal::DecodeError, library};
 pub enum OpenError {
     #[error("{}: {error}", path.display())]
     Io { path: PathBuf, error: io::Error },
+    #[error("the store {} is open elsewhere: stop the other process", dir.display())]
+    Locked { dir: PathBuf },
     /// Damage that no interrupted write explains: intact commits follow it.
     #[error(
         "journal file {} is damaged at byte {offset} ({reason}), but intact commits follow in {} \

@@ -72,9 +72,8 @@ impl Health {
         }
         let free_bytes = self.free_bytes();
         let reserve_bytes = self.reserve_bytes;
-        let is_full = free_bytes < reserve_bytes
-            || self.flush_is_full()
-            || self.journal_lacks(free_bytes);
+        let is_full =
+            free_bytes < reserve_bytes || self.flush_is_full() || self.journal_lacks(free_bytes);
         if is_full {
             State::DiskFull {
                 free_bytes,

@@ -1,6 +1,7 @@
 //! The store as its users see it.
 
 use std::{
+    io,
     path::Path,
     sync::{
         Arc,
@@ -19,7 +20,7 @@ use crate::{
     Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs, State, Watch,
     background::{self, Signals},
     committer::{Committer, Storages},
-    disk::Disk,
+    disk::{Disk, Lock},
     health::Health,
     journal::{self, Log},
     library::{
@@ -92,10 +93,7 @@ impl Store {
         disk: Arc<dyn Disk>,
         options: Options,
     ) -> Result<(Self, Recovery), OpenError> {
-        disk.create_dir_all(dir).map_err(|error| OpenError::Io {
-            path: dir.to_owned(),
-            error,
-        })?;
+        let lock = lock(dir, &*disk)?;
         let library = Library::open(dir, Arc::clone(&disk), &options)?;
         let memtable = Memtable::new(options.memtable_bytes_max);
         let mut storages = Storages::default();
@@ -130,7 +128,7 @@ impl Store {
             committed_at: Mutex::new(Instant::now()),
         });
         let committer = Committer::new(Arc::clone(&shared), opened.writer, opened.last, storages);
-        let running = Running::start(shared, committer).map_err(|error| OpenError::Io {
+        let running = Running::start(shared, committer, lock).map_err(|error| OpenError::Io {
             path: dir.to_owned(),
             error,
         })?;
@@ -361,6 +359,7 @@ impl Store {
 /// # Errors
 /// The segments do not open, the disk fails, or the journal is of another store or a newer version.
 pub fn salvage(dir: &Path, disk: &Arc<dyn Disk>, options: &Options) -> Result<Salvaged, OpenError> {
+    let _lock = lock(dir, &**disk)?;
     let library = Library::open(dir, Arc::clone(disk), options)?;
     let place = journal::Place {
         disk,
@@ -370,6 +369,21 @@ pub fn salvage(dir: &Path, disk: &Arc<dyn Disk>, options: &Options) -> Result<Sa
         file_bytes: options.journal_file_bytes,
     };
     journal::salvage(&place, &dir.join("journal-damaged"))
+}
+
+/// Two processes would write over each other's journal.
+fn lock(dir: &Path, disk: &dyn Disk) -> Result<Lock, OpenError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked {
+            dir: dir.to_owned(),
+        },
+        _ => OpenError::Io {
+            path: dir.to_owned(),
+            error,
+        },
+    };
+    disk.create_dir_all(dir).map_err(failed)?;
+    disk.lock(dir).map_err(failed)
 }
 
 fn flush_frozen(library: &Library, memtable: &Memtable) -> Result<(), OpenError> {
@@ -395,10 +409,12 @@ struct Running {
 struct Threads {
     committer: Option<thread::JoinHandle<()>>,
     background: Vec<thread::JoinHandle<()>>,
+    /// Given back when they are through.
+    lock: Option<Lock>,
 }
 
 impl Running {
-    fn start(shared: Arc<Shared>, committer: Committer) -> std::io::Result<Self> {
+    fn start(shared: Arc<Shared>, committer: Committer, lock: Lock) -> io::Result<Self> {
         let running = Self {
             shared,
             threads: Mutex::default(),
@@ -411,6 +427,7 @@ impl Running {
         };
         {
             let mut threads = running.threads.lock();
+            threads.lock = Some(lock);
             threads
                 .background
                 .push(spawn("store-flush", background::flush)?);
@@ -431,6 +448,7 @@ impl Running {
         self.shared.signals.stop();
         self.shared.memtable.wake();
         threads.background.into_iter().for_each(join);
+        drop(threads.lock);
     }
 }
 

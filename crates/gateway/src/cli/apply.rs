@@ -201,8 +201,12 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(text)
 }
 
+/// YAML documents may be written in JSON's way: the line between them tells.
 fn is_json(text: &[u8]) -> bool {
     matches!(text.trim_ascii_start().first(), Some(b'{' | b'['))
+        && !text
+            .split(|byte| *byte == b'\n')
+            .any(|line| line.trim_ascii_end() == b"---")
 }
 
 /// JSON objects among YAML files: each becomes a document on one line.

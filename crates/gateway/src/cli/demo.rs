@@ -142,11 +142,12 @@ impl Demo {
         if !self.once {
             let failed = |error| Failure::io("signals cannot be taken", error);
             // The listener for signals is made inside the runtime.
-            let stopped = runtime.block_on(async {
-                send::stop_signal()?.await;
-                Ok(())
-            });
-            stopped.map_err(failed)?;
+            runtime
+                .block_on(async {
+                    send::stop_signal()?.await;
+                    Ok(())
+                })
+                .map_err(failed)?;
         }
         Ok(Exit::Ok)
     }

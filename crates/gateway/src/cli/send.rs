@@ -145,10 +145,7 @@ impl Send {
         }
         let place = Place::new(self.checkpoint.as_deref(), &self.file);
         let begin = self.beginning(&place, &identity, terminal)?;
-        let logins = target.logins(
-            self.pace.connections.into(),
-            Clock::system().now_ms(),
-        )?;
+        let logins = target.logins(self.pace.connections.into(), Clock::system().now_ms())?;
         let job = Job {
             source,
             start_row: begin.rows_answered,

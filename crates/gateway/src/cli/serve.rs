@@ -42,7 +42,9 @@ async fn serve(config: Config, terminal: &mut Terminal) -> Result<Exit, Failure>
     let failed = |source| Failure::io("signals cannot be taken", source);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let running = app::start(config).await.map_err(|error| Failure::Failed(error.to_string()))?;
+    let running = app::start(config)
+        .await
+        .map_err(|error| Failure::Failed(error.to_string()))?;
     let line = serde_json::to_string(&running.addresses).expect("addresses are JSON");
     writeln!(terminal.out, "{line}")?;
     terminal.out.flush()?;

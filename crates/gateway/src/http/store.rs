@@ -11,7 +11,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Api, Problem, Refusals};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(figures)).routes(routes!(compact))
+    OpenApiRouter::new()
+        .routes(routes!(figures))
+        .routes(routes!(compact))
 }
 
 /// What the store holds.
@@ -76,14 +78,18 @@ async fn figures(State(api): State<Arc<Api>>) -> Result<Json<Figures>, Problem> 
 async fn compact(State(api): State<Arc<Api>>) -> Result<Json<Figures>, Problem> {
     let store = api.store.clone();
     let figures = move || -> Result<Figures, Problem> {
-        store.compact().map_err(unavailable)?;
+        store.compact().map_err(|error| unavailable(&error))?;
         Ok(Figures::of(&store)?)
     };
     // It may take minutes: on the pool for long answers, so that short ones are not held up.
     Ok(Json(api.streams.run(figures).await??))
 }
 
-fn unavailable(error: CommitError) -> Problem {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", error.to_string())
-        .fix("see /readyz, then try again")
+fn unavailable(error: &CommitError) -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "store-unavailable",
+        error.to_string(),
+    )
+    .fix("see /readyz, then try again")
 }

@@ -50,7 +50,13 @@ pub(super) struct Reading {
 impl Reading {
     /// The next chunk; empty at the end.
     pub(super) async fn chunk(&mut self) -> String {
-        let chunk = self.body.next().await.transpose().unwrap().unwrap_or_default();
+        let chunk = self
+            .body
+            .next()
+            .await
+            .transpose()
+            .unwrap()
+            .unwrap_or_default();
         String::from_utf8(chunk.to_vec()).unwrap()
     }
 }
@@ -83,8 +89,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let (store, _) =
         Store::open(&dir.join("store"), Arc::new(RealDisk), Options::default()).unwrap();
     let bounds = crate::quarantine::Bounds::default();
-    let quarantine =
-        Quarantine::open(&dir.join("quarantine.db"), bounds, store.clone()).unwrap();
+    let quarantine = Quarantine::open(&dir.join("quarantine.db"), bounds, store.clone()).unwrap();
     let bounds = crate::channel_log::Bounds::default();
     let log = Log::open(&dir.join("channel-log.db"), bounds).unwrap();
     Api {
@@ -145,19 +150,27 @@ impl World {
     }
 
     pub(super) async fn bytes(&self, path: &str) -> Bytes {
-        to_bytes(self.answer(path).await.into_body(), usize::MAX).await.unwrap()
+        to_bytes(self.answer(path).await.into_body(), usize::MAX)
+            .await
+            .unwrap()
     }
 
     pub(super) async fn open(&self, path: &str) -> Reading {
         let response = self.answer(path).await;
         let status = response.status();
-        Reading { status, body: response.into_body().into_data_stream() }
+        Reading {
+            status,
+            body: response.into_body().into_data_stream(),
+        }
     }
 
     async fn answer(&self, path: &str) -> Response {
         let request = Request::get(path).header(header::AUTHORIZATION, format!("Bearer {TOKEN}"));
         let request = request.body(Body::empty()).unwrap();
-        router(Arc::clone(&self.api)).oneshot(request).await.unwrap()
+        router(Arc::clone(&self.api))
+            .oneshot(request)
+            .await
+            .unwrap()
     }
 
     async fn post(&self, path: &str, media_type: &str, body: impl Into<Body>) -> Answer {

@@ -3,8 +3,9 @@
 use std::{num::NonZeroU16, sync::Arc};
 
 use backtide_model::{
-    Batch, ChannelName, Checked, Code, Compression, ConflictPolicy, DeviceKey, Envelope, Fault, Kind,
-    MessageId, Mode, Model, ProductKey, Rejection, Rules, TimeRule, Topic, check_points, open,
+    Batch, ChannelName, Checked, Code, Compression, ConflictPolicy, DeviceKey, Envelope, Fault,
+    Kind, MessageId, Mode, Model, ProductKey, Rejection, Rules, TimeRule, Topic, check_points,
+    open,
 };
 use backtide_store::{Commit, Committed, Origin, Part, Refused, RefusedItem};
 use bytes::Bytes;
@@ -17,18 +18,18 @@ use crate::limits::PAYLOAD_BYTES_MAX;
 
 /// What a message is judged by: its channel and product as declared at this moment.
 #[derive(Clone, Copy)]
-pub struct Scope<'s> {
-    pub channel: &'s ChannelName,
-    pub product: &'s ProductKey,
-    pub model: &'s Model,
+pub(super) struct Scope<'s> {
+    pub(super) channel: &'s ChannelName,
+    pub(super) product: &'s ProductKey,
+    pub(super) model: &'s Model,
     /// The product's messages are JSON; else raw bytes for its script.
-    pub is_json: bool,
-    pub mode: Mode,
+    pub(super) is_json: bool,
+    pub(super) mode: Mode,
     /// An item without a time gets that of its arrival.
-    pub stamps_arrival: bool,
-    pub conflict: ConflictPolicy,
+    pub(super) stamps_arrival: bool,
+    pub(super) conflict: ConflictPolicy,
     /// Looks a device of the product up by its key.
-    pub find_device: &'s (dyn Fn(&str) -> Option<&'s DeviceKey> + Sync),
+    pub(super) find_device: &'s (dyn Fn(&str) -> Option<&'s DeviceKey> + Sync),
 }
 
 /// A message as it arrived.
@@ -49,21 +50,21 @@ pub struct Sender {
 
 /// A message with its verdict, waiting to be made durable.
 #[derive(Debug)]
-pub struct Judged {
-    pub origin: Origin,
+pub(super) struct Judged {
+    pub(super) origin: Origin,
     product: ProductKey,
     /// Moved out by [`Judged::commit`].
     batch: Batch,
     /// What goes to quarantine, if anything does.
-    pub refused: Option<Refused>,
+    pub(super) refused: Option<Refused>,
     /// The payload, or the beginning of one over the limit.
     payload: Bytes,
-    pub payload_bytes: u64,
+    pub(super) payload_bytes: u64,
     /// Items of the message, and those of them that are stored.
-    pub items: u32,
-    pub items_stored: u32,
+    pub(super) items: u32,
+    pub(super) items_stored: u32,
     /// Values that are stored.
-    pub values: usize,
+    pub(super) values: usize,
 }
 
 /// Why a whole message is refused.
@@ -75,7 +76,12 @@ struct Refusal {
 }
 
 /// Judges a message: may it be said here, what does it say, does it fit the model.
-pub fn judge(scope: &Scope<'_>, sender: &Sender, uplink: Uplink, arrived_ms: i64) -> Judged {
+pub(super) fn judge(
+    scope: &Scope<'_>,
+    sender: &Sender,
+    uplink: &Uplink,
+    arrived_ms: i64,
+) -> Judged {
     let origin = |id: &str| Origin {
         channel: scope.channel.clone(),
         client: sender.client.clone(),
@@ -93,14 +99,19 @@ pub fn judge(scope: &Scope<'_>, sender: &Sender, uplink: Uplink, arrived_ms: i64
     let plain = match plain(payload, sender.compression, PAYLOAD_BYTES_MAX) {
         Ok(plain) => plain,
         Err(error) => {
-            return refuse_whole(scope, origin, payload, payload.clone(), inflate_refusal(error));
+            return refuse_whole(scope, origin, payload, payload, inflate_refusal(error));
         }
     };
     match read(scope, &uplink.topic, &plain, arrived_ms) {
-        Ok((envelope, checked)) => {
-            settle(scope, origin(envelope.id.as_json()), payload, &plain, envelope, checked)
-        }
-        Err(refusal) => refuse_whole(scope, origin, payload, plain.clone(), refusal),
+        Ok((envelope, checked)) => settle(
+            scope,
+            origin(envelope.id.as_json()),
+            payload,
+            &plain,
+            envelope,
+            checked,
+        ),
+        Err(refusal) => refuse_whole(scope, origin, payload, &plain, refusal),
     }
 }
 
@@ -118,13 +129,16 @@ fn read<'p>(
 
 /// May a client of this channel say this here (`decisions.md` §3)?
 fn authorize(scope: &Scope<'_>, topic: &str) -> Result<Kind, Refusal> {
-    let denied = |message| Refusal { id: absent(), code: Code::NoPermission, message };
+    let denied = |message| Refusal {
+        id: absent(),
+        code: Code::NoPermission,
+        message,
+    };
     let topic = Topic::parse(topic).map_err(|error| denied(error.to_string()))?;
     if topic.product != *scope.product {
         return Err(denied(format!(
             "channel {} may publish for product {} only",
-            scope.channel,
-            scope.product
+            scope.channel, scope.product
         )));
     }
     Ok(topic.kind)
@@ -140,15 +154,21 @@ fn decode<'p>(scope: &Scope<'_>, kind: Kind, plain: &'p [u8]) -> Result<Envelope
         // Zero bytes are named as such before the format is looked at (mqtt-channel.md §4.2).
         _ if plain.is_empty() => {}
         Kind::Raw if scope.is_json => {
-            return Err(undecodable("the product's format is json; publish envelopes, not raw data"));
+            return Err(undecodable(
+                "the product's format is json; publish envelopes, not raw data",
+            ));
         }
         Kind::Raw => return Err(undecodable("the product has no data parsing script")),
         _ if !scope.is_json => {
-            return Err(undecodable("the product's format is custom; publish raw data"));
+            return Err(undecodable(
+                "the product's format is custom; publish raw data",
+            ));
         }
         Kind::Points => {}
         Kind::Events | Kind::Attributes => {
-            return Err(undecodable("events and attributes are not taken by this version"));
+            return Err(undecodable(
+                "events and attributes are not taken by this version",
+            ));
         }
     }
     open(plain, kind, scope.mode).map_err(|fault: Fault<'_>| Refusal {
@@ -163,8 +183,12 @@ fn check(scope: &Scope<'_>, envelope: &Envelope<'_>, arrived_ms: i64) -> Checked
         true => TimeRule::Arrival { now_ms: arrived_ms },
         false => TimeRule::Required,
     };
-    let rules =
-        Rules { model: scope.model, mode: scope.mode, time, conflict: scope.conflict };
+    let rules = Rules {
+        model: scope.model,
+        mode: scope.mode,
+        time,
+        conflict: scope.conflict,
+    };
     check_points(envelope.params, &rules, scope.find_device)
 }
 
@@ -178,11 +202,16 @@ fn inflate_refusal(error: InflateError) -> Refusal {
             Code::Undecodable,
             format!("the client id announces compress=GZIP, but the payload is not: {why}"),
         ),
-        InflateError::TooLarge => {
-            (Code::TooLarge, format!("the payload inflates to more than {PAYLOAD_BYTES_MAX} bytes"))
-        }
+        InflateError::TooLarge => (
+            Code::TooLarge,
+            format!("the payload inflates to more than {PAYLOAD_BYTES_MAX} bytes"),
+        ),
     };
-    Refusal { id: absent(), code, message }
+    Refusal {
+        id: absent(),
+        code,
+        message,
+    }
 }
 
 /// What is stored and what goes to quarantine of a message whose items were checked.
@@ -252,12 +281,12 @@ fn refuse_whole(
     scope: &Scope<'_>,
     origin: impl Fn(&str) -> Origin,
     payload: &Bytes,
-    raw: Bytes,
+    raw: &[u8],
     refusal: Refusal,
 ) -> Judged {
     let refused = Refused {
         code: refusal.code,
-        raw: raw.as_ref().into(),
+        raw: raw.into(),
         payload_bytes: bytes_u64(payload),
         payload_sha256: sha256(payload),
         items: vec![whole_item(refusal.code, refusal.message)],
@@ -282,12 +311,7 @@ fn refuse_oversize(scope: &Scope<'_>, origin: Origin, oversize: &Oversize) -> Ju
     refused_message(scope, origin, &oversize.head, refused)
 }
 
-fn refused_message(
-    scope: &Scope<'_>,
-    origin: Origin,
-    payload: &Bytes,
-    refused: Refused,
-) -> Judged {
+fn refused_message(scope: &Scope<'_>, origin: Origin, payload: &Bytes, refused: Refused) -> Judged {
     Judged {
         payload: payload.clone(),
         payload_bytes: refused.payload_bytes,
@@ -302,7 +326,13 @@ fn refused_message(
 }
 
 fn whole_item(code: Code, message: String) -> RefusedItem {
-    RefusedItem { index: None, device: None, point: None, code, message: message.into() }
+    RefusedItem {
+        index: None,
+        device: None,
+        point: None,
+        code,
+        message: message.into(),
+    }
 }
 
 fn bytes_u64(bytes: &[u8]) -> u64 {
@@ -310,12 +340,14 @@ fn bytes_u64(bytes: &[u8]) -> u64 {
 }
 
 impl Judged {
-    pub fn code(&self) -> Code {
-        self.refused.as_ref().map_or(Code::Ok, |refused| refused.code)
+    pub(super) fn code(&self) -> Code {
+        self.refused
+            .as_ref()
+            .map_or(Code::Ok, |refused| refused.code)
     }
 
     /// What is to be made durable. The rows are moved out: a message is committed once.
-    pub fn commit(&mut self) -> Commit {
+    pub(super) fn commit(&mut self) -> Commit {
         let batch = std::mem::take(&mut self.batch);
         let points = (batch.rows() > 0).then_some(Part::Points(batch));
         let refused = self.refused.clone().map(Part::Refused);
@@ -327,7 +359,7 @@ impl Judged {
     }
 
     /// The same message with nothing stored of it, for a reason the store found.
-    pub fn refuse(&mut self, code: Code, message: String) {
+    pub(super) fn refuse(&mut self, code: Code, message: String) {
         self.refused = Some(Refused {
             code,
             raw: self.payload.as_ref().into(),
@@ -341,8 +373,10 @@ impl Judged {
     }
 
     /// The answer, once the store has proved what it says.
-    pub fn reply(&self, proof: &Committed) -> Reply {
-        let Origin { topic, message_id, .. } = &self.origin;
+    pub(super) fn reply(&self, proof: &Committed) -> Reply {
+        let Origin {
+            topic, message_id, ..
+        } = &self.origin;
         match &self.refused {
             None => Reply::accepted(topic, message_id, proof),
             Some(refused) => Reply::refused(topic, message_id, self.items_stored, refused, proof),
@@ -362,8 +396,10 @@ mod tests {
 
     /// Judges `payload` on `topic` by a small model; devices a and b are registered.
     fn judged(mode: Mode, is_json: bool, topic: &str, payload: &str) -> Judged {
-        let devices: BTreeSet<DeviceKey> =
-            ["a", "b"].into_iter().map(|key| DeviceKey::new(key).unwrap()).collect();
+        let devices: BTreeSet<DeviceKey> = ["a", "b"]
+            .into_iter()
+            .map(|key| DeviceKey::new(key).unwrap())
+            .collect();
         let model = json!({ "measurepoints": { "P": { "type": "double" } } });
         let scope = Scope {
             channel: &ChannelName::new("history").unwrap(),
@@ -380,8 +416,11 @@ mod tests {
             payload: Payload::Whole(Bytes::copy_from_slice(payload.as_bytes())),
             packet_id: None,
         };
-        let sender = Sender { client: "client".into(), compression: Compression::None };
-        judge(&scope, &sender, uplink, 5)
+        let sender = Sender {
+            client: "client".into(),
+            compression: Compression::None,
+        };
+        judge(&scope, &sender, &uplink, 5)
     }
 
     fn post(params: &str) -> String {
@@ -393,8 +432,14 @@ mod tests {
     fn a_good_message_is_stored_whole() {
         let payload = post(r#"[{"deviceKey":"a","time":1,"measurepoints":{"P":1}}]"#);
         let mut judged = judged(Mode::Strict, true, POST, &payload);
-        assert_eq!((judged.code(), judged.items, judged.items_stored), (Code::Ok, 1, 1));
-        assert!(matches!(judged.commit().parts.as_slice(), [Part::Points(_)]));
+        assert_eq!(
+            (judged.code(), judged.items, judged.items_stored),
+            (Code::Ok, 1, 1)
+        );
+        assert!(matches!(
+            judged.commit().parts.as_slice(),
+            [Part::Points(_)]
+        ));
         assert_eq!(judged.origin.message_id.as_ref(), "\"7\"");
     }
 
@@ -410,19 +455,38 @@ mod tests {
             r#"[{"deviceKey":"a","time":1,"measurepoints":{"P":1}},{"deviceKey":"c","time":1}]"#,
         );
         let strict = judged(Mode::Strict, true, POST, &payload);
-        assert_eq!((strict.code(), strict.items_stored), (Code::UnknownDevice, 0));
-        assert_eq!(strict.refused.as_ref().unwrap().raw.as_ref(), payload.as_bytes());
+        assert_eq!(
+            (strict.code(), strict.items_stored),
+            (Code::UnknownDevice, 0)
+        );
+        assert_eq!(
+            strict.refused.as_ref().unwrap().raw.as_ref(),
+            payload.as_bytes()
+        );
         let mut lenient = judged(Mode::Lenient, true, POST, &payload);
-        assert_eq!((lenient.code(), lenient.items_stored), (Code::UnknownDevice, 1));
+        assert_eq!(
+            (lenient.code(), lenient.items_stored),
+            (Code::UnknownDevice, 1)
+        );
         assert_eq!(lenient.commit().parts.len(), 2);
         let alone = post(r#"[{"deviceKey":"c","time":1}]"#);
-        assert_eq!(lenient.refused.as_ref().unwrap().raw.as_ref(), alone.as_bytes());
-        assert_eq!(lenient.refused.as_ref().unwrap().payload_sha256, sha256(payload.as_bytes()));
+        assert_eq!(
+            lenient.refused.as_ref().unwrap().raw.as_ref(),
+            alone.as_bytes()
+        );
+        assert_eq!(
+            lenient.refused.as_ref().unwrap().payload_sha256,
+            sha256(payload.as_bytes())
+        );
     }
 
     #[test]
     fn a_client_may_publish_for_its_own_product_only() {
-        for topic in ["sys/OTHER/integration/measurepoint/post", "a/b", "sys/PK/x/y/z"] {
+        for topic in [
+            "sys/OTHER/integration/measurepoint/post",
+            "a/b",
+            "sys/PK/x/y/z",
+        ] {
             let judged = judged(Mode::Strict, true, topic, &post("[]"));
             assert_eq!(judged.code(), Code::NoPermission, "{topic}");
         }
@@ -431,9 +495,18 @@ mod tests {
     #[test]
     fn the_format_of_the_product_decides_between_json_and_raw() {
         let raw = "/sys/PK/integration/model/up_raw";
-        assert_eq!(judged(Mode::Strict, true, raw, "x").code(), Code::Undecodable);
-        assert_eq!(judged(Mode::Strict, false, raw, "x").code(), Code::Undecodable);
-        assert_eq!(judged(Mode::Strict, false, POST, &post("[]")).code(), Code::Undecodable);
+        assert_eq!(
+            judged(Mode::Strict, true, raw, "x").code(),
+            Code::Undecodable
+        );
+        assert_eq!(
+            judged(Mode::Strict, false, raw, "x").code(),
+            Code::Undecodable
+        );
+        assert_eq!(
+            judged(Mode::Strict, false, POST, &post("[]")).code(),
+            Code::Undecodable
+        );
         assert_eq!(judged(Mode::Strict, false, raw, "").code(), Code::Empty);
     }
 
@@ -442,7 +515,13 @@ mod tests {
         let payload = post(r#"[{"deviceKey":"a","time":1,"measurepoints":{"P":1}}]"#);
         let mut judged = judged(Mode::Strict, true, POST, &payload);
         judged.refuse(Code::ModelMismatch, "P is stored as int".to_owned());
-        assert_eq!((judged.code(), judged.items_stored), (Code::ModelMismatch, 0));
-        assert_eq!(judged.refused.as_ref().unwrap().raw.as_ref(), payload.as_bytes());
+        assert_eq!(
+            (judged.code(), judged.items_stored),
+            (Code::ModelMismatch, 0)
+        );
+        assert_eq!(
+            judged.refused.as_ref().unwrap().raw.as_ref(),
+            payload.as_bytes()
+        );
     }
 }

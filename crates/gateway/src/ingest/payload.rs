@@ -26,14 +26,14 @@ pub struct Oversize {
 
 /// Why a compressed payload has no plain bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InflateError {
+pub(super) enum InflateError {
     NotGzip(String),
     TooLarge,
 }
 
 /// The plain bytes of a payload of a connection that announced `compression`, at most `bytes_max`
 /// of them: a bomb stops there.
-pub fn plain(
+pub(super) fn plain(
     payload: &Bytes,
     compression: Compression,
     bytes_max: usize,
@@ -43,7 +43,9 @@ pub fn plain(
         return Ok(payload.clone());
     }
     let mut inflated = Vec::new();
-    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+    let limit = u64::try_from(bytes_max)
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
     GzDecoder::new(payload.as_ref())
         .take(limit)
         .read_to_end(&mut inflated)
@@ -55,19 +57,25 @@ pub fn plain(
 }
 
 /// The bytes of a reply on a connection that announced `compression`.
-pub fn packed(reply: Vec<u8>, compression: Compression) -> Bytes {
+pub(super) fn packed(reply: Vec<u8>, compression: Compression) -> Bytes {
     use std::io::Write;
     match compression {
         Compression::None => reply.into(),
         Compression::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            encoder.write_all(&reply).expect("writing to memory does not fail");
-            encoder.finish().expect("writing to memory does not fail").into()
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder
+                .write_all(&reply)
+                .expect("writing to memory does not fail");
+            encoder
+                .finish()
+                .expect("writing to memory does not fail")
+                .into()
         }
     }
 }
 
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
@@ -79,16 +87,28 @@ mod tests {
     fn a_gzip_session_reads_what_it_packed() {
         let packed = packed(b"{\"id\":\"1\"}".to_vec(), Compression::Gzip);
         assert_ne!(packed.as_ref(), b"{\"id\":\"1\"}");
-        assert_eq!(plain(&packed, Compression::Gzip, 100).unwrap().as_ref(), b"{\"id\":\"1\"}");
-        assert_eq!(plain(&Bytes::new(), Compression::Gzip, 100).unwrap(), Bytes::new());
+        assert_eq!(
+            plain(&packed, Compression::Gzip, 100).unwrap().as_ref(),
+            b"{\"id\":\"1\"}"
+        );
+        assert_eq!(
+            plain(&Bytes::new(), Compression::Gzip, 100).unwrap(),
+            Bytes::new()
+        );
     }
 
     #[test]
     fn a_bomb_stops_at_the_limit_and_a_lie_is_named() {
         let bomb = packed(vec![b' '; 100_000], Compression::Gzip);
         assert!(bomb.len() < 1_000);
-        assert_eq!(plain(&bomb, Compression::Gzip, 1_000), Err(InflateError::TooLarge));
+        assert_eq!(
+            plain(&bomb, Compression::Gzip, 1_000),
+            Err(InflateError::TooLarge)
+        );
         let lie = Bytes::from_static(b"{}");
-        assert!(matches!(plain(&lie, Compression::Gzip, 9), Err(InflateError::NotGzip(_))));
+        assert!(matches!(
+            plain(&lie, Compression::Gzip, 9),
+            Err(InflateError::NotGzip(_))
+        ));
     }
 }

@@ -12,10 +12,10 @@ use crate::limits::{REPLY_MESSAGE_CHARS_MAX, REPLY_REJECTED_MAX};
 
 /// A reply, ready to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    pub topic: String,
+pub(super) struct Reply {
+    pub(super) topic: String,
     /// JSON.
-    pub payload: Vec<u8>,
+    pub(super) payload: Vec<u8>,
 }
 
 #[derive(Serialize)]
@@ -54,12 +54,12 @@ struct RejectedItem<'a> {
 
 impl Reply {
     /// Everything is stored.
-    pub fn accepted(request_topic: &str, id: &str, _proof: &Committed) -> Self {
+    pub(super) fn accepted(request_topic: &str, id: &str, _proof: &Committed) -> Self {
         Self::new(request_topic, id, Code::Ok, None, Data::default())
     }
 
     /// Something is refused and in quarantine; `stored` items are stored.
-    pub fn refused(
+    pub(super) fn refused(
         request_topic: &str,
         id: &str,
         stored: u32,
@@ -74,18 +74,32 @@ impl Reply {
             more: Some(u64::from(refused.more) + u64::try_from(hidden).unwrap_or(u64::MAX)),
             receipt: Some(proof.receipt().to_string()),
         };
-        let first = refused.items.first().map_or("", |item| item.message.as_ref());
+        let first = refused
+            .items
+            .first()
+            .map_or("", |item| item.message.as_ref());
         let message = format!("{}: {}", refused.code.title(), clipped(first));
         Self::new(request_topic, id, refused.code, Some(message), data)
     }
 
-    fn new(request_topic: &str, id: &str, code: Code, message: Option<String>, data: Data<'_>) -> Self {
+    fn new(
+        request_topic: &str,
+        id: &str,
+        code: Code,
+        message: Option<String>,
+        data: Data<'_>,
+    ) -> Self {
         let absent = || {
             RawValue::from_string(MessageId::ABSENT.as_json().to_owned())
                 .expect("an empty string is JSON")
         };
         let id = RawValue::from_string(id.to_owned()).unwrap_or_else(|_| absent());
-        let body = Body { id: &id, code, message, data };
+        let body = Body {
+            id: &id,
+            code,
+            message,
+            data,
+        };
         Self {
             topic: Topic::reply(request_topic),
             payload: serde_json::to_vec(&body).expect("a reply has only string keys"),

@@ -16,7 +16,7 @@ use std::{net::SocketAddr, num::NonZeroU16, pin::pin, sync::Arc};
 
 use bytes::BytesMut;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
-use metrics::Counter;
+use metrics::{Counter, Gauge};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf},
     time::{Duration, Instant, Sleep, sleep_until, timeout},
@@ -97,6 +97,7 @@ struct Link<H: House> {
 
 /// The metrics of one channel, looked up once.
 struct Meters {
+    connections: Gauge,
     publishes: Counter,
     payload_bytes: Counter,
     acks: Counter,
@@ -148,6 +149,8 @@ struct Connection<H: House> {
     in_flight_messages: usize,
     in_flight_bytes: usize,
     has_published: bool,
+    /// Subscriptions changed: they are kept before the client hears of it.
+    has_subscribed: bool,
     keep_alive: Option<Duration>,
     receive_max: u16,
     packet_bytes_max: u32,
@@ -184,6 +187,7 @@ impl<H: House> Connection<H> {
         } = greeted;
         let version = client.version;
         let meters = Meters::of(channel.name().as_str());
+        meters.connections.increment(1);
         let router = attached.router();
         let house = Arc::clone(&door.house);
         let now = Instant::now();
@@ -205,6 +209,7 @@ impl<H: House> Connection<H> {
             in_flight_messages: 0,
             in_flight_bytes: 0,
             has_published: false,
+            has_subscribed: false,
             keep_alive: greeted.keep_alive,
             receive_max: greeted.receive_max,
             packet_bytes_max: greeted.packet_bytes_max,
@@ -236,6 +241,9 @@ impl<H: House> Connection<H> {
             // Packets may be left from the handshake, or from when too much was in flight.
             if let Err(ending) = self.work_off() {
                 return ending;
+            }
+            if std::mem::take(&mut self.has_subscribed) {
+                self.attached.kept().await;
             }
             self.pump_replies();
             self.set_timer(timer.as_mut());
@@ -394,8 +402,14 @@ impl<H: House> Connection<H> {
                     return Err(self.fault(wrong("PUBCOMP for a reply of QoS 1")));
                 }
             }
-            Packet::Subscribe { id, tag, filters } => self.subscribe(id, tag, &filters),
-            Packet::Unsubscribe { id, filters } => self.unsubscribe(id, &filters),
+            Packet::Subscribe { id, tag, filters } => {
+                self.has_subscribed = true;
+                self.subscribe(id, tag, &filters);
+            }
+            Packet::Unsubscribe { id, filters } => {
+                self.has_subscribed = true;
+                self.unsubscribe(id, &filters);
+            }
             Packet::Ping => outbound::pong(&mut self.out),
             Packet::Disconnect { session_expiry_s } => {
                 if session_expiry_s.is_some_and(|expiry| !self.attached.set_expiry(expiry)) {
@@ -692,6 +706,7 @@ impl<H: House> Connection<H> {
             // The client may be gone or not read: then there is nobody to tell.
             drop(timeout(Duration::from_secs(self.door.limits.write_s), last).await);
         }
+        self.link.meters.connections.decrement(1);
         self.note(Event::Disconnected(ending));
         if !self.in_flight.is_empty() {
             let link = Arc::clone(&self.link);
@@ -797,6 +812,7 @@ impl Meters {
     fn of(channel: &str) -> Self {
         let counter = |name: &'static str| metrics::counter!(name, "channel" => channel.to_owned());
         Self {
+            connections: metrics::gauge!("backtide_mqtt_connections", "channel" => channel.to_owned()),
             publishes: counter("backtide_mqtt_publishes_total"),
             payload_bytes: counter("backtide_mqtt_payload_bytes_total"),
             acks: counter("backtide_mqtt_acks_total"),

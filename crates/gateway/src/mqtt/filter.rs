@@ -48,6 +48,8 @@ pub(crate) fn grant(filter: &str, product: &ProductKey) -> Result<(), Refused> {
         .and_then(|rest| rest.strip_prefix('/'));
     match own {
         Some(rest) if REPLIES.iter().any(|reply| matches(rest, reply)) => Ok(()),
+        // The reply to a publish that is refused for its topic goes to that topic's own.
+        Some(rest) if rest.ends_with("_reply") && !rest.contains(['+', '#']) => Ok(()),
         _ => Err(Refused::NotOwn),
     }
 }
@@ -89,6 +91,7 @@ mod tests {
             "/sys/PK/integration/+/post_reply",
             "sys/PK/+/+/+",
             "sys/PK/integration/event/post_reply/#",
+            "/sys/PK/integration/nothing/post_reply",
         ] {
             assert!(granted(filter), "{filter}");
         }

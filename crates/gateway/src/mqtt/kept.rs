@@ -1,7 +1,8 @@
 //! Sessions over a restart: `sessions.db`, an SQLite file written by a thread of its own.
 //!
-//! It is written lazily: a changed session is on disk within `session_save_ms`, and at a clean end.
-//! A crash loses what changed since: replies that wait, and QoS 2 packet ids. The file may be
+//! Subscriptions are written before they are acknowledged; the rest of a changed session lazily,
+//! within `session_save_ms` and at a clean end. A crash loses what changed since: replies that wait,
+//! and QoS 2 packet ids. Power loss may lose the last second of either. The file may be
 //! deleted while the server is down; then clients find no session present and subscribe again.
 
 use std::{
@@ -18,11 +19,15 @@ use std::{
 
 use backtide_model::ChannelName;
 use rusqlite::{Connection, Transaction, params};
+use tokio::sync::oneshot;
 
 use super::{
     Qos,
     session::{Sent, Session, Subscription, Waiting, own_reply},
 };
+
+/// Connections that wait for a write at one time.
+const WAITERS_MAX: usize = 1_024;
 
 /// The layout below. Another layout is refused rather than guessed at.
 const LAYOUT: i32 = 1;
@@ -104,7 +109,8 @@ pub(super) struct File {
 
 /// The thread that writes. Ends, after a last round, when it is told to.
 pub(super) struct Keeper {
-    stop: SyncSender<()>,
+    /// Who waits for everything changed so far to be written. Dropped: the thread ends.
+    waiters: SyncSender<oneshot::Sender<()>>,
     thread: JoinHandle<()>,
 }
 
@@ -229,19 +235,28 @@ impl File {
         Ok((waiting, unacked))
     }
 
-    /// Starts the thread; it ends when its [`Keeper`] lets go of the channel. `changes` gives what changed since it was last asked, each session once.
+    /// Starts the thread; it ends when its [`Keeper`] lets go of the channel. `changes` gives what
+    /// changed since it was last asked, each session once.
     pub(super) fn keep(
         mut self,
         every: Duration,
         changes: impl Fn() -> Vec<Change> + Send + 'static,
     ) -> Result<Keeper, KeptError> {
-        let (stop, stopped) = mpsc::sync_channel(1);
+        let (waiters, waiting) = mpsc::sync_channel::<oneshot::Sender<()>>(WAITERS_MAX);
         let run = move || {
             loop {
-                let is_last = stopped.recv_timeout(every) != Err(RecvTimeoutError::Timeout);
+                let first = waiting.recv_timeout(every);
+                let is_last = matches!(first, Err(RecvTimeoutError::Disconnected));
+                // Before the changes are taken: whoever waits has changed its session already.
+                let round: Vec<_> = first.into_iter().chain(waiting.try_iter()).collect();
                 let changes = changes();
                 if let Err(error) = self.write(&changes) {
                     tracing::error!(path = self.path, %error, "sessions are not kept");
+                }
+                for waiter in round {
+                    if waiter.send(()).is_err() {
+                        tracing::trace!("a connection that waited for its session is gone");
+                    }
                 }
                 if is_last {
                     return;
@@ -251,7 +266,7 @@ impl File {
         let thread = std::thread::Builder::new()
             .name("mqtt-sessions".to_owned())
             .spawn(run)?;
-        Ok(Keeper { stop, thread })
+        Ok(Keeper { waiters, thread })
     }
 
     fn write(&mut self, changes: &[Change]) -> rusqlite::Result<()> {
@@ -272,9 +287,17 @@ impl File {
 }
 
 impl Keeper {
+    /// Resolves when everything changed so far is written; at once when too many wait.
+    pub(super) fn written(&self) -> oneshot::Receiver<()> {
+        let (done, written) = oneshot::channel();
+        // Not sent, it is dropped, and the receiver resolves.
+        drop(self.waiters.try_send(done));
+        written
+    }
+
     /// Writes what is left and ends. Blocks for one transaction.
     pub(super) fn stop(self) {
-        drop(self.stop);
+        drop(self.waiters);
         if self.thread.join().is_err() {
             tracing::error!("the thread that keeps sessions panicked");
         }

@@ -507,3 +507,58 @@ impl From<types::QoS> for Qos {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GOOD: [&[u8]; 8] = [
+        b"\x10\x0E\0\x04MQTT\x05\x02\0\x0a\0\0\x01p",
+        b"\x10\x13\0\x04MQTT\x04\xC2\0\x0a\0\x01p\0\x01u\0\x01w",
+        b"\x34\x12\0\x05topic\x12\x34\x03\x23\0\x01payloa",
+        b"\x82\x0E\0\x01\x07\x26\0\x01p\0\0\x01q\0\x01a\x01",
+        b"\xA2\x09\x12\x34\0\0\x01p\0\x01q",
+        b"\x40\x04\0\x01\x10\0",
+        b"\x62\x02\0\x01",
+        b"\xE0\x07\0\x05\x11\0\0\0\x05",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// The same as the fuzz target, from good packets with a few bytes changed or lost.
+        #[test]
+        fn damaged_packets_make_neither_panic_nor_loop(
+            cut: u8,
+            order in prop::collection::vec(0..GOOD.len(), 1..6),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            len: prop::sample::Index,
+        ) {
+            let mut bytes = vec![cut];
+            for at in order {
+                bytes.extend_from_slice(GOOD[at]);
+            }
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes.truncate(len.index(bytes.len()) + 1);
+            decode_anything(&bytes);
+            decode_anything(&bytes[1..]);
+        }
+    }
+
+    #[test]
+    fn a_message_expiry_of_0_is_read() {
+        let limits = Arc::new(limits::Mqtt::default());
+        let mut decoder = Decoder::new(Version::V5, limits);
+        let mut buffer = BytesMut::from(&b"\x30\x09\0\x01a\x05\x02\0\0\0\0"[..]);
+        let next = decoder.next(&mut buffer);
+        assert!(
+            matches!(next, Ok(Next::Packet(Packet::Publish(_)))),
+            "{next:?}"
+        );
+    }
+}

@@ -380,6 +380,17 @@ impl Attached {
         result
     }
 
+    /// Resolves when the session as it is now would outlive the process, if it is one that should.
+    pub(super) async fn kept(&self) {
+        let is_kept = self.entry.state.lock().expiry_s > 0;
+        let written = match &*self.sessions.keeper.lock() {
+            Some(keeper) if is_kept => keeper.written(),
+            _ => return,
+        };
+        // An error means that nobody writes any more: the door is closing.
+        drop(written.await);
+    }
+
     /// The client publishes: from now on it hears the replies to its own requests only.
     pub(super) fn publishes(&self) {
         self.sessions.change(&self.entry, |state| {

@@ -82,7 +82,7 @@ fn imports(line: &str, other: &str) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with([':', ',', ';', ' ', '}']))
     };
     line.match_indices("crate::").any(|(at, found)| {
-        let rest = &line[at + found.len()..];
+        let rest = line.split_at(at + found.len()).1;
         starts(rest.strip_prefix('{').unwrap_or(rest))
     }) || (line.starts_with(other) && line.contains("::") && starts(line) && !line.contains('('))
 }
@@ -95,7 +95,7 @@ fn files_of(source: &Path, room: &str) -> Vec<std::path::PathBuf> {
             continue;
         };
         for entry in entries {
-            let path = entry.unwrap().path();
+            let path = entry.expect("the folder can be read").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {

@@ -1,8 +1,14 @@
 //! Writes, syncs and allocations that fail.
 
-use std::{io::ErrorKind, sync::Arc};
+use std::{
+    io::ErrorKind,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use backtide_store::{CommitError, Sequence, State, Store};
+use backtide_store::{CommitError, Options, Sequence, State, Store};
 
 use crate::{
     fault_disk::{FaultDisk, Op},
@@ -132,4 +138,85 @@ fn commits_are_refused_while_less_than_the_reserve_is_free() {
     disk.set_free_bytes(1 << 30);
     assert_eq!(commit_one(&store, 2).sequence(), Sequence(1));
     assert_eq!(store.health(), State::Ok);
+}
+
+/// Opened with journal files large enough that only a flush makes files.
+fn flush_fails(kind: ErrorKind) -> (TestDir, FaultDisk, Store) {
+    let (dir, disk) = (TestDir::new(), FaultDisk::new(1));
+    let options = Options {
+        journal_file_bytes: 1 << 20,
+        ..small()
+    };
+    let store = open(&dir.store(), disk.clone(), options);
+    commit_one(&store, 1);
+    disk.fail(Op::Create, 0, kind);
+    (dir, disk, store)
+}
+
+#[test]
+fn a_flush_without_space_refuses_commits_until_one_succeeds() {
+    let (_dir, _disk, store) = flush_fails(ErrorKind::StorageFull);
+    assert!(matches!(
+        store.flush_now(),
+        Err(CommitError::DiskFull { .. })
+    ));
+    assert!(matches!(store.health(), State::DiskFull { .. }));
+    let refused = store.commit(vec![commit(2)]).unwrap().remove(0);
+    assert!(matches!(refused, Err(CommitError::DiskFull { .. })));
+    verify(&store, &[(Sequence(1), 1)]).unwrap();
+    // It is tried again by itself.
+    while store.stats().flushed < Sequence(1) {
+        std::thread::yield_now();
+    }
+    while store.health() != State::Ok {
+        std::thread::yield_now();
+    }
+    assert_eq!(commit_one(&store, 3).sequence(), Sequence(2));
+    verify(&store, &[(Sequence(1), 1), (Sequence(2), 3)]).unwrap();
+}
+
+#[test]
+fn a_flush_that_fails_otherwise_poisons_and_reads_go_on() {
+    let (dir, disk, store) = flush_fails(ErrorKind::Other);
+    assert!(matches!(
+        store.flush_now(),
+        Err(CommitError::Poisoned { .. })
+    ));
+    assert!(matches!(
+        store.commit(vec![commit(2)]),
+        Err(CommitError::Poisoned { .. })
+    ));
+    verify(&store, &[(Sequence(1), 1)]).unwrap();
+    drop(store);
+    disk.lose_power();
+    let store = open(&dir.store(), disk, small());
+    verify(&store, &[(Sequence(1), 1)]).unwrap();
+}
+
+#[test]
+fn commits_wait_while_flushes_are_behind_and_are_all_made_in_the_end() {
+    let dir = TestDir::new();
+    let options = Options {
+        memtable_bytes_max: 2 << 10,
+        ..small()
+    };
+    let store = open(&dir.store(), FaultDisk::new(1), options.clone());
+    let told = Arc::new(AtomicU64::new(0));
+    let mut fullest = 0;
+    for id in 1..=400 {
+        let told = Arc::clone(&told);
+        let count = move |results: Vec<Result<_, _>>| {
+            assert!(results[0].is_ok());
+            told.fetch_add(1, Ordering::Relaxed);
+        };
+        store.submit(vec![commit(id)], Box::new(count)).unwrap();
+        fullest = fullest.max(store.stats().memtable.bytes);
+    }
+    store.flush_now().unwrap();
+    store.close();
+    assert_eq!(told.load(Ordering::Relaxed), 400);
+    // Two frozen tables and the active one, each over its bound by a group at most.
+    let bound = 3 * (options.memtable_bytes_max + options.group_bytes_max);
+    assert!(fullest <= bound, "{fullest} bytes waited");
+    verify(&store, &[]).unwrap();
 }

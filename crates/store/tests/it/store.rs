@@ -10,7 +10,7 @@ use std::{
 
 use backtide_model::{BatchBuilder, Cell, ConflictPolicy, DeviceKey, NO_QUALITY, Storage};
 use backtide_store::{
-    Commit, CommitError, FollowError, Options, Part, Sequence, Store, disk::RealDisk,
+    Commit, CommitError, FollowError, OpenError, Options, Part, Sequence, Store, disk::RealDisk,
 };
 use proptest::prelude::*;
 
@@ -106,6 +106,16 @@ fn a_malformed_batch_is_refused_before_it_could_stop_a_start() {
     let results = store.commit(vec![bad, commit(2)]).unwrap();
     assert!(matches!(results[0], Err(CommitError::Malformed { .. })));
     assert_eq!(results[1].as_ref().unwrap().sequence(), Sequence(1));
+}
+
+#[test]
+fn a_store_is_open_once_at_a_time() {
+    let dir = TestDir::new();
+    let again = || Store::open(&dir.store(), Arc::new(RealDisk), small());
+    let store = open(&dir.store(), RealDisk, small());
+    assert!(matches!(again(), Err(OpenError::Locked { .. })));
+    store.close();
+    assert!(again().is_ok());
 }
 
 #[test]
