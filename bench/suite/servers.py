@@ -80,8 +80,10 @@ class Server:
             raise
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, failure, *_):
         self.stop()
+        if failure and self.log.exists():
+            shutil.copy(self.log, BENCH / "out" / f"{self.name}.log")
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
