@@ -57,7 +57,11 @@ impl Broker {
                 }
             }
         });
-        Self { port, seen, messages }
+        Self {
+            port,
+            seen,
+            messages,
+        }
     }
 
     fn login(&self) -> Login {
@@ -95,7 +99,11 @@ async fn serve(
                 let (topic, rest) = body[2..].split_at(topic_bytes);
                 let request: Value = serde_json::from_slice(&rest[2..]).unwrap();
                 let rows = request["params"].as_array().unwrap();
-                seen.lock().push(rows.iter().map(|row| row["time"].as_i64().unwrap()).collect());
+                seen.lock().push(
+                    rows.iter()
+                        .map(|row| row["time"].as_i64().unwrap())
+                        .collect(),
+                );
                 let ok = Then::Answer(json!({"code": 200, "data": {}}));
                 let then = script.lock().pop_front().unwrap_or(ok);
                 count.send_modify(|count| *count += 1);
@@ -145,7 +153,14 @@ fn job(logins: Vec<Login>, start_row: u64, window: usize) -> Job {
     let csv = "deviceKey,time,P\nR1,0,1\nR2,1,1\nR1,2,1\nR2,3,1\nR1,4,\nR2,5,1\nR1,6,1\nR2,7,1\n";
     let mapping = Mapping::default();
     let source = Source::of_csv(csv.as_bytes(), &mapping, &Points::Unknown).unwrap();
-    Job { source, start_row, logins, rows_max: 2, window, run: "run".into() }
+    Job {
+        source,
+        start_row,
+        logins,
+        rows_max: 2,
+        window,
+        run: "run".into(),
+    }
 }
 
 async fn run(job: Job) -> (Tally, End) {
@@ -156,8 +171,14 @@ async fn run(job: Job) -> (Tally, End) {
 async fn every_row_arrives_once_and_in_order() {
     let broker = Broker::start(0, vec![]).await;
     let (tally, end) = run(job(vec![broker.login()], 0, 8)).await;
-    assert!(matches!(&end, End::Complete(readout) if readout.empty == 1), "{end:?}");
-    assert_eq!((tally.rows, tally.values, tally.messages, tally.rejected), (7, 7, 4, 0));
+    assert!(
+        matches!(&end, End::Complete(readout) if readout.empty == 1),
+        "{end:?}"
+    );
+    assert_eq!(
+        (tally.rows, tally.values, tally.messages, tally.rejected),
+        (7, 7, 4, 0)
+    );
     assert_eq!(tally.answered_prefix, 8);
     assert_eq!(broker.seen(), [vec![0, 1], vec![2, 3], vec![5, 6], vec![7]]);
 }
@@ -250,8 +271,12 @@ async fn over_several_connections_a_device_keeps_its_order() {
     assert_eq!((tally.rows, tally.answered_prefix), (7, 8));
     // R1 has the even times, R2 the odd ones.
     for odd in [0, 1] {
-        let of_device: Vec<_> =
-            broker.seen().concat().into_iter().filter(|time| time % 2 == odd).collect();
+        let of_device: Vec<_> = broker
+            .seen()
+            .concat()
+            .into_iter()
+            .filter(|time| time % 2 == odd)
+            .collect();
         assert!(of_device.is_sorted(), "{of_device:?}");
     }
     let mut all: Vec<_> = broker.seen().concat();
