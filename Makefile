@@ -1,4 +1,4 @@
-# `make demo` needs Rust, Node and a C compiler, nothing else. `make test` sets up what tests need, then passes all.
+# `make demo` needs Rust and a C compiler, nothing else. `make test` sets up what tests need, then passes all.
 
 CARGO  ?= cargo
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -8,7 +8,7 @@ PYTEST := $(TOOLS)/py/bin/python -m pytest
 # What the outside suite drives; `BACKTIDE_BIN=… make test-outside` tests another one.
 export BACKTIDE_BIN ?= $(TARGET)/debug/backtide
 
-.PHONY: help build tools lint test test-rust test-outside demo bench soak clean
+.PHONY: help build tools lint test test-rust test-outside fuzz demo bench soak clean
 
 help:
 	@echo "make demo          build, start a gateway, send it real history, read it back"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint          formatting and clippy"
 	@echo "make test-rust     the Rust tests alone"
 	@echo "make test-outside  the outside suite alone; ARGS='-k quickstart' picks tests"
+	@echo "make fuzz          every fuzz target for a moment"
 	@echo "make bench         speed, as a table and as JSON"
 	@echo "make soak          the outside suite and the store's seeds, long"
 	@echo "make tools         what tests need, into .tools/ (apt where root)"
@@ -44,6 +45,11 @@ test:
 	$(MAKE) lint
 	$(MAKE) test-rust
 	$(MAKE) test-outside
+	$(MAKE) fuzz
+
+# Ten seconds a target; FUZZ_SECONDS=600 for more.
+fuzz: | need-rust
+	fuzz/run
 
 demo: | need-rust
 	$(CARGO) build --release --bin backtide
@@ -54,7 +60,7 @@ bench: | need-rust
 	bench/run $(ARGS)
 
 soak: tools build
-	BACKTIDE_SOAK=1 $(CARGO) test --workspace --release
+	BACKTIDE_SEEDS=$${BACKTIDE_SEEDS:-1000} $(CARGO) test --workspace --release
 	BACKTIDE_KILLS=$${BACKTIDE_KILLS:-200} $(PYTEST) tests/outside $(ARGS)
 
 clean:

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -130,6 +131,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Some(&sessions),
     )?;
 
+    let has_advertised = config.mqtt.advertised_url.is_some();
     let (mqtt_listener, mqtt) = listen_mqtt(config.mqtt.listen).await?;
     let (http_listener, http) = listen_http(config.http.listen).await?;
     let api = Arc::new(Api {
@@ -163,6 +165,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tokio::spawn(Arc::clone(&door).serve(mqtt_listener)),
     ];
     let addresses = Addresses { mqtt, http };
+    if mqtt.ip().is_unspecified() && !has_advertised {
+        tracing::warn!(
+            "channel show prints {mqtt}, which no other machine can reach; \
+             set mqtt.advertised_url"
+        );
+    }
     tracing::info!(%mqtt, %http, "doors are open");
     Ok(Running {
         addresses,
@@ -195,7 +203,13 @@ fn claim(dir: &Path) -> Result<File, StartError> {
         dir: dir.to_owned(),
         source,
     };
-    fs::create_dir_all(dir).map_err(failed)?;
+    // It holds secrets and payloads: for nobody else on the machine.
+    let mut builder = fs::DirBuilder::new();
+    builder
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(failed)?;
     let lock = File::options()
         .create(true)
         .truncate(false)

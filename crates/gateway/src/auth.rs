@@ -13,6 +13,8 @@ pub struct Admitted {
     pub channel: ChannelName,
     pub product: ProductKey,
     pub compression: Compression,
+    /// Of the channel; absent where it sets none.
+    pub connections_max: Option<u32>,
     /// Which of the channel's secrets signed it; it ends when that secret does.
     pub secret_id: u64,
 }
@@ -67,6 +69,7 @@ pub fn admit(
         channel: channel.name.clone(),
         product: login.product,
         compression: login.compression,
+        connections_max: channel.connections_max,
         secret_id,
     })
 }

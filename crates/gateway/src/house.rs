@@ -235,6 +235,7 @@ pub struct Channel {
     name: ChannelName,
     product: ProductKey,
     compression: Compression,
+    connections_max: Option<usize>,
     revoked: CancellationToken,
     gate: Arc<Gate>,
 }
@@ -246,6 +247,10 @@ impl ChannelHandle for Channel {
 
     fn product(&self) -> &ProductKey {
         &self.product
+    }
+
+    fn connections_max(&self) -> Option<usize> {
+        self.connections_max
     }
 
     fn revoked(&self) -> &CancellationToken {
@@ -265,6 +270,9 @@ impl Logins {
             name: admitted.channel,
             product: admitted.product,
             compression: admitted.compression,
+            connections_max: admitted
+                .connections_max
+                .and_then(|max| usize::try_from(max).ok()),
             revoked,
             gate: Arc::default(),
         }

@@ -24,11 +24,16 @@ use crate::{
     clock::Clock,
     quarantine::Quarantine,
     registry::{Registry, Snapshot},
+    store::{Submitted, submit},
 };
 use judge::{Judged, Scope, judge};
 
 /// How often a held burst looks whether the quarantine has room again.
 const QUARANTINE_LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long after its arrival a burst is held before its connection is closed without acknowledging it.
+const QUARANTINE_HOLD: Duration = Duration::from_secs(5);
+/// What is handed to the store at once, roughly; far below what it takes at once.
+const SUBMISSION_BYTES: usize = 4 << 20;
 
 /// The stages that every message passes, whatever door it came by.
 pub struct Ingest {
@@ -55,6 +60,8 @@ pub struct Outcome {
 pub enum NotTaken {
     #[error("channel {0} is no longer there")]
     ChannelGone(ChannelName),
+    #[error("the quarantine is full, and some of it would have to go there; enlarge it")]
+    QuarantineFull,
     #[error(transparent)]
     Store(#[from] CommitError),
 }
@@ -77,7 +84,7 @@ impl Ingest {
             &burst,
             arrived_ms,
         )?;
-        let (judged, proofs) = self.commit(judged, gate).await?;
+        let (judged, proofs) = self.commit(judged, gate, began + QUARANTINE_HOLD).await?;
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
         let outcomes = judged.iter().zip(&proofs).map(|(judged, proof)| {
             self.note(judged, proof, took_ms);
@@ -97,16 +104,20 @@ impl Ingest {
         &self,
         mut judged: Vec<Judged>,
         gate: &Gate,
+        hold_until: Instant,
     ) -> Result<(Vec<Judged>, Vec<Committed>), NotTaken> {
         let turn = gate.lock().await;
         if judged.iter().any(|judged| judged.refused.is_some()) {
-            self.quarantine_room().await;
+            self.quarantine_room(hold_until).await?;
         }
-        let submitted =
-            crate::store::submit(&self.store, judged.iter_mut().map(Judged::commit).collect())?;
+        let submitted = self.submit(&mut judged)?;
         drop(turn);
+        let mut results = Vec::with_capacity(judged.len());
+        for submission in submitted {
+            results.extend(submission.results().await?);
+        }
         let mut proofs = Vec::with_capacity(judged.len());
-        for (judged, result) in judged.iter_mut().zip(submitted.await?) {
+        for (judged, result) in judged.iter_mut().zip(results) {
             let proof = match result {
                 Ok(proof) => proof,
                 Err(error @ CommitError::StorageChanged { .. }) => {
@@ -120,16 +131,46 @@ impl Ingest {
         Ok((judged, proofs))
     }
 
-    /// Waits while the quarantine is full: the channel holds, its clients keep their messages.
-    async fn quarantine_room(&self) {
+    /// Hands a burst to the store, in order, in as many submissions as its weight asks for: a burst
+    /// that the store could never take would be sent again for ever.
+    fn submit(&self, judged: &mut [Judged]) -> Result<Vec<Submitted>, CommitError> {
+        let mut submissions = Vec::new();
+        let mut commits = Vec::new();
+        let mut bytes = 0;
+        for judged in judged {
+            bytes += judged.weight_bytes();
+            commits.push(judged.commit());
+            if bytes >= SUBMISSION_BYTES {
+                let full = std::mem::take(&mut commits);
+                submissions.push(submit(&self.store, full)?);
+                bytes = 0;
+            }
+        }
+        if !commits.is_empty() {
+            submissions.push(submit(&self.store, commits)?);
+        }
+        Ok(submissions)
+    }
+
+    /// Waits while the quarantine is full: the channel holds, its clients keep their messages. Not
+    /// for ever, since whoever waits holds a burst in memory; the client comes again.
+    async fn quarantine_room(&self, until: Instant) -> Result<(), NotTaken> {
         while self.quarantine.is_full() {
+            if Instant::now() >= until {
+                return Err(NotTaken::QuarantineFull);
+            }
             tokio::time::sleep(QUARANTINE_LOOK_EVERY).await;
         }
+        Ok(())
     }
 
     async fn commit_one(&self, judged: &mut Judged) -> Result<Committed, NotTaken> {
-        let submitted = crate::store::submit(&self.store, vec![judged.commit()])?;
-        let proof = submitted.await?.pop().ok_or(CommitError::Closing)?;
+        let submitted = submit(&self.store, vec![judged.commit()])?;
+        let proof = submitted
+            .results()
+            .await?
+            .pop()
+            .ok_or(CommitError::Closing)?;
         Ok(proof?)
     }
 

@@ -76,6 +76,8 @@ pub trait House: Send + Sync + 'static {
 pub trait ChannelHandle: Clone + Send + Sync + 'static {
     fn name(&self) -> &ChannelName;
     fn product(&self) -> &ProductKey;
+    /// Connections at one time; the door's own cap when absent.
+    fn connections_max(&self) -> Option<usize>;
     /// Cancelled when the connections of this login must go: paused, rotated out, deleted.
     fn revoked(&self) -> &CancellationToken;
 }

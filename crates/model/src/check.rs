@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Reasons kept for one message; further ones are counted.
-const REJECTIONS_MAX: usize = 10_000;
+const REJECTIONS_MAX: usize = 1_000;
 /// 1970-01-01 and 2100-01-01, in milliseconds: the times that are taken.
 const TIME_MS_MIN: i64 = 0;
 const TIME_MS_MAX: i64 = 4_102_444_800_000;

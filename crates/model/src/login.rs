@@ -256,6 +256,13 @@ mod tests {
         assert!(login(id, &password).unwrap().verify("S"));
     }
 
+    /// Two clients of one channel need two client ids: a further field tells them apart.
+    #[test]
+    fn a_field_of_no_meaning_makes_another_client_id_for_the_same_login() {
+        let id = "PKdemo|securemode=4,signmethod=sha256,timestamp=1700000000000,n=2|";
+        assert!(login(id, VECTORS[0].2).unwrap().verify("S3cret"));
+    }
+
     #[test]
     fn an_absent_signmethod_means_sha1() {
         let id = "PKdemo|securemode=4,timestamp=1700000000000|";

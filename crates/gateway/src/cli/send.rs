@@ -7,6 +7,8 @@
 
 pub mod checkpoint;
 pub mod delivery;
+#[cfg(test)]
+mod delivery_tests;
 pub mod link;
 pub mod mapping;
 pub mod message;

@@ -346,6 +346,16 @@ impl Judged {
             .map_or(Code::Ok, |refused| refused.code)
     }
 
+    /// What its commit weighs in memory, roughly.
+    pub(super) fn weight_bytes(&self) -> usize {
+        // A value with its row and quality, and a reason with its texts.
+        let reasons = self
+            .refused
+            .as_ref()
+            .map_or(0, |refused| refused.items.len());
+        self.payload.len() + self.values * 24 + reasons * 512
+    }
+
     /// What is to be made durable. The rows are moved out: a message is committed once.
     pub(super) fn commit(&mut self) -> Commit {
         let batch = std::mem::take(&mut self.batch);

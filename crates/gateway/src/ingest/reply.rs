@@ -78,8 +78,7 @@ impl Reply {
             .items
             .first()
             .map_or("", |item| item.message.as_ref());
-        let message = format!("{}: {}", refused.code.title(), clipped(first));
-        Self::new(request_topic, id, refused.code, Some(message), data)
+        Self::new(request_topic, id, refused.code, Some(clipped(first)), data)
     }
 
     fn new(

@@ -107,6 +107,8 @@ pub(super) struct Wish {
     pub(super) clean: bool,
     pub(super) expiry_s: u32,
     pub(super) connection: u64,
+    /// Connections that the channel may have, this one included.
+    pub(super) connections_max: usize,
 }
 
 impl Sessions {
@@ -175,18 +177,22 @@ impl Sessions {
         wish: &Wish,
     ) -> Result<Attached, RoomFull> {
         let room = self.room(channel);
-        if room.connections.fetch_add(1, Ordering::Relaxed)
-            >= self.limits.connections_per_channel_max
-        {
-            room.connections.fetch_sub(1, Ordering::Relaxed);
+        let mut sessions = room.sessions.lock();
+        // A connection that takes its session over replaces one: it needs no further place.
+        let replaces = sessions
+            .get(&wish.client_id)
+            .is_some_and(|entry| entry.state.lock().owner.is_some());
+        let connections = room.connections.load(Ordering::Relaxed);
+        if connections >= wish.connections_max && !replaces {
             return Err(RoomFull);
         }
+        // Only ever raised with the sessions locked, so that two cannot pass for the last place.
+        room.connections.fetch_add(1, Ordering::Relaxed);
         let taken_over = CancellationToken::new();
         let owner = Owner {
             connection: wish.connection,
             taken_over: taken_over.clone(),
         };
-        let mut sessions = room.sessions.lock();
         let entry = sessions
             .entry(Arc::clone(&wish.client_id))
             .or_insert_with(|| Arc::new(Entry::new(channel.clone(), Arc::clone(&wish.client_id))));

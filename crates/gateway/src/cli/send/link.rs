@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Time for the last answers once the user wants to stop.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
+const STOP_WITHIN: Duration = Duration::from_secs(2);
 const PACKET_BYTES_MAX: usize = 1 << 20;
 
 /// How a client logs in.

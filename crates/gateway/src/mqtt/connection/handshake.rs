@@ -229,6 +229,10 @@ fn enter<H: House>(
         clean: connect.clean,
         expiry_s: connect.session_expiry_s,
         connection: number,
+        connections_max: channel
+            .connections_max()
+            .unwrap_or(usize::MAX)
+            .min(door.limits.connections_per_channel_max),
     };
     let attached = door
         .sessions

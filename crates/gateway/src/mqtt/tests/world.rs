@@ -58,6 +58,10 @@ impl ChannelHandle for TestChannel {
         &self.product
     }
 
+    fn connections_max(&self) -> Option<usize> {
+        None
+    }
+
     fn revoked(&self) -> &CancellationToken {
         &self.revoked
     }
