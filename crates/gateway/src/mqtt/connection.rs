@@ -9,8 +9,11 @@
 //! Reading stops while too much is in flight or unwritten: the client feels it as TCP back-pressure.
 //! When the connection ends with bursts in flight, they are finished without it.
 
+mod bursts;
+mod deadlines;
 mod handshake;
 mod inbox;
+mod subscriptions;
 
 use std::{net::SocketAddr, num::NonZeroU16, pin::pin, sync::Arc};
 
@@ -454,143 +457,6 @@ impl<H: House> Connection<H> {
         burst.push(publish);
     }
 
-    /// Hands a burst to the house. Its future is polled for the first time in the order of bursts:
-    /// `FuturesOrdered` polls what is new in the order in which it was pushed.
-    fn hand_over(&mut self, publishes: Vec<Publish>, acks: Vec<PendingAck>, bytes: usize) {
-        self.in_flight_messages += acks.len();
-        self.in_flight_bytes += bytes;
-        let burst = Burst {
-            acks,
-            bytes,
-            _charge: self.inbox.charge(),
-        };
-        let link = Arc::clone(&self.link);
-        self.in_flight.push_back(
-            async move {
-                if publishes.is_empty() {
-                    return (burst, Ok(Vec::new()));
-                }
-                let taken = link
-                    .house
-                    .take(&link.channel, &link.client, publishes)
-                    .await;
-                (burst, taken)
-            }
-            .boxed(),
-        );
-    }
-
-    /// Acknowledges a burst and those behind it that are done too, in one write.
-    fn finish_bursts(&mut self, first: Taken) -> Result<(), Ending> {
-        let mut done = Some(first);
-        while let Some((burst, outcomes)) = done {
-            self.in_flight_messages -= burst.acks.len();
-            self.in_flight_bytes -= burst.bytes;
-            let outcomes = outcomes.map_err(|StoreDown| Ending::StoreDown)?;
-            self.acknowledge(&burst, &outcomes);
-            self.link.deliver(&outcomes);
-            done = self.in_flight.next().now_or_never().flatten();
-        }
-        Ok(())
-    }
-
-    fn acknowledge(&mut self, burst: &Burst, outcomes: &[Outcome]) {
-        let version = self.version();
-        let mut outcomes = outcomes.iter();
-        for ack in &burst.acks {
-            let mut reason = || match outcomes.next().map(|outcome| outcome.ack) {
-                Some(Ack::NotAuthorized) => Reason::NOT_AUTHORIZED,
-                Some(Ack::Success) | None => Reason::SUCCESS,
-            };
-            let (kind, id, reason) = match *ack {
-                PendingAck::None => {
-                    reason();
-                    continue;
-                }
-                PendingAck::PubAck(id) => (kind::PUBACK, id, reason()),
-                PendingAck::PubRec(id) => {
-                    let reason = reason();
-                    // 5.0 §4.3.3: a PUBREC that refuses ends the exchange; no PUBREL follows.
-                    if reason == Reason::SUCCESS || version == Version::V3 {
-                        let limits = &self.door.limits;
-                        self.attached
-                            .session(|session| session.received(id, limits));
-                    }
-                    (kind::PUBREC, id, reason)
-                }
-                PendingAck::PubRecAgain(id) => (kind::PUBREC, id, Reason::SUCCESS),
-            };
-            outbound::ack(&mut self.out, kind, id, reason, version);
-            self.link.meters.acks.increment(1);
-        }
-    }
-
-    fn subscribe(
-        &mut self,
-        id: NonZeroU16,
-        tag: Option<u32>,
-        filters: &[(bytestring::ByteString, Qos)],
-    ) {
-        let limits = &self.door.limits;
-        let product = self.link.channel.product();
-        let mut codes = Vec::with_capacity(filters.len());
-        for (at, (filter, qos)) in filters.iter().enumerate() {
-            let refused = match filter::grant(filter, product) {
-                _ if at >= limits.filters_per_subscribe_max => {
-                    Err((Reason::QUOTA, "too many filters in one SUBSCRIBE"))
-                }
-                Err(filter::Refused::Shared) => Err((
-                    Reason::SHARED_UNSUPPORTED,
-                    "shared subscriptions are not supported",
-                )),
-                Err(filter::Refused::NotOwn) => Err((
-                    Reason::NOT_AUTHORIZED,
-                    "it can match more than the reply topics of this channel's product, or none",
-                )),
-                Ok(()) => self
-                    .attached
-                    .subscriptions(|session| session.subscribe(filter, *qos, tag, limits))
-                    .unwrap_or(Ok(Qos::AtMostOnce))
-                    .map_err(|_| (Reason::QUOTA, "too many subscriptions")),
-            };
-            let filter = filter.to_string();
-            match refused {
-                Ok(granted) => {
-                    codes.push(granted as u8);
-                    self.note(Event::Subscribed { filter });
-                }
-                Err((code, reason)) => {
-                    // 3.1.1 has one code for all of them.
-                    codes.push(if self.version() == Version::V3 {
-                        0x80
-                    } else {
-                        code.0
-                    });
-                    self.note(Event::SubscriptionRefused { filter, reason });
-                }
-            }
-        }
-        let version = self.version();
-        outbound::filters_ack(&mut self.out, kind::SUBACK, id, &codes, version);
-    }
-
-    fn unsubscribe(&mut self, id: NonZeroU16, filters: &[bytestring::ByteString]) {
-        let codes: Vec<u8> = filters
-            .iter()
-            .map(|filter| {
-                let known = self
-                    .attached
-                    .subscriptions(|session| session.unsubscribe(filter));
-                match known {
-                    Some(true) => Reason::SUCCESS.0,
-                    Some(false) | None => Reason::NO_SUBSCRIPTION.0,
-                }
-            })
-            .collect();
-        let version = self.version();
-        outbound::filters_ack(&mut self.out, kind::UNSUBACK, id, &codes, version);
-    }
-
     /// Moves waiting replies to the socket's buffer, while it is not full.
     fn pump_replies(&mut self) {
         while self.out.len() < self.door.limits.outbox_bytes_max {
@@ -618,68 +484,6 @@ impl<H: House> Connection<H> {
             }
             self.link.dropped(&outgoing.reply, Dropped::TooLarge);
         }
-    }
-
-    /// Arms the timer for the nearest deadline. It may fire early; then it is armed again.
-    fn set_timer(&mut self, mut timer: std::pin::Pin<&mut Sleep>) {
-        let deadlines = [
-            self.silent_at(),
-            self.unwritten_at(),
-            self.unfinished_at(),
-            self.idle_at(),
-        ];
-        let far = Instant::now() + Duration::from_secs(3_600);
-        let nearest = deadlines.into_iter().flatten().min().unwrap_or(far);
-        if nearest < timer.deadline() || timer.is_elapsed() {
-            timer.as_mut().reset(nearest);
-        }
-    }
-
-    fn overdue(&mut self) -> Option<Ending> {
-        let now = Instant::now();
-        let is_past = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
-        if is_past(self.unwritten_at()) {
-            return Some(Ending::WriteTimeout);
-        }
-        if is_past(self.silent_at()) {
-            return Some(Ending::KeepAlive);
-        }
-        if is_past(self.unfinished_at()) {
-            return Some(Ending::PacketTimeout);
-        }
-        if is_past(self.idle_at()) {
-            self.inbox.shrink();
-            self.out = BytesMut::new();
-        }
-        None
-    }
-
-    /// 1.5 times the keep-alive without a byte (MQTT-3.1.2-22). The time while the door itself does
-    /// not read is not the client's.
-    fn silent_at(&mut self) -> Option<Instant> {
-        if !self.may_read() || !self.inbox.has_room(self.wanted.max(1)) {
-            self.heard = Instant::now();
-        }
-        self.keep_alive
-            .map(|keep_alive| self.heard + keep_alive * 3 / 2)
-    }
-
-    fn unwritten_at(&mut self) -> Option<Instant> {
-        if self.out.is_empty() && self.is_flushed {
-            self.wrote = Instant::now();
-            return None;
-        }
-        Some(self.wrote + Duration::from_secs(self.door.limits.write_s))
-    }
-
-    fn unfinished_at(&self) -> Option<Instant> {
-        self.packet_begun
-            .map(|begun| begun + Duration::from_secs(self.door.limits.packet_s))
-    }
-
-    fn idle_at(&self) -> Option<Instant> {
-        let is_idle = self.in_flight.is_empty() && self.inbox.is_empty() && self.out.is_empty();
-        (is_idle && self.inbox.is_large()).then(|| self.heard + IDLE)
     }
 
     /// The last words, and what happens to bursts in flight.
