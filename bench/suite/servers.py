@@ -75,14 +75,15 @@ class Server:
     def __enter__(self):
         try:
             self.open()
-        except BaseException:
-            self.stop()
+        except BaseException as failure:
+            self.__exit__(failure)
             raise
         return self
 
     def __exit__(self, failure, *_):
         self.stop()
         if failure and self.log.exists():
+            (BENCH / "out").mkdir(exist_ok=True)
             shutil.copy(self.log, BENCH / "out" / f"{self.name}.log")
         shutil.rmtree(self.folder, ignore_errors=True)
 
