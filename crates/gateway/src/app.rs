@@ -134,6 +134,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let has_advertised = config.mqtt.advertised_url.is_some();
     let (mqtt_listener, mqtt) = listen_mqtt(config.mqtt.listen).await?;
     let (http_listener, http) = listen_http(config.http.listen).await?;
+    let closing = CancellationToken::new();
     let api = Arc::new(Api {
         registry: Arc::clone(&registry),
         store: store.clone(),
@@ -141,7 +142,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         log,
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
-        closing: CancellationToken::new(),
+        closing: closing.clone(),
         pool: Pool::start("api", config.http.threads, config.http.waiting_max)
             .map_err(StartError::Thread)?,
         clock,
@@ -153,7 +154,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         metrics: render(metrics.clone(), store.clone(), Arc::clone(&registry)),
         readiness: readiness(store.clone(), Arc::clone(&quarantine)),
     });
-    let closing = CancellationToken::new();
     let tasks = vec![
         tokio::spawn(keep_logins_true(
             house,
@@ -161,7 +161,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             closing.clone(),
         )),
         tokio::spawn(upkeep(metrics, closing.clone())),
-        tokio::spawn(serve_http(http_listener, api, closing.clone())),
+        tokio::spawn(serve_http(http_listener, api)),
         tokio::spawn(Arc::clone(&door).serve(mqtt_listener)),
     ];
     let addresses = Addresses { mqtt, http };
@@ -269,8 +269,8 @@ async fn listen_http(
     Ok((listener, bound))
 }
 
-async fn serve_http(listener: tokio::net::TcpListener, api: Arc<Api>, closing: CancellationToken) {
-    if let Err(error) = http::serve(listener, api, closing.cancelled_owned()).await {
+async fn serve_http(listener: tokio::net::TcpListener, api: Arc<Api>) {
+    if let Err(error) = http::serve(listener, api).await {
         tracing::error!(%error, "the HTTP door failed");
     }
 }

@@ -47,21 +47,13 @@ impl House {
         });
     }
 
-    fn note_error(&self, channels: &[ChannelName], client: &str, message: &str) {
-        for channel in channels {
-            self.ingest.log.note(Entry {
-                time_ms: self.ingest.clock.now_ms(),
-                channel: channel.clone(),
-                client: client.into(),
-                what: What::Error {
-                    topic: None,
-                    code: None,
-                    message: message.into(),
-                    device_key: None,
-                    point: None,
-                },
-            });
-        }
+    fn log(&self, channel: &ChannelName, client: Arc<str>, what: What) {
+        self.ingest.log.note(Entry {
+            time_ms: self.ingest.clock.now_ms(),
+            channel: channel.clone(),
+            client,
+            what,
+        });
     }
 
     /// The channels whose people should hear of a refused login: all of the product it names.
@@ -100,7 +92,10 @@ impl crate::mqtt::House for House {
             Err(error) => {
                 let message = format!("login from {} refused: {error}", login.peer);
                 tracing::info!(client = login.client_id, %message);
-                self.note_error(&self.concerned(login.username), login.client_id, &message);
+                let client: Arc<str> = login.client_id.into();
+                for channel in self.concerned(login.username) {
+                    self.log(&channel, Arc::clone(&client), error_line(message.clone()));
+                }
                 Err(refusal(error))
             }
         }
@@ -125,11 +120,8 @@ impl crate::mqtt::House for House {
             Ok(outcomes) => Ok(outcomes.into_iter().map(outcome).collect()),
             Err(error) => {
                 tracing::error!(channel = %channel.name, %error, "a burst is not taken");
-                self.note_error(
-                    std::slice::from_ref(&channel.name),
-                    &client.id,
-                    &not_taken(&error),
-                );
+                let line = error_line(not_taken(&error));
+                self.log(&channel.name, Arc::clone(&client.id), line);
                 Err(StoreDown)
             }
         }
@@ -161,12 +153,7 @@ impl crate::mqtt::House for House {
                 error_line(format!("a reply on {topic} was not delivered: {reason}"))
             }
         };
-        self.ingest.log.note(Entry {
-            time_ms: self.ingest.clock.now_ms(),
-            channel: channel.name.clone(),
-            client: client.id.clone(),
-            what,
-        });
+        self.log(&channel.name, Arc::clone(&client.id), what);
     }
 }
 

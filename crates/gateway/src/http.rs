@@ -59,7 +59,7 @@ pub struct Api {
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
     pub streams: Pool,
-    /// Cancelled when the door closes: answers without an end then end.
+    /// Cancelled to close the door: answers without an end then end.
     pub closing: CancellationToken,
     pub clock: Clock,
     pub token: AdminToken,
@@ -115,21 +115,14 @@ pub fn description() -> serde_json::Value {
     openapi::complete(&description)
 }
 
-/// Serves until `closing` resolves, then finishes the requests that are under way.
+/// Serves until `api.closing` is cancelled, then finishes the requests that are under way.
 ///
 /// # Errors
 /// The listener's.
-pub async fn serve(
-    listener: TcpListener,
-    api: Arc<Api>,
-    closing: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    let endless = api.closing.clone();
+pub async fn serve(listener: TcpListener, api: Arc<Api>) -> io::Result<()> {
+    let closing = api.closing.clone();
     axum::serve(listener, router(api))
-        .with_graceful_shutdown(async move {
-            closing.await;
-            endless.cancel();
-        })
+        .with_graceful_shutdown(closing.cancelled_owned())
         .await
 }
 

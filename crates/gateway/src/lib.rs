@@ -16,5 +16,6 @@ pub mod quarantine;
 pub mod query;
 pub mod registry;
 pub mod secrets;
+pub mod sqlite;
 pub mod store;
 pub mod telemetry;

@@ -67,23 +67,6 @@ impl Code {
     pub fn from_number(number: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.number() == number)
     }
-
-    /// The short text that the vendor's documents give the code.
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::TooLarge => "message too large",
-            Self::NoPermission => "no permission to publish to this topic",
-            Self::Undecodable => "failed to decode payload",
-            Self::ModelMismatch => "model validation failed",
-            Self::Malformed => "payload format error",
-            Self::UnknownMethod => "unknown method",
-            Self::Empty => "payload is empty",
-            Self::UnknownDevice => "device not found",
-            Self::MethodMismatch => "method does not fit the topic",
-            Self::Throttled => "too frequent, flow is restricted",
-        }
-    }
 }
 
 impl fmt::Display for Code {

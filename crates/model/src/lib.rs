@@ -19,9 +19,7 @@ pub use check::{Checked, Mode, Rejection, Rules, TimeRule, check_points};
 pub use code::Code;
 pub use envelope::{Envelope, Fault, MessageId, open};
 pub use login::{Compression, ConnectionStrings, Credentials, LoginError, SignMethod};
-pub use names::{
-    AssetId, ChannelName, ClientId, DeviceKey, ElementName, NameError, ObjectName, ProductKey,
-};
+pub use names::{AssetId, ChannelName, DeviceKey, ElementName, NameError, ObjectName, ProductKey};
 pub use thing::{Attribute, ElementFile, Event, Level, Measurepoint, Model, Signal};
 pub use topic::{Kind, Topic, TopicError};
 pub use types::{DataType, ItemType, Member, Storage};

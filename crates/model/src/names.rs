@@ -153,10 +153,6 @@ name!(
     /// The identifier of a measurement point, an event or an attribute in its model.
     ElementName, "identifier", 128, "letters, digits, - _ .", is_object_char
 );
-name!(
-    /// An MQTT client identifier, as sent; control characters are refused by the door.
-    ClientId, "client id", 256, "anything but control characters", |c| !c.is_control()
-);
 
 #[cfg(test)]
 mod tests {

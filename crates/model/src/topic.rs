@@ -25,6 +25,12 @@ impl Kind {
         }
     }
 
+    /// What follows `[/]sys/<product key>/` in its reply topics, old and new.
+    pub fn reply_paths(self) -> impl Iterator<Item = String> {
+        let replies = |path: &&str| format!("integration/{path}_reply");
+        self.paths().iter().map(replies)
+    }
+
     /// The `method` of its envelope; raw data has none on the wire.
     pub const fn method(self) -> &'static str {
         match self {

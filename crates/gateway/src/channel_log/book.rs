@@ -1,11 +1,12 @@
 //! The channel log's file: SQLite, bounded by age and size, the oldest leaves first.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc};
 
 use backtide_model::ChannelName;
 use rusqlite::{Connection, OptionalExtension, params, types::Value};
 
 use super::{Batch, Entry, Kind, Record, What};
+use crate::sqlite::{self, Sync};
 
 /// How many entries a step of pruning removes at most, so that no step is long.
 const PRUNE_STEP: u32 = 4_096;
@@ -98,11 +99,8 @@ pub(super) struct Book {
 
 impl Book {
     pub(super) fn open(path: &Path, bounds: Bounds) -> Result<Self, LogError> {
-        let connection = Connection::open(path)?;
-        connection.busy_timeout(Duration::from_secs(5))?;
-        connection.pragma_update(None, "journal_mode", "wal")?;
-        // NORMAL: commits are not synced, the file stays whole; see the head of `channel_log.rs`.
-        connection.pragma_update(None, "synchronous", "normal")?;
+        // See the head of `channel_log.rs`.
+        let connection = sqlite::open(path, Sync::Normal)?;
         connection.execute_batch(SCHEMA)?;
         Ok(Self {
             connection,
@@ -197,7 +195,9 @@ impl Book {
         }
         self.since_measured = 0;
         while self.remove_oldest(true)? > 0 {}
-        while self.bytes_used()? > self.bounds.bytes_max && self.remove_oldest(false)? > 0 {}
+        while sqlite::bytes_used(&self.connection)? > self.bounds.bytes_max
+            && self.remove_oldest(false)? > 0
+        {}
         Ok(())
     }
 
@@ -222,20 +222,6 @@ impl Book {
             .query_row(sql, [], |row| row.get(0))
             .optional()?;
         Ok(newest.unwrap_or(0))
-    }
-
-    /// Bytes of the pages in use; pages freed by pruning are used again.
-    fn bytes_used(&self) -> Result<u64, LogError> {
-        let pragma = |name| {
-            self.connection
-                .pragma_query_value(None, name, |row| row.get(0))
-        };
-        let (size, pages, free): (i64, i64, i64) = (
-            pragma("page_size")?,
-            pragma("page_count")?,
-            pragma("freelist_count")?,
-        );
-        Ok(u64::try_from(size * (pages - free)).expect("no more pages are free than there are"))
     }
 }
 
@@ -422,7 +408,7 @@ mod tests {
         }
         book.since_measured = MEASURE_EVERY;
         book.prune().unwrap();
-        assert!(book.bytes_used().unwrap() <= bounds.bytes_max);
+        assert!(sqlite::bytes_used(&book.connection).unwrap() <= bounds.bytes_max);
         write(&mut book, vec![error(9, 1204, "still taken")]);
         assert_eq!(
             book.list(&Filter {

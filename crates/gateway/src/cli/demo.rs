@@ -26,6 +26,7 @@ use super::{
         source::Source,
         target::Target,
     },
+    serve::runtime,
 };
 use crate::{
     app::{self, Running},
@@ -63,10 +64,7 @@ impl Demo {
         terminal: &mut Terminal,
     ) -> Result<Exit, Failure> {
         let folder = Folder::new(connection.data_dir.as_deref())?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|source| Failure::io("the runtime cannot be started", source))?;
+        let runtime = runtime()?;
         let running = self.start(&runtime, folder.path(), terminal)?;
         let url = format!("http://{}", running.addresses.http);
         let outcome = self.show(&runtime, &url, folder.path(), terminal);

@@ -2,7 +2,10 @@
 
 use std::{io::Write, path::Path};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
 
 use super::{Exit, Failure, Serve, Terminal};
 use crate::{
@@ -29,10 +32,7 @@ impl Serve {
         let raw = Raw::read(self.config.as_deref(), overrides).map_err(usage)?;
         let config = raw.check().map_err(usage)?;
         telemetry::log_to_stderr(config.log.format, &config.log.level).map_err(usage)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|source| Failure::io("the runtime cannot be started", source))?;
+        let runtime = runtime()?;
         runtime.block_on(serve(config, terminal))
     }
 }
@@ -54,6 +54,17 @@ async fn serve(config: Config, terminal: &mut Terminal) -> Result<Exit, Failure>
     }
     running.stop().await;
     Ok(Exit::Ok)
+}
+
+/// What a gateway runs on.
+///
+/// # Errors
+/// The operating system gives no threads.
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Failure::io("the runtime cannot be started", source))
 }
 
 fn usage(error: impl std::fmt::Display) -> Failure {

@@ -67,7 +67,7 @@ impl World {
             .unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        runtime.spawn(serve(listener, Arc::new(api), std::future::pending()));
+        runtime.spawn(serve(listener, Arc::new(api)));
         Self {
             dir,
             url,

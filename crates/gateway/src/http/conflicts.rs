@@ -14,7 +14,10 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, Problem, Refusals, problem::Params};
+use super::{
+    Api, Problem, Refusals,
+    problem::{Params, limit},
+};
 use crate::{
     query::{self, product_of},
     registry::Snapshot,
@@ -130,13 +133,7 @@ async fn conflicts(
 }
 
 fn filter(params: &ConflictParams, snapshot: &Snapshot) -> Result<ConflictFilter, Problem> {
-    let limit = match params.limit.unwrap_or(LIMIT_DEFAULT) {
-        limit @ 1..=LIMIT_MAX => limit,
-        limit => {
-            let detail = format!("limit {limit} is not between 1 and {LIMIT_MAX}");
-            return Err(Problem::bad_request("limit", detail));
-        }
-    };
+    let limit = limit(params.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     let named = params.product.as_deref();
     let product = named
         .map(|name| product_of(snapshot, Some(name), None))

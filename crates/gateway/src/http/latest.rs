@@ -10,7 +10,10 @@ use serde_json::value::RawValue;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, Problem, Refusals, problem::Params};
+use super::{
+    Api, Problem, Refusals,
+    problem::{Params, limit},
+};
 use crate::{
     query::{self, Asked, Question},
     registry::Product,
@@ -72,13 +75,7 @@ async fn latest(
     State(api): State<Arc<Api>>,
     Params(params): Params<LatestParams>,
 ) -> Result<Json<Page>, Problem> {
-    let limit = match params.limit.unwrap_or(LIMIT_DEFAULT) {
-        limit @ 1..=LIMIT_MAX => limit,
-        limit => {
-            let detail = format!("limit {limit} is not between 1 and {LIMIT_MAX}");
-            return Err(Problem::bad_request("limit", detail));
-        }
-    };
+    let limit = limit(params.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     let asked = Asked {
         product: params.product.as_deref(),
         devices: &params.device,

@@ -16,7 +16,10 @@ use tokio::{sync::watch, time::timeout};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, Problem, Refusals, objects, problem::Params};
+use super::{
+    Api, Problem, Refusals, objects,
+    problem::{Params, limit},
+};
 use crate::{
     channel_log::{Filter, Kind, LogError, Record},
     query, registry,
@@ -97,13 +100,7 @@ fn filter(api: &Api, name: &str, params: &LogParams) -> Result<Filter, Problem> 
     if api.registry.snapshot().channel(name).is_none() {
         return Err(absent());
     }
-    let limit = match params.limit.unwrap_or(LIMIT_DEFAULT) {
-        limit @ 1..=LIMIT_MAX => limit,
-        limit => {
-            let detail = format!("limit {limit} is not between 1 and {LIMIT_MAX}");
-            return Err(Problem::bad_request("limit", detail));
-        }
-    };
+    let limit = limit(params.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     let mut kinds = Vec::new();
     for word in params.kind.split(',').filter(|word| !word.is_empty()) {
         kinds.extend(Kind::parse(word).ok_or_else(|| {

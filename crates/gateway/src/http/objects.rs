@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::IntoParams;
 
-use super::{Api, Problem};
+use super::{Api, Problem, problem::limit};
 use crate::registry::{Kind, Refused};
 
 const LIMIT_DEFAULT: usize = 100;
@@ -83,16 +83,6 @@ impl ListParams {
             None => Ok(()),
         }
     }
-
-    fn limit(&self) -> Result<usize, Problem> {
-        match self.limit.unwrap_or(LIMIT_DEFAULT) {
-            limit @ 1..=LIMIT_MAX => Ok(limit),
-            limit => Err(Problem::bad_request(
-                "limit",
-                format!("limit {limit} is not between 1 and {LIMIT_MAX}"),
-            )),
-        }
-    }
 }
 
 /// The last object of a page: its product where it is a device, and its name.
@@ -113,7 +103,7 @@ pub(super) fn page(
     params: &ListParams,
     objects: impl Iterator<Item = (Position, impl FnOnce() -> String)>,
 ) -> Result<Json<Page>, Problem> {
-    let limit = params.limit()?;
+    let limit = limit(params.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     let mut objects = objects.filter(|(position, _)| {
         params
             .name

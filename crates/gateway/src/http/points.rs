@@ -15,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals,
-    problem::Params,
+    problem::{Params, limit},
     stream::{self, CHUNK_BYTES, Ended, Outlet},
 };
 use crate::query::{Asked, ParquetRows, Question, QuestionError, RowError, RowForm, RowWriter};
@@ -149,14 +149,9 @@ fn parquet_file(
 }
 
 async fn page(api: &Api, question: &Question, params: &PointParams) -> Result<Response, Problem> {
-    let limit = match params.limit.unwrap_or(LIMIT_DEFAULT) {
-        limit @ 1..=LIMIT_MAX => limit,
-        limit => {
-            let detail = format!("limit {limit} is not between 1 and {LIMIT_MAX}");
-            return Err(Problem::bad_request("limit", detail)
-                .fix("page with cursor, or ask for format=ndjson, which streams"));
-        }
-    };
+    let limit = limit(params.limit, LIMIT_DEFAULT, LIMIT_MAX).map_err(|problem| {
+        problem.fix("page with cursor, or ask for format=ndjson, which streams")
+    })?;
     let range = question.range(limit);
     let mut writer = RowWriter::new(RowForm::JsonItems, &question.points, params.quality);
     let store = api.store.clone();

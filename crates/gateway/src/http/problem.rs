@@ -76,6 +76,16 @@ struct DocumentError {
     message: String,
 }
 
+/// How many objects a page is to have: `default` unless given, 1 to `max`.
+pub(super) fn limit(given: Option<usize>, default: usize, max: usize) -> Result<usize, Problem> {
+    let limit = given.unwrap_or(default);
+    if (1..=max).contains(&limit) {
+        return Ok(limit);
+    }
+    let detail = format!("limit {limit} is not between 1 and {max}");
+    Err(Problem::bad_request("limit", detail))
+}
+
 impl Problem {
     /// A problem of this kind. `code` is one stable word, `detail` what happened this time.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {

@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals,
-    problem::Params,
+    problem::{Params, limit},
     stream::{self, Ended},
 };
 use crate::quarantine::{Cause, Entry, Filter, Id, Quarantine, QuarantineError, Shown};
@@ -51,13 +51,7 @@ struct QuarantineParams {
 
 impl QuarantineParams {
     fn filter(self) -> Result<Filter, Problem> {
-        let limit = match self.limit.unwrap_or(LIMIT_DEFAULT) {
-            limit @ 1..=LIMIT_MAX => limit,
-            limit => {
-                let detail = format!("limit {limit} is not between 1 and {LIMIT_MAX}");
-                return Err(Problem::bad_request("limit", detail));
-            }
-        };
+        let limit = limit(self.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
         let after = self.cursor.map(|text| {
             let wrong = || Problem::bad_request("cursor", "the cursor is none of ours");
             Id::parse(&text).ok_or_else(wrong)

@@ -4,17 +4,7 @@
 //! and it can match at least one reply topic (`mqtt-channel.md` §2): `sys`, with or without a
 //! leading slash, and the product key stand literally; wildcards may follow.
 
-use backtide_model::ProductKey;
-
-/// What follows `sys/{product key}/` in the reply topics, in all spellings.
-const REPLIES: [&str; 6] = [
-    "integration/measurepoint/post_reply",
-    "integration/event/post_reply",
-    "integration/attribute/post_reply",
-    "integration/attributes/post_reply",
-    "integration/model/up_raw_reply",
-    "integration/up_raw_reply",
-];
+use backtide_model::{Kind, ProductKey};
 
 /// Why a well-formed filter is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +37,16 @@ pub(crate) fn grant(filter: &str, product: &ProductKey) -> Result<(), Refused> {
         .and_then(|rest| rest.strip_prefix(product.as_str()))
         .and_then(|rest| rest.strip_prefix('/'));
     match own {
-        Some(rest) if REPLIES.iter().any(|reply| matches(rest, reply)) => Ok(()),
+        Some(rest) if replies().any(|reply| matches(rest, &reply)) => Ok(()),
         // The reply to a publish that is refused for its topic goes to that topic's own.
         Some(rest) if rest.ends_with("_reply") && !rest.contains(['+', '#']) => Ok(()),
         _ => Err(Refused::NotOwn),
     }
+}
+
+/// What follows `sys/{product key}/` in the reply topics, in all spellings.
+fn replies() -> impl Iterator<Item = String> {
+    Kind::ALL.into_iter().flat_map(Kind::reply_paths)
 }
 
 /// Whether a well-formed filter matches a topic. Topics with `$` never come here.
@@ -81,7 +76,7 @@ mod tests {
 
     #[test]
     fn own_reply_topics_are_granted_in_every_spelling_and_with_wildcards() {
-        for reply in REPLIES {
+        for reply in replies() {
             assert!(granted(&format!("sys/PK/{reply}")), "{reply}");
             assert!(granted(&format!("/sys/PK/{reply}")), "{reply}");
         }

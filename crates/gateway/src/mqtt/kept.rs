@@ -25,6 +25,7 @@ use super::{
     Qos,
     session::{Sent, Session, Subscription, Waiting, own_reply},
 };
+use crate::sqlite::{self, Sync};
 
 /// Connections that wait for a write at one time.
 const WAITERS_MAX: usize = 1_024;
@@ -121,14 +122,8 @@ impl File {
             path: name.clone(),
             source,
         };
-        let connection = Connection::open(path).map_err(failed)?;
         // Lazy on purpose: what a power cut takes of this file costs no data, see the top.
-        connection
-            .pragma_update(None, "journal_mode", "WAL")
-            .map_err(failed)?;
-        connection
-            .pragma_update(None, "synchronous", "NORMAL")
-            .map_err(failed)?;
+        let connection = sqlite::open(path, Sync::Normal).map_err(failed)?;
         let found: i32 = connection
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .map_err(failed)?;

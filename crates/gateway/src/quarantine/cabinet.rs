@@ -2,12 +2,13 @@
 //!
 //! WAL with `synchronous=FULL`: a commit here is durable, so that the log may be trimmed behind it.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use backtide_store::Sequence;
 use rusqlite::{Connection, Row, params, types::Value};
 
 use super::{Cause, Entry, Id, Item, Payload, QuarantineError};
+use crate::sqlite::{self, Sync};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS place (
@@ -117,11 +118,8 @@ pub(super) struct Cabinet {
 
 impl Cabinet {
     pub(super) fn open(path: &Path, bounds: Bounds) -> Result<Self, QuarantineError> {
-        let connection = Connection::open(path)?;
-        connection.busy_timeout(Duration::from_secs(5))?;
-        connection.pragma_update(None, "journal_mode", "wal")?;
-        // FULL: a commit is synced before it returns; see the head of this file.
-        connection.pragma_update(None, "synchronous", "full")?;
+        // See the head of this file.
+        let connection = sqlite::open(path, Sync::Full)?;
         connection.execute_batch(SCHEMA)?;
         Ok(Self { connection, bounds })
     }
@@ -319,18 +317,8 @@ impl Cabinet {
         Ok(self.bytes_used()? > self.bounds.bytes_max)
     }
 
-    /// Bytes of the pages in use; freed pages are used again.
     pub(super) fn bytes_used(&self) -> Result<u64, QuarantineError> {
-        let pragma = |name| {
-            self.connection
-                .pragma_query_value(None, name, |row| row.get(0))
-        };
-        let (size, pages, free): (i64, i64, i64) = (
-            pragma("page_size")?,
-            pragma("page_count")?,
-            pragma("freelist_count")?,
-        );
-        Ok(u64::try_from(size * (pages - free)).expect("no more pages are free than there are"))
+        Ok(sqlite::bytes_used(&self.connection)?)
     }
 }
 

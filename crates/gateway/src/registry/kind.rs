@@ -73,11 +73,6 @@ impl Kind {
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.word() == word)
     }
-
-    /// Reads the resource under `/api/v1`.
-    pub fn from_plural(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.plural() == word)
-    }
 }
 
 impl fmt::Display for Kind {

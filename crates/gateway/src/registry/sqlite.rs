@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use super::records::{Change, Collection, Record, RecordKey, Records, RecordsError};
+use crate::sqlite::{self, Sync};
 
 /// `PRAGMA user_version` of the databases that this code reads.
 const FORMAT: i64 = 1;
@@ -23,10 +24,8 @@ impl Sqlite {
     pub fn open(path: &Path) -> Result<Self, RecordsError> {
         let database = path.display().to_string();
         let open = || {
-            let connection = Connection::open(path)?;
-            // A declaration is durable when it is answered: every commit is synced.
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "FULL")?;
+            // A declaration is durable when it is answered.
+            let connection = sqlite::open(path, Sync::Full)?;
             let found: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0))?;
             if found == 0 {
                 connection.execute_batch(&format!(

@@ -1,0 +1,45 @@
+//! What the gateway's own databases have in common: how they are opened, and how full they are.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+/// What a commit survives. The process may be killed after any of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// Power loss too: every commit is synced before it returns.
+    Full,
+    /// Power loss may take the last commits; the file stays whole.
+    Normal,
+}
+
+/// Opens a database or makes an empty one, with a write-ahead log so that readers never wait for
+/// the writer. Two writers wait for each other for five seconds, SQLite's default here.
+///
+/// # Errors
+/// It cannot be opened, or is no database.
+pub fn open(path: &Path, sync: Sync) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // Said explicitly, whatever the library was built with.
+    let synchronous = match sync {
+        Sync::Full => "FULL",
+        Sync::Normal => "NORMAL",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    Ok(connection)
+}
+
+/// Bytes of the pages in use; freed pages are used again.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn bytes_used(connection: &Connection) -> rusqlite::Result<u64> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+    let (size, pages, free): (i64, i64, i64) = (
+        pragma("page_size")?,
+        pragma("page_count")?,
+        pragma("freelist_count")?,
+    );
+    Ok(u64::try_from(size * (pages - free)).expect("no more pages are free than there are"))
+}
