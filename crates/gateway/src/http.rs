@@ -65,6 +65,8 @@ pub struct Api {
     pub token: AdminToken,
     /// Where devices connect, such as `tcp://127.0.0.1:11883`.
     pub broker_url: String,
+    /// The same over TLS, such as `ssl://127.0.0.1:18883`, if that door is open.
+    pub broker_tls_url: Option<String>,
     /// The metrics as Prometheus text.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Whether the gateway can take messages, and if not, why.
