@@ -25,7 +25,7 @@ use crate::{
     http::{self, Api, Readiness},
     ingest::Ingest,
     limits,
-    mqtt::{self, Door},
+    mqtt::{self, Door, Peer, Transport},
     pool::Pool,
     quarantine::{Quarantine, QuarantineError},
     registry::{Registry, StoredTypes},
@@ -168,6 +168,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             let advertised = config.mqtts.and_then(|mqtts| mqtts.advertised_url);
             advertised.unwrap_or_else(|| format!("ssl://{bound}"))
         }),
+        mqtt: websocket(Arc::clone(&door)),
         metrics: render(metrics.clone(), store.clone(), Arc::clone(&registry)),
         readiness: readiness(store.clone(), Arc::clone(&quarantine)),
     });
@@ -178,7 +179,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             closing.clone(),
         )),
         tokio::spawn(upkeep(metrics, closing.clone())),
-        tokio::spawn(serve_http(http_listener, api)),
+        tokio::spawn(http::serve(http_listener, api)),
         tokio::spawn(Arc::clone(&door).serve(mqtt_listener, None)),
     ];
     if let Some((listener, tls)) = secure_door {
@@ -292,10 +293,13 @@ async fn listen_http(
     Ok((listener, bound))
 }
 
-async fn serve_http(listener: tokio::net::TcpListener, api: Arc<Api>) {
-    if let Err(error) = http::serve(listener, api).await {
-        tracing::error!(%error, "the HTTP door failed");
-    }
+/// The doors do not know each other: this is how the HTTP door comes by the MQTT door.
+fn websocket(door: Arc<Door<House>>) -> http::Attend {
+    Box::new(move |stream, address| {
+        let transport = Transport::WebSocket;
+        let peer = Peer { address, transport };
+        Box::pin(Arc::clone(&door).attend(stream, peer))
+    })
 }
 
 /// Connections end when their channel is paused or deleted or their secret ends.

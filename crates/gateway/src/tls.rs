@@ -177,7 +177,8 @@ fn why(error: &io::Error) -> String {
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                     "is not valid yet".to_owned()
                 }
-                CertificateError::UnknownIssuer => {
+                // A bad signature: an authority of the same name, with another key.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                     "is of no authority in mqtts.client_ca".to_owned()
                 }
                 CertificateError::InvalidPurpose
