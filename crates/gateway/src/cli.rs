@@ -90,7 +90,7 @@ pub enum Command {
     Channel(channel::Channel),
     /// Send a file of history over MQTT
     Send(Box<send::Send>),
-    /// Print points by device, point and time
+    /// Print points, events or attributes by device, name and time
     Query(query::Query),
     /// Write points into a file
     Export(export::Export),

@@ -10,11 +10,14 @@
 )]
 
 mod apply;
+mod attributes;
 mod channels;
 mod conflicts;
 mod devices;
+mod events;
 mod health;
 mod latest;
+mod lines;
 mod listener;
 mod log;
 mod models;
@@ -90,6 +93,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(log::routes())
         .merge(points::routes())
         .merge(latest::routes())
+        .merge(events::routes())
+        .merge(attributes::routes())
         .merge(conflicts::routes())
         .merge(receipts::routes())
         .merge(quarantine::routes())

@@ -268,6 +268,7 @@ fn read_back(client: &Client, out: &mut dyn Write) -> Result<(), Failure> {
     ];
     query::table(
         client.get_stream("/api/v1/points", &piece, "text/csv")?,
+        2,
         out,
     )?;
     let conflicts: Total = client.get("/api/v1/conflicts", &[("limit", "1")])?;
