@@ -7,7 +7,9 @@ use backtide_model::{
     Kind, MessageId, Mode, Model, ProductKey, Rejection, Rules, TimeRule, Topic, check_points,
     open,
 };
-use backtide_store::{Commit, Committed, Origin, Part, Refused, RefusedItem};
+use backtide_store::{
+    Commit, CommitError, Committed, Origin, Part, Redrive, Refused, RefusedItem, Store,
+};
 use bytes::Bytes;
 
 use super::{
@@ -53,6 +55,8 @@ pub struct Sender {
 pub(super) struct Judged {
     pub(super) origin: Origin,
     product: ProductKey,
+    /// The refusal that this tries again.
+    pub(super) redrive: Option<Redrive>,
     /// Moved out by [`Judged::commit`].
     batch: Batch,
     /// What goes to quarantine, if anything does.
@@ -246,6 +250,7 @@ fn settle(
     Judged {
         origin,
         product: scope.product.clone(),
+        redrive: None,
         batch: checked.batch,
         refused,
         payload: payload.clone(),
@@ -317,6 +322,7 @@ fn refused_message(scope: &Scope<'_>, origin: Origin, payload: &Bytes, refused: 
         payload_bytes: refused.payload_bytes,
         origin,
         product: scope.product.clone(),
+        redrive: None,
         batch: Batch::default(),
         refused: Some(refused),
         items: 0,
@@ -365,7 +371,30 @@ impl Judged {
             origin: self.origin.clone(),
             product: self.product.clone(),
             parts: points.into_iter().chain(refused).collect(),
+            redrive: self.redrive,
         }
+    }
+
+    /// The same message, as a further try of what was refused before.
+    pub(super) fn redriven(mut self, redrive: Redrive, now_ms: i64) -> Self {
+        self.redrive = Some(redrive);
+        // Items without a time have that of the first arrival by now; the try itself is of today.
+        self.origin.arrived_ms = now_ms;
+        self
+    }
+
+    /// Why the store would not take it: a point is stored as another type.
+    pub(super) fn clash(&self, store: &Store) -> Option<CommitError> {
+        self.batch.columns.iter().find_map(|column| {
+            let given = column.values.storage();
+            let stored = store.storage_of(&self.product, &column.point)?;
+            (stored != given).then(|| CommitError::StorageChanged {
+                product: self.product.clone(),
+                point: column.point.as_str().into(),
+                stored,
+                given,
+            })
+        })
     }
 
     /// The same message with nothing stored of it, for a reason the store found.
