@@ -9,12 +9,7 @@
 mod cures;
 mod ledger;
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use backtide_model::{ChannelName, Code};
 use bytes::Bytes;
@@ -157,7 +152,10 @@ impl Redriver {
     pub async fn run(self: Arc<Self>, closing: CancellationToken) {
         loop {
             let turn = async {
-                match self.blocking(|this| this.ledger.lock().first_running()).await {
+                match self
+                    .blocking(|this| this.ledger.lock().first_running())
+                    .await
+                {
                     Ok(Some(job)) => self.run_job(job).await,
                     Ok(None) => self.news.notified().await,
                     Err(error) => {
@@ -243,7 +241,10 @@ impl Redriver {
         let mut counts = job.counts;
         let mut count = |channel: &str, outcome: &Outcome| {
             counts.count(outcome);
-            channels.entry(channel.to_owned()).or_default().count(outcome);
+            channels
+                .entry(channel.to_owned())
+                .or_default()
+                .count(outcome);
         };
         let mut burst = Vec::with_capacity(found.entries.len());
         let mut names = Vec::with_capacity(found.entries.len());
@@ -329,7 +330,9 @@ enum StepError {
 pub enum Outcome {
     Judged(Verdict),
     /// It cannot be tried.
-    Skipped { reason: String },
+    Skipped {
+        reason: String,
+    },
 }
 
 impl Outcome {

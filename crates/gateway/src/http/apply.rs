@@ -134,7 +134,11 @@ fn cures(api: &Api, applied: &[Applied]) -> Vec<Cure> {
                 declared.extend(its.map(|product| of_product(&product.key)));
             }
             Kind::Product => {
-                declared.extend(snapshot.product(name).map(|product| of_product(&product.key)));
+                declared.extend(
+                    snapshot
+                        .product(name)
+                        .map(|product| of_product(&product.key)),
+                );
             }
             Kind::Channel => {
                 let channel = snapshot.channel(name);

@@ -105,10 +105,7 @@ impl QuarantineParams {
             let detail = format!("{what} are not paged; raise limit");
             return Err(Problem::bad_request("cursor", detail));
         }
-        Ok((
-            self.filter()?,
-            limit(self.limit, LIMIT_DEFAULT, LIMIT_MAX)?,
-        ))
+        Ok((self.filter()?, limit(self.limit, LIMIT_DEFAULT, LIMIT_MAX)?))
     }
 }
 
@@ -335,10 +332,16 @@ async fn export(
     let quarantine = Arc::clone(&api.quarantine);
     stream::answer(&api.streams, "application/x-ndjson", move |outlet| {
         let mut chunk = Vec::new();
-        each(&quarantine, &filter, window, entries_max, |entry, payload| {
-            line(&mut chunk, &Shown(entry, payload));
-            outlet.send_full(&mut chunk)
-        })?;
+        each(
+            &quarantine,
+            &filter,
+            window,
+            entries_max,
+            |entry, payload| {
+                line(&mut chunk, &Shown(entry, payload));
+                outlet.send_full(&mut chunk)
+            },
+        )?;
         Ok(outlet.send(&mut chunk)?)
     })
     .await
@@ -535,10 +538,7 @@ async fn jobs(State(api): State<Arc<Api>>) -> Result<Json<Jobs>, Problem> {
 #[utoipa::path(get, path = "/api/v1/quarantine/redrives/{id}", tag = "quarantine", operation_id = "get_redrive",
     params(("id" = i64, Path, description = "Its id")),
     responses((status = 200, description = "The job: entries, and how many are stored, partly stored, refused again, skipped", body = serde_json::Value), Refusals))]
-async fn job(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-) -> Result<Json<Job>, Problem> {
+async fn job(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Job>, Problem> {
     let wanted = job_id(&id)?;
     let redriver = Arc::clone(&api.redriver);
     let job = api.pool.run(move || redriver.job(wanted)).await??;
@@ -549,10 +549,7 @@ async fn job(
 #[utoipa::path(post, path = "/api/v1/quarantine/redrives/{id}/cancel", tag = "quarantine", operation_id = "cancel_redrive",
     params(("id" = i64, Path, description = "Its id")),
     responses((status = 200, description = "The job", body = serde_json::Value), Refusals))]
-async fn cancel(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-) -> Result<Json<Job>, Problem> {
+async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Job>, Problem> {
     let wanted = job_id(&id)?;
     let redriver = Arc::clone(&api.redriver);
     let job = api.pool.run(move || redriver.cancel(wanted)).await??;
@@ -578,7 +575,10 @@ fn each<E: Into<Ended>>(
     let (mut window, mut left) = (window, entries_max);
     while left > 0 {
         window.limit = STEP.min(left);
-        let entries = quarantine.list(filter, window).map_err(Problem::from)?.found;
+        let entries = quarantine
+            .list(filter, window)
+            .map_err(Problem::from)?
+            .found;
         let Some(last) = entries.last() else { break };
         window.after = Some(last.id);
         left -= entries.len();

@@ -12,11 +12,7 @@ use backtide_store::{Redrive, RefusedItem};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{
-    Ingest, NotTaken, Payload, Sender, Uplink,
-    judge::Judged,
-    judge_burst,
-};
+use super::{Ingest, NotTaken, Payload, Sender, Uplink, judge::Judged, judge_burst};
 
 /// A message to be judged again.
 #[derive(Debug, Clone)]
@@ -125,7 +121,11 @@ impl Ingest {
         count(&judged);
         let mut judged = judged.iter();
         let verdicts = verdicts.into_iter().map(|verdict| {
-            let settled = || Ok(Verdict::of(judged.next().expect("what is not gone was judged")));
+            let settled = || {
+                Ok(Verdict::of(
+                    judged.next().expect("what is not gone was judged"),
+                ))
+            };
             verdict.unwrap_or_else(settled)
         });
         Ok(verdicts.collect())
@@ -143,8 +143,7 @@ impl Ingest {
         };
         let snapshot = self.registry.snapshot();
         let burst = [uplink];
-        let mut judged =
-            judge_burst(&snapshot, &again.channel, &sender, &burst, again.arrived_ms)?;
+        let mut judged = judge_burst(&snapshot, &again.channel, &sender, &burst, again.arrived_ms)?;
         Ok(judged.pop().expect("one message has one verdict"))
     }
 }

@@ -107,10 +107,10 @@ impl Redriver {
                 tried if cured == tried => cause.entries,
                 tried if tried >= cause.entries => cured,
                 // A share of all, by what was tried.
-                tried => u64::try_from(
-                    u128::from(cause.entries) * u128::from(cured) / u128::from(tried),
-                )
-                .unwrap_or(cause.entries),
+                tried => {
+                    u64::try_from(u128::from(cause.entries) * u128::from(cured) / u128::from(tried))
+                        .unwrap_or(cause.entries)
+                }
             };
             let advice = match would_cure {
                 0 => advice(&cause),

@@ -170,11 +170,11 @@ impl Ledger {
     }
 
     pub(super) fn running(&self) -> Result<u64, RedriveError> {
-        let count: i64 =
-            self.0
-                .query_row("SELECT COUNT(*) FROM job WHERE state = 'running'", [], |r| {
-                    r.get(0)
-                })?;
+        let count: i64 = self.0.query_row(
+            "SELECT COUNT(*) FROM job WHERE state = 'running'",
+            [],
+            |r| r.get(0),
+        )?;
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
@@ -197,8 +197,10 @@ impl Ledger {
     }
 
     pub(super) fn held_up(&self, id: i64, error: &str) -> Result<(), RedriveError> {
-        self.0
-            .execute("UPDATE job SET error = ?2 WHERE id = ?1", params![id, error])?;
+        self.0.execute(
+            "UPDATE job SET error = ?2 WHERE id = ?1",
+            params![id, error],
+        )?;
         Ok(())
     }
 
@@ -227,7 +229,8 @@ fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         rusqlite::Error::ToSqlConversionFailure(format!("{what} of a job is damaged").into())
     };
     let count = |at: usize| -> rusqlite::Result<u64> {
-        row.get::<_, i64>(at).map(|count| u64::try_from(count).unwrap_or(0))
+        row.get::<_, i64>(at)
+            .map(|count| u64::try_from(count).unwrap_or(0))
     };
     let known = State::ALL.into_iter().find(|known| known.name() == state);
     Ok(Job {
