@@ -28,6 +28,7 @@ use crate::{
     mqtt::{self, Door, Peer, Transport},
     pool::Pool,
     quarantine::{Quarantine, QuarantineError},
+    redrive::{RedriveError, Redriver},
     registry::{Registry, StoredTypes},
     secrets::{AdminToken, SecretError},
     telemetry::{TelemetryError, collect_metrics},
@@ -37,6 +38,8 @@ use crate::{
 /// Answers of any length that are made at one time: a slow client keeps a thread.
 const STREAM_THREADS: usize = 8;
 const STREAMS_WAITING_MAX: usize = 64;
+/// The one job that runs waits for each piece of its work.
+const REDRIVE_WAITING_MAX: usize = 4;
 /// How often logins are checked against time alone: the end of a rotated secret's overlap.
 const LOGINS_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often counters are drained, so that histograms stay small without a scraper.
@@ -61,6 +64,8 @@ pub enum StartError {
     Log(#[from] LogError),
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
+    #[error(transparent)]
+    Redrive(#[from] RedriveError),
     #[error("a thread cannot be started: {0}")]
     Thread(io::Error),
     #[error(transparent)]
@@ -126,6 +131,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         log: Arc::clone(&log),
         clock: clock.clone(),
     });
+    let redriver = Arc::new(Redriver::open(
+        &config.data_dir.join("redrive.db"),
+        Arc::clone(&ingest),
+        Pool::start("redrive", 1, REDRIVE_WAITING_MAX).map_err(StartError::Thread)?,
+    )?);
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
     let wall_clock = || Clock::system().now_ms();
@@ -152,6 +162,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         registry: Arc::clone(&registry),
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
+        redriver: Arc::clone(&redriver),
         log,
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
@@ -179,6 +190,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             closing.clone(),
         )),
         tokio::spawn(upkeep(metrics, closing.clone())),
+        tokio::spawn(redriver.run(closing.clone())),
         tokio::spawn(http::serve(http_listener, api)),
         tokio::spawn(Arc::clone(&door).serve(mqtt_listener, None)),
     ];

@@ -96,7 +96,7 @@ pub enum Command {
     Export(export::Export),
     /// List values that were overwritten by different ones
     Conflicts(conflicts::Conflicts),
-    /// List, show and export what was refused
+    /// What was refused: list, show and export it, drive it again, discard it
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
     /// Run a gateway with real sample history, to look around

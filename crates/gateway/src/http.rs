@@ -49,8 +49,8 @@ pub use problem::{Problem, Refusals};
 pub use websocket::{Attend, Stream};
 
 use crate::{
-    channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine, registry::Registry,
-    secrets::AdminToken,
+    channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine, redrive::Redriver,
+    registry::Registry, secrets::AdminToken,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -61,6 +61,7 @@ pub struct Api {
     pub registry: Arc<Registry>,
     pub store: Store,
     pub quarantine: Arc<Quarantine>,
+    pub redriver: Arc<Redriver>,
     pub log: Arc<Log>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,

@@ -14,6 +14,7 @@ pub mod mqtt;
 pub mod pool;
 pub mod quarantine;
 pub mod query;
+pub mod redrive;
 pub mod registry;
 pub mod secrets;
 pub mod sqlite;

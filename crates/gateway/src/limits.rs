@@ -8,6 +8,13 @@ pub const REPLY_REJECTED_MAX: usize = 50;
 /// Characters of a message on a reply.
 pub const REPLY_MESSAGE_CHARS_MAX: usize = 256;
 
+/// Messages a second of a re-drive that does not say how many.
+pub const REDRIVE_MESSAGES_PER_S: u32 = 1_000;
+/// Re-drives that wait or run.
+pub const REDRIVE_JOBS_MAX: u64 = 100;
+/// Entries that one selection names by their ids.
+pub const SELECTION_IDS_MAX: usize = 1_000;
+
 /// Caps of the HTTP door. Long answers end by themselves: a client that takes nothing is given up.
 #[derive(Debug, Clone, Copy)]
 pub struct Http {
