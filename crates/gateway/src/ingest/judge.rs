@@ -39,6 +39,8 @@ pub struct Uplink {
     pub payload: Payload,
     /// Of a QoS 2 publish.
     pub packet_id: Option<NonZeroU16>,
+    /// Its client keeps it until it is acknowledged: QoS 1 and 2.
+    pub is_kept_by_client: bool,
 }
 
 /// Who sent it.
@@ -346,6 +348,11 @@ impl Judged {
             .map_or(Code::Ok, |refused| refused.code)
     }
 
+    /// The oldest time of what it stores.
+    pub(super) fn oldest_ms(&self) -> Option<i64> {
+        self.batch.row_time.iter().min().copied()
+    }
+
     /// What its commit weighs in memory, roughly.
     pub(super) fn weight_bytes(&self) -> usize {
         // A value with its row and quality, and a reason with its texts.
@@ -422,6 +429,7 @@ mod tests {
             find_device: &|key| devices.get(key),
         };
         let uplink = Uplink {
+            is_kept_by_client: true,
             topic: topic.to_owned(),
             payload: Payload::Whole(Bytes::copy_from_slice(payload.as_bytes())),
             packet_id: None,
