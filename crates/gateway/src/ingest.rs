@@ -167,7 +167,10 @@ impl Ingest {
             } else if let Ok(has_waited) = timeout_at(began + QUOTA_HOLD, paid).await {
                 has_waited
             } else {
-                judged.refuse(Code::Throttled, over_quota());
+                // What is refused already keeps its reason.
+                if judged.items_stored > 0 {
+                    judged.refuse(Code::Throttled, over_quota());
+                }
                 continue;
             };
             if has_waited {

@@ -375,7 +375,7 @@ impl Judged {
         }
     }
 
-    /// The same message with nothing stored of it, for a reason the store found.
+    /// The same message with nothing stored of it, for a reason that its content does not have.
     pub(super) fn refuse(&mut self, code: Code, message: String) {
         self.refused = Some(Refused {
             code,
@@ -385,6 +385,7 @@ impl Judged {
             items: vec![whole_item(code, message)],
             more: 0,
         });
+        self.batch = Batch::default();
         self.items_stored = 0;
         self.values = 0;
     }

@@ -4,7 +4,7 @@
 //! within `session_save_ms` and at a clean end. A crash loses what changed since: replies that wait.
 //! Power loss may lose the last second. QoS 2 packet ids are written at a clean end only, and the file
 //! forgets them when it is read: a set that is not exact would take a new message for one that came
-//! before, and lose it (docs/adr/0004). The file may be
+//! before, and lose it (docs/adr/0006). The file may be
 //! deleted while the server is down; then clients find no session present and subscribe again.
 
 use std::{
