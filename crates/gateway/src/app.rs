@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     house::House,
     http::{self, Api, Readiness},
-    ingest::Ingest,
+    ingest::{Ingest, Shares},
     limits,
     mqtt::{self, Door, Peer, Transport},
     pool::Pool,
@@ -130,6 +130,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         quarantine: Arc::clone(&quarantine),
         log: Arc::clone(&log),
         clock: clock.clone(),
+        shares: Shares::default(),
     });
     let redriver = Arc::new(Redriver::open(
         &config.data_dir.join("redrive.db"),
@@ -280,6 +281,11 @@ fn mqtt_limits(config: &Config) -> limits::Mqtt {
         connections_per_address_max: given
             .connections_per_address_max
             .unwrap_or(own.connections_per_address_max),
+        connects_burst: given
+            .connections_per_address_max
+            .max(given.connections_per_channel_max)
+            .and_then(|most| u32::try_from(most).ok())
+            .map_or(own.connects_burst, |most| most.max(own.connects_burst)),
         ..own
     }
 }

@@ -386,6 +386,7 @@ pub(crate) fn of_test(
         quarantine: Arc::clone(quarantine),
         log: Arc::clone(log),
         clock: clock.clone(),
+        shares: crate::ingest::Shares::default(),
     });
     let pool = Pool::start("redrive", 1, 8).unwrap();
     Arc::new(Redriver::open(&dir.join("redrive.db"), ingest, pool).unwrap())

@@ -297,6 +297,7 @@ impl<'r> Draft<'r> {
             conflict: file.conflict,
             connections_max: file.connections_max,
             client_certificate: file.client_certificate,
+            quotas: file.quotas,
             refuse: file.refuse,
             description: file.description,
             paused: login.paused,
