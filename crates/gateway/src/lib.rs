@@ -15,6 +15,7 @@ pub mod pool;
 pub mod quarantine;
 pub mod query;
 pub mod registry;
+pub mod script;
 pub mod secrets;
 pub mod sqlite;
 pub mod store;
