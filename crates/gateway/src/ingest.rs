@@ -5,6 +5,7 @@
 
 mod judge;
 mod payload;
+mod raw;
 mod reply;
 
 use std::{
@@ -14,16 +15,18 @@ use std::{
 
 use backtide_model::{ChannelName, Code};
 use backtide_store::{CommitError, Committed, Store};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 pub use judge::{Sender, Uplink};
 pub use payload::{Oversize, Payload};
+pub use raw::{Decoded, Misread};
 
 use crate::{
     channel_log::{Entry, Log, What},
     clock::Clock,
     quarantine::Quarantine,
-    registry::{Registry, Snapshot},
+    registry::{Product, Registry, Snapshot},
+    script::Scripts,
     store::{Submitted, submit},
 };
 use judge::{Judged, Scope, judge};
@@ -41,6 +44,7 @@ pub struct Ingest {
     pub store: Store,
     pub quarantine: Arc<Quarantine>,
     pub log: Arc<Log>,
+    pub scripts: Arc<Scripts>,
     pub clock: Clock,
 }
 
@@ -62,13 +66,16 @@ pub enum NotTaken {
     ChannelGone(ChannelName),
     #[error("the quarantine is full, and some of it would have to go there; enlarge it")]
     QuarantineFull,
+    #[error("{0}")]
+    NoScriptWorker(String),
     #[error(transparent)]
     Store(#[from] CommitError),
 }
 
 impl Ingest {
     /// Takes a burst of one connection in order. Resolves when the outcome of each message is
-    /// durable; the burst is submitted before the first await unless the quarantine is full.
+    /// durable. The gate is taken before the first await, and given back once the burst is
+    /// submitted: the bursts of a connection are decoded and submitted in their order.
     pub async fn take(
         &self,
         channel: &ChannelName,
@@ -77,22 +84,25 @@ impl Ingest {
         burst: Vec<Uplink>,
     ) -> Result<Vec<Outcome>, NotTaken> {
         let (arrived_ms, began) = (self.clock.now_ms(), Instant::now());
-        let judged = judge_burst(
-            &self.registry.snapshot(),
-            channel,
-            sender,
-            &burst,
-            arrived_ms,
-        )?;
-        let (judged, proofs) = self.commit(judged, gate, began + QUARANTINE_HOLD).await?;
+        let turn = gate.lock().await;
+        let snapshot = self.registry.snapshot();
+        let product = product_of(&snapshot, channel)?;
+        let decoded = self
+            .decode_burst(product, sender.compression, &burst, arrived_ms)
+            .await?;
+        let judged = judge_burst(&snapshot, channel, sender, &burst, &decoded, arrived_ms)?;
+        let (judged, proofs) = self.commit(judged, turn, began + QUARANTINE_HOLD).await?;
+        let raw_replies = self.encode_replies(product, &judged, &proofs).await;
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
-        let outcomes = judged.iter().zip(&proofs).map(|(judged, proof)| {
+        let answered = judged.iter().zip(&proofs).zip(raw_replies);
+        let outcomes = answered.map(|((judged, proof), raw_reply)| {
             self.note(judged, proof, took_ms);
             let reply = judged.reply(proof);
+            let bytes = raw_reply.map_or(reply.payload, Vec::from);
             Outcome {
                 code: judged.code(),
                 reply_topic: reply.topic,
-                reply: payload::packed(reply.payload, sender.compression),
+                reply: payload::packed(bytes, sender.compression),
             }
         });
         Ok(outcomes.collect())
@@ -103,10 +113,9 @@ impl Ingest {
     async fn commit(
         &self,
         mut judged: Vec<Judged>,
-        gate: &Gate,
+        turn: MutexGuard<'_, ()>,
         hold_until: Instant,
     ) -> Result<(Vec<Judged>, Vec<Committed>), NotTaken> {
-        let turn = gate.lock().await;
         if judged.iter().any(|judged| judged.refused.is_some()) {
             self.quarantine_room(hold_until).await?;
         }
@@ -209,16 +218,26 @@ impl Ingest {
     }
 }
 
+/// The product that a channel is for.
+fn product_of<'s>(snapshot: &'s Snapshot, channel: &ChannelName) -> Result<&'s Product, NotTaken> {
+    snapshot
+        .channel(channel)
+        .and_then(|channel| snapshot.product(&channel.product))
+        .map(Arc::as_ref)
+        .ok_or_else(|| NotTaken::ChannelGone(channel.clone()))
+}
+
 fn judge_burst(
     snapshot: &Snapshot,
     channel: &ChannelName,
     sender: &Sender,
     burst: &[Uplink],
+    decoded: &[Option<Decoded>],
     arrived_ms: i64,
 ) -> Result<Vec<Judged>, NotTaken> {
     let gone = || NotTaken::ChannelGone(channel.clone());
+    let product = product_of(snapshot, channel)?;
     let channel = snapshot.channel(channel).ok_or_else(gone)?;
-    let product = snapshot.product(&channel.product).ok_or_else(gone)?;
     let scope = Scope {
         channel: &channel.name,
         product: &product.key,
@@ -231,7 +250,8 @@ fn judge_burst(
     };
     Ok(burst
         .iter()
-        .map(|uplink| judge(&scope, sender, uplink, arrived_ms))
+        .zip(decoded)
+        .map(|(uplink, decoded)| judge(&scope, sender, uplink, decoded.as_ref(), arrived_ms))
         .collect())
 }
 

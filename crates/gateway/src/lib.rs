@@ -20,3 +20,4 @@ pub mod secrets;
 pub mod sqlite;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Api, Problem, Refusals, problem::Params};
-use crate::registry::{self, Applied, Effect, Form, Refused, Run};
+use crate::registry::{self, Applied, Document, Effect, Form, Run};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new().routes(routes!(apply))
@@ -68,10 +68,9 @@ async fn apply(
     } else {
         Run::Commit
     };
-    let applied = api
+    let documents = api
         .pool
-        .clone()
-        .run(move || -> Result<Vec<Applied>, Problem> {
+        .run(move || -> Result<Vec<Document>, Problem> {
             let text = std::str::from_utf8(&body).map_err(|error| {
                 Problem::bad_request("body", format!("the body is not UTF-8: {error}"))
             })?;
@@ -79,10 +78,16 @@ async fn apply(
             if documents.is_empty() {
                 return Err(Problem::bad_request("body", "the body declares nothing"));
             }
-            api.registry
-                .apply(documents, run)
-                .map_err(|refused: Refused| refused.into())
+            Ok(documents)
         })
+        .await??;
+    super::scripts::trials(&api, &documents)
+        .await
+        .map_err(registry::refused)?;
+    let applied: Vec<Applied> = api
+        .pool
+        .clone()
+        .run(move || api.registry.apply(documents, run))
         .await??;
     let count = |effect| {
         applied

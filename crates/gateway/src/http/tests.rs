@@ -82,6 +82,15 @@ impl Answer {
     }
 }
 
+/// Scripts whose workers end at once: the door is tested here, not what is behind it.
+fn scripts() -> crate::script::Scripts {
+    let command = crate::script::WorkerCommand {
+        program: "/bin/false".into(),
+        arguments: Vec::new(),
+    };
+    crate::script::Scripts::start(command, crate::limits::Scripts::default()).unwrap()
+}
+
 /// What the handlers work with, over an empty data directory.
 pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let clock = Clock::stopped(1_700_000_000_000);
@@ -97,12 +106,15 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         store,
         quarantine: Arc::new(quarantine),
         log: Arc::new(log),
+        scripts: Arc::new(scripts()),
         pool: Pool::start("test", 1, 8).unwrap(),
         streams: Pool::start("test-streams", 2, 8).unwrap(),
         closing: CancellationToken::new(),
         clock,
         token,
         broker_url: "tcp://127.0.0.1:11883".into(),
+        broker_tls_url: None,
+        mqtt: Box::new(|_, _| Box::pin(async {})),
         metrics: Box::new(|| "backtide_up 1\n".into()),
         readiness: Box::new(|| Readiness::unless(vec!["the disk is full".into()])),
     }

@@ -159,7 +159,7 @@ fn refusals(followed: &Followed) -> impl Iterator<Item = (Entry, &[u8])> {
     let sequence = i64::try_from(followed.sequence.0).expect("there are fewer than 2^63 commits");
     let refused = followed.commit.parts.iter().filter_map(|part| match part {
         Part::Refused(refused) => Some(refused),
-        Part::Points(_) => None,
+        Part::Points(_) | Part::Events(_) | Part::Attributes(_) => None,
     });
     refused.zip(0..).map(move |(refused, part)| {
         (

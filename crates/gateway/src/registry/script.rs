@@ -105,6 +105,15 @@ impl Script {
 }
 
 impl ScriptVersion {
+    /// What a file would run as, to be tried before it is declared.
+    ///
+    /// # Errors
+    /// What is wrong with the file by itself.
+    pub fn untried(name: &ObjectName, file: ScriptFile) -> Result<Self, String> {
+        let created_ms = 0;
+        Self::new(name, None, ScriptVersionRecord { created_ms, file })
+    }
+
     /// # Errors
     /// What is wrong with the file by itself; the source is not compiled here.
     pub(super) fn new(
@@ -133,14 +142,6 @@ impl ScriptVersion {
             file,
             program: Arc::new(program),
         })
-    }
-
-    /// As it is kept.
-    pub(super) fn record(&self) -> ScriptVersionRecord {
-        ScriptVersionRecord {
-            created_ms: self.created_ms,
-            file: self.file.clone(),
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{
     Call, Cause, Detail, Done, Failure, Program, WorkerCommand,
     breaker::Change,
-    process::{Broken, Death, Exchange, Process, failed_load},
+    process::{Broken, Death, Exchange, Process},
     queue::{Queue, Slice},
 };
 use crate::limits::{
@@ -211,10 +211,11 @@ impl Keeper {
         loop {
             let process = self.process()?;
             let death = match process.load(program) {
-                Ok(loaded) => match failed_load(&loaded) {
-                    Some(failure) => return Err(Done::failed(failure)),
-                    None => return Ok(process.run(program, calls, detail)),
-                },
+                Ok(Ok(functions)) => {
+                    program.functions.get_or_init(|| functions);
+                    return Ok(process.run(program, calls, detail));
+                }
+                Ok(Err(failure)) => return Err(Done::failed(failure)),
                 Err(death) => death,
             };
             self.process = None;

@@ -21,8 +21,8 @@ use rustix::{
 };
 
 use super::{
-    Call, Detail, Done, Failure, Program,
-    wire::{Answer, Batch, Functions, Incoming, Load, Loaded, Request},
+    Call, Detail, Done, Program,
+    wire::{Answer, Batch, Incoming, Load, Loaded, Request},
 };
 use crate::limits::{SCRIPT_STALLED_S, Scripts as Limits};
 
@@ -318,11 +318,4 @@ struct Running {
     used_ms: u64,
     /// When the clock was last seen to move.
     moved: Instant,
-}
-
-pub(super) fn failed_load(loaded: &Loaded) -> Option<Failure> {
-    match loaded {
-        Ok(Functions { .. }) => None,
-        Err(failure) => Some(failure.clone()),
-    }
 }

@@ -1,7 +1,7 @@
 //! A script as it is run: one immutable text with the way to call it, and how it is doing.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::{
-    Dialect, Mapping,
+    Dialect, Functions, Mapping,
     breaker::{Breaker, Figures},
     dialect,
 };
@@ -30,8 +30,10 @@ pub struct Program {
     pub mapping: Option<Mapping>,
     /// The source is run once, not before every call.
     pub keep_state: bool,
-    /// Whether replies go through its encoder; it may still have none.
-    pub encodes_replies: bool,
+    /// Replies are to go through its encoder, should it have one.
+    writes_replies: bool,
+    /// What it has, once a worker has loaded it.
+    pub(super) functions: OnceLock<Functions>,
     pub(super) breaker: Mutex<Breaker>,
     /// A permit for each call that waits.
     pub(super) room: Arc<Semaphore>,
@@ -78,9 +80,10 @@ impl Program {
             version,
             source,
             dialect,
-            encodes_replies: dialect.encodes_replies(mapping.as_ref()),
+            writes_replies: dialect.encodes_replies(mapping.as_ref()),
             mapping,
             keep_state,
+            functions: OnceLock::new(),
             breaker: Mutex::default(),
             room: Arc::new(Semaphore::new(SCRIPT_CALLS_WAITING_MAX)),
         })
@@ -92,6 +95,11 @@ impl Program {
             Some(version) => format!("{}@{version}", self.name),
             None => format!("{} (draft)", self.name),
         }
+    }
+
+    /// Whether replies go through its encoder, as far as it is known.
+    pub fn encodes_replies(&self) -> bool {
+        self.writes_replies && self.functions.get().is_none_or(|has| has.encodes)
     }
 
     /// How it is doing since it was published or this process started.

@@ -6,7 +6,6 @@
 use std::{
     collections::HashMap,
     io,
-    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -23,14 +22,16 @@ use crate::limits::Scripts as Limits;
 const ANSWER_EVERY: Duration = Duration::from_millis(5);
 
 /// Serves the gateway at the other end of stdin until it is gone.
-pub fn work() -> ExitCode {
+///
+/// False where something went wrong; stderr says what.
+pub fn work() -> bool {
     match serve() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => true,
         Err(error) => {
             use io::Write;
-            // The gateway's log shows it; where that is gone too, nobody asks.
+            // Where nobody reads it, nobody asks.
             drop(writeln!(io::stderr(), "script worker: {error}"));
-            ExitCode::FAILURE
+            false
         }
     }
 }

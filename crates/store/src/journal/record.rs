@@ -3,13 +3,15 @@
 use backtide_model::ProductKey;
 
 use super::{
-    origin, points, refused,
+    attributes, events, origin, points, refused,
     wire::{DecodeError, Reader, put_count, put_str},
 };
 use crate::{Commit, Part};
 
 const POINTS: u8 = 1;
 const REFUSED: u8 = 2;
+const EVENTS: u8 = 3;
+const ATTRIBUTES: u8 = 4;
 
 pub(super) fn encode(commit: &Commit, out: &mut Vec<u8>) {
     origin::encode(&commit.origin, out);
@@ -24,6 +26,14 @@ pub(super) fn encode(commit: &Commit, out: &mut Vec<u8>) {
             Part::Refused(refusal) => {
                 out.push(REFUSED);
                 refused::encode(refusal, out);
+            }
+            Part::Events(occurrences) => {
+                out.push(EVENTS);
+                events::encode(occurrences, out);
+            }
+            Part::Attributes(values) => {
+                out.push(ATTRIBUTES);
+                attributes::encode(values, out);
             }
         }
     }
@@ -40,6 +50,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Commit, DecodeError> {
         parts.push(match reader.byte("a part's kind")? {
             POINTS => Part::Points(points::decode(&mut reader)?),
             REFUSED => Part::Refused(refused::decode(&mut reader)?),
+            EVENTS => Part::Events(events::decode(&mut reader)?),
+            ATTRIBUTES => Part::Attributes(attributes::decode(&mut reader)?),
             tag => {
                 return Err(DecodeError::Tag {
                     what: "a part",
@@ -66,6 +78,8 @@ pub(in crate::journal) mod tests {
         let part = prop_oneof![
             points::tests::any_batch().prop_map(Part::Points),
             refused::tests::any_refused().prop_map(Part::Refused),
+            events::tests::any_events().prop_map(Part::Events),
+            attributes::tests::any_attributes().prop_map(Part::Attributes),
         ];
         (
             origin::tests::any_origin(),
