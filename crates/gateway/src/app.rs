@@ -30,6 +30,7 @@ use crate::{
     quarantine::{Quarantine, QuarantineError},
     redrive::{RedriveError, Redriver},
     registry::{Registry, StoredTypes},
+    script::{Scripts, WorkerCommand},
     secrets::{AdminToken, SecretError},
     telemetry::{TelemetryError, collect_metrics},
     tls::{self, TlsError},
@@ -124,11 +125,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.quarantine,
         store.clone(),
     )?);
+    let scripts = Scripts::start(WorkerCommand::this_program(), config.scripts.clone());
+    let scripts = Arc::new(scripts.map_err(StartError::Thread)?);
     let ingest = Arc::new(Ingest {
         registry: Arc::clone(&registry),
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
         log: Arc::clone(&log),
+        scripts: Arc::clone(&scripts),
         clock: clock.clone(),
         shares: Shares::default(),
     });
@@ -165,6 +169,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         quarantine: Arc::clone(&quarantine),
         redriver: Arc::clone(&redriver),
         log,
+        scripts,
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
         closing: closing.clone(),

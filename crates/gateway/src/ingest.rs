@@ -6,6 +6,7 @@
 mod judge;
 mod payload;
 mod quota;
+mod raw;
 mod redrive;
 mod reply;
 
@@ -21,13 +22,15 @@ use tokio::{sync::MutexGuard, time::timeout_at};
 pub use judge::{Sender, Uplink};
 pub use payload::{Oversize, Payload};
 pub use quota::{Gate, Shares};
+pub use raw::{Decoded, Misread};
 pub use redrive::{Again, Reason, Verdict};
 
 use crate::{
     channel_log::{Entry, Log, What},
     clock::Clock,
     quarantine::Quarantine,
-    registry::{Quotas, Registry, Snapshot},
+    registry::{Product, Quotas, Registry, Snapshot},
+    script::Scripts,
     store::{Submitted, submit},
 };
 use judge::{Judged, Scope, judge};
@@ -46,6 +49,7 @@ pub struct Ingest {
     pub store: Store,
     pub quarantine: Arc<Quarantine>,
     pub log: Arc<Log>,
+    pub scripts: Arc<Scripts>,
     pub clock: Clock,
     /// What channels with quotas have left.
     pub shares: Shares,
@@ -68,14 +72,16 @@ pub enum NotTaken {
     QuarantineFull,
     #[error("the client went away while its quota made it wait")]
     ClientGone,
+    #[error("{0}")]
+    NoScriptWorker(String),
     #[error(transparent)]
     Store(#[from] CommitError),
 }
 
 impl Ingest {
     /// Takes a burst of one connection in order. Resolves when the outcome of each message is
-    /// durable; the burst is submitted before the first await unless the quarantine is full or a
-    /// quota makes it wait.
+    /// durable. The gate is taken before the first await, and given back once the burst is
+    /// submitted: the bursts of a connection are decoded and submitted in their order.
     pub async fn take(
         &self,
         channel: &ChannelName,
@@ -84,26 +90,29 @@ impl Ingest {
         burst: Vec<Uplink>,
     ) -> Result<Vec<Outcome>, NotTaken> {
         let (arrived_ms, began) = (self.clock.now_ms(), Instant::now());
-        let (mut judged, quotas) = {
-            let snapshot = self.registry.snapshot();
-            let judged = judge_burst(&snapshot, channel, sender, &burst, arrived_ms)?;
-            let declared = snapshot.channel(channel);
-            (judged, declared.and_then(|channel| channel.quotas))
-        };
         let turn = gate.turn.lock().await;
-        if let Some(quotas) = quotas {
+        let snapshot = self.registry.snapshot();
+        let product = product_of(&snapshot, channel)?;
+        let decoded = self
+            .decode_burst(product, sender.compression, &burst, arrived_ms)
+            .await?;
+        let mut judged = judge_burst(&snapshot, channel, sender, &burst, &decoded, arrived_ms)?;
+        if let Some(quotas) = snapshot.channel(channel).and_then(|channel| channel.quotas) {
             self.pay(quotas, gate, &burst, &mut judged, began.into())
                 .await?;
         }
         let (judged, proofs) = self.commit(judged, turn, began + QUARANTINE_HOLD).await?;
+        let raw_replies = self.encode_replies(product, &judged, &proofs).await;
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
-        let outcomes = judged.iter().zip(&proofs).map(|(judged, proof)| {
+        let answered = judged.iter().zip(&proofs).zip(raw_replies);
+        let outcomes = answered.map(|((judged, proof), raw_reply)| {
             self.note(judged, proof, took_ms);
             let reply = judged.reply(proof);
+            let bytes = raw_reply.map_or(reply.payload, Vec::from);
             Outcome {
                 code: judged.code(),
                 reply_topic: reply.topic,
-                reply: payload::packed(reply.payload, sender.compression),
+                reply: payload::packed(bytes, sender.compression),
             }
         });
         Ok(outcomes.collect())
@@ -279,16 +288,26 @@ fn over_quota() -> String {
     )
 }
 
+/// The product that a channel is for.
+fn product_of<'s>(snapshot: &'s Snapshot, channel: &ChannelName) -> Result<&'s Product, NotTaken> {
+    snapshot
+        .channel(channel)
+        .and_then(|channel| snapshot.product(&channel.product))
+        .map(Arc::as_ref)
+        .ok_or_else(|| NotTaken::ChannelGone(channel.clone()))
+}
+
 fn judge_burst(
     snapshot: &Snapshot,
     channel: &ChannelName,
     sender: &Sender,
     burst: &[Uplink],
+    decoded: &[Option<Decoded>],
     arrived_ms: i64,
 ) -> Result<Vec<Judged>, NotTaken> {
     let gone = || NotTaken::ChannelGone(channel.clone());
+    let product = product_of(snapshot, channel)?;
     let channel = snapshot.channel(channel).ok_or_else(gone)?;
-    let product = snapshot.product(&channel.product).ok_or_else(gone)?;
     let scope = Scope {
         channel: &channel.name,
         product: &product.key,
@@ -301,7 +320,8 @@ fn judge_burst(
     };
     Ok(burst
         .iter()
-        .map(|uplink| judge(&scope, sender, uplink, arrived_ms))
+        .zip(decoded)
+        .map(|(uplink, decoded)| judge(&scope, sender, uplink, decoded.as_ref(), arrived_ms))
         .collect())
 }
 

@@ -16,6 +16,7 @@ pub mod quarantine;
 pub mod query;
 pub mod redrive;
 pub mod registry;
+pub mod script;
 pub mod secrets;
 pub mod sqlite;
 pub mod store;

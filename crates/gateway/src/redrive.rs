@@ -61,12 +61,14 @@ pub struct Redriver {
     quarantine: Arc<Quarantine>,
     ledger: Mutex<Ledger>,
     pool: Pool,
+    /// Where what a blocking call asks of the scripts runs.
+    runtime: tokio::runtime::Handle,
     /// A job was begun or cancelled.
     news: Notify,
 }
 
 impl Redriver {
-    /// Opens or makes the file of jobs. `pool` runs what blocks.
+    /// Opens or makes the file of jobs. `pool` runs what blocks. Call it inside the runtime.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -76,6 +78,7 @@ impl Redriver {
             ingest,
             ledger: Mutex::new(Ledger::open(path)?),
             pool,
+            runtime: tokio::runtime::Handle::current(),
             news: Notify::new(),
         })
     }
@@ -132,20 +135,20 @@ impl Redriver {
         ledger.job(id)
     }
 
-    /// What the current model and script would make of an entry. Nothing changes.
+    /// What the current model and script would make of an entry. Nothing changes. Blocks.
     pub fn dry_run(&self, entry: &Entry, payload: &Payload) -> Outcome {
         match again(entry, payload) {
             Err(skipped) => skipped,
-            Ok(again) => outcome(self.ingest.dry_run(&again)),
+            Ok(again) => outcome(self.dry_run_message(&again)),
         }
     }
 
-    /// The same of any message, one that was recorded for instance.
+    /// The same of any message, one that was recorded for instance. Blocks.
     ///
     /// # Errors
     /// The channel is gone.
     pub fn dry_run_message(&self, again: &Again) -> Result<Verdict, NotTaken> {
-        self.ingest.dry_run(again)
+        self.runtime.block_on(self.ingest.dry_run(again))
     }
 
     /// Runs jobs until `closing`. A job that is cut off goes on at the next start.
@@ -378,6 +381,7 @@ pub(crate) fn of_test(
     store: &backtide_store::Store,
     quarantine: &Arc<Quarantine>,
     log: &Arc<crate::channel_log::Log>,
+    scripts: &Arc<crate::script::Scripts>,
     clock: &crate::clock::Clock,
 ) -> Arc<Redriver> {
     let ingest = Arc::new(Ingest {
@@ -385,6 +389,7 @@ pub(crate) fn of_test(
         store: store.clone(),
         quarantine: Arc::clone(quarantine),
         log: Arc::clone(log),
+        scripts: Arc::clone(scripts),
         clock: clock.clone(),
         shares: crate::ingest::Shares::default(),
     });
