@@ -18,16 +18,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    alarms::Alarms,
     channel_log::{Log, LogError},
     clock::Clock,
     config::Config,
     house::House,
     http::{self, Api, Readiness},
-    ingest::Ingest,
+    ingest::{Budgets, Ingest},
     limits,
     mqtt::{self, Door},
     pool::Pool,
     quarantine::{Quarantine, QuarantineError},
+    recorder::{Recorder, RecorderError},
     redrive::{RedriveError, Redriver},
     registry::{Registry, StoredTypes},
     secrets::{AdminToken, SecretError},
@@ -65,6 +67,8 @@ pub enum StartError {
     Quarantine(#[from] QuarantineError),
     #[error(transparent)]
     Redrive(#[from] RedriveError),
+    #[error(transparent)]
+    Recorder(#[from] RecorderError),
     #[error("a thread cannot be started: {0}")]
     Thread(io::Error),
     #[error(transparent)]
@@ -119,11 +123,18 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.quarantine,
         store.clone(),
     )?);
+    let recorder = Arc::new(Recorder::open(
+        &config.data_dir.join("recorder.db"),
+        config.recorder,
+    )?);
+    let (budgets, alarms) = Budgets::new();
     let ingest = Arc::new(Ingest {
         registry: Arc::clone(&registry),
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
         log: Arc::clone(&log),
+        budgets,
+        recorder: Arc::clone(&recorder),
         clock: clock.clone(),
     });
     let redriver = Arc::new(Redriver::open(
@@ -150,22 +161,34 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
         redriver: Arc::clone(&redriver),
-        log,
+        recorder,
+        log: Arc::clone(&log),
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
         closing: closing.clone(),
         pool: Pool::start("api", config.http.threads, config.http.waiting_max)
             .map_err(StartError::Thread)?,
-        clock,
+        clock: clock.clone(),
         token: AdminToken::open(&config.data_dir)?,
         broker_url: config
             .mqtt
             .advertised_url
             .unwrap_or_else(|| format!("tcp://{mqtt}")),
         metrics: render(metrics.clone(), store.clone(), Arc::clone(&registry)),
-        readiness: readiness(store.clone(), Arc::clone(&quarantine)),
+        readiness: readiness(
+            store.clone(),
+            Arc::clone(&quarantine),
+            Arc::clone(&registry),
+        ),
     });
+    let alarmed = Alarms {
+        registry: Arc::clone(&registry),
+        log,
+        clock,
+        pool: Pool::start("alarms", 1, 1).map_err(StartError::Thread)?,
+    };
     let tasks = vec![
+        tokio::spawn(alarmed.raise_all(alarms, closing.clone())),
         tokio::spawn(keep_logins_true(
             house,
             Arc::clone(&registry),
@@ -321,6 +344,7 @@ impl StoredTypes for StoredPoints {
 fn readiness(
     store: Store,
     quarantine: Arc<Quarantine>,
+    registry: Arc<Registry>,
 ) -> Box<dyn Fn() -> Readiness + Send + Sync> {
     Box::new(move || {
         let store = match store.health() {
@@ -338,8 +362,18 @@ fn readiness(
         let quarantine = quarantine
             .is_full()
             .then(|| "quarantine full: messages with refusals are held".to_owned());
-        Readiness::unless(store.into_iter().chain(quarantine).collect())
+        Readiness::unless(store.into_iter().chain(quarantine).collect()).with(warnings(&registry))
     })
+}
+
+/// Channels that are held: everybody else is served.
+fn warnings(registry: &Registry) -> Vec<String> {
+    let snapshot = registry.current();
+    let held = snapshot.channels_after(None).filter_map(|channel| {
+        let held = channel.held.as_ref()?;
+        Some(format!("channel {} is held, {}", channel.name, held.reason))
+    });
+    held.collect()
 }
 
 /// Gauges are read when somebody looks.
@@ -352,6 +386,10 @@ fn render(
         crate::telemetry::gauge_store(&store);
         let snapshot = registry.current();
         crate::telemetry::gauge("backtide_devices", snapshot.devices_len());
+        let held = snapshot
+            .channels_after(None)
+            .filter(|channel| channel.held.is_some());
+        crate::telemetry::gauge("backtide_channels_held", held.count());
         metrics.render()
     })
 }

@@ -19,6 +19,7 @@ use crate::{
     channel_log,
     clock::Clock,
     quarantine::{self, WhenFull},
+    recorder,
     telemetry::LogFormat,
 };
 
@@ -41,6 +42,7 @@ pub struct Config {
     pub store: backtide_store::Options,
     pub quarantine: quarantine::Bounds,
     pub channel_log: channel_log::Bounds,
+    pub recorder: recorder::Bounds,
     pub log: Log,
 }
 
@@ -84,6 +86,7 @@ pub struct Raw {
     store: RawStore,
     quarantine: RawQuarantine,
     channel_log: RawChannelLog,
+    recorder: RawRecorder,
     log: RawLog,
 }
 
@@ -97,6 +100,7 @@ impl Default for Raw {
             store: RawStore::default(),
             quarantine: RawQuarantine::default(),
             channel_log: RawChannelLog::default(),
+            recorder: RawRecorder::default(),
             log: RawLog::default(),
         }
     }
@@ -195,6 +199,23 @@ struct RawChannelLog {
 impl Default for RawChannelLog {
     fn default() -> Self {
         let bounds = channel_log::Bounds::default();
+        Self {
+            age_days_max: days(bounds.age_ms_max),
+            bytes_max: bounds.bytes_max,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRecorder {
+    age_days_max: u32,
+    bytes_max: u64,
+}
+
+impl Default for RawRecorder {
+    fn default() -> Self {
+        let bounds = recorder::Bounds::default();
         Self {
             age_days_max: days(bounds.age_ms_max),
             bytes_max: bounds.bytes_max,
@@ -343,6 +364,8 @@ impl Raw {
             Some(self.channel_log.bytes_max),
             1 << 20,
         )?;
+        at_least("recorder.age_days_max", Some(self.recorder.age_days_max), 1)?;
+        at_least("recorder.bytes_max", Some(self.recorder.bytes_max), 1 << 20)?;
         check_level(&self.log.level)?;
         let when_full = one_of(
             "quarantine.when_full",
@@ -382,6 +405,10 @@ impl Raw {
             channel_log: channel_log::Bounds {
                 age_ms_max: i64::from(self.channel_log.age_days_max) * DAY_MS,
                 bytes_max: self.channel_log.bytes_max,
+            },
+            recorder: recorder::Bounds {
+                age_ms_max: i64::from(self.recorder.age_days_max) * DAY_MS,
+                bytes_max: self.recorder.bytes_max,
             },
             log: Log {
                 format,

@@ -28,6 +28,7 @@ mod schemas;
 mod store;
 mod stream;
 mod token;
+mod trace;
 
 use std::{io, sync::Arc};
 
@@ -42,8 +43,8 @@ pub use health::Readiness;
 pub use problem::{Problem, Refusals};
 
 use crate::{
-    channel_log::Log, clock::Clock, pool::Pool, quarantine::Quarantine, redrive::Redriver,
-    registry::Registry, secrets::AdminToken,
+    channel_log::Log, clock::Clock, pool::Pool, quarantine::Quarantine, recorder::Recorder,
+    redrive::Redriver, registry::Registry, secrets::AdminToken,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -55,6 +56,7 @@ pub struct Api {
     pub store: Store,
     pub quarantine: Arc<Quarantine>,
     pub redriver: Arc<Redriver>,
+    pub recorder: Arc<Recorder>,
     pub log: Arc<Log>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
@@ -81,6 +83,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(devices::routes())
         .merge(channels::routes())
         .merge(log::routes())
+        .merge(trace::routes())
         .merge(points::routes())
         .merge(latest::routes())
         .merge(conflicts::routes())

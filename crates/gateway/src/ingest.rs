@@ -3,10 +3,12 @@
 //! It must never answer before the store has made the outcome durable, and never let a message go
 //! that is neither stored nor in quarantine. It knows no door: MQTT today, others later.
 
+mod budget;
 mod judge;
 mod payload;
 mod redrive;
 mod reply;
+mod steps;
 
 use std::{
     sync::Arc,
@@ -17,6 +19,7 @@ use backtide_model::{ChannelName, Code};
 use backtide_store::{CommitError, Committed, Store};
 use tokio::sync::Mutex;
 
+pub use budget::{Alarm, Budgets};
 pub use judge::{Sender, Uplink};
 pub use payload::{Oversize, Payload};
 pub use redrive::{Again, Reason, Verdict};
@@ -25,15 +28,17 @@ use crate::{
     channel_log::{Entry, Log, What},
     clock::Clock,
     quarantine::Quarantine,
+    recorder::{Account, Recorder, Step},
     registry::{Registry, Snapshot},
     store::{Submitted, submit},
 };
 use judge::{Judged, Scope, judge};
+use reply::Reply;
 
-/// How often a held burst looks whether the quarantine has room again.
-const QUARANTINE_LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often a held burst looks whether it may go on.
+const HOLD_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long after its arrival a burst is held before its connection is closed without acknowledging it.
-const QUARANTINE_HOLD: Duration = Duration::from_secs(5);
+const HOLD: Duration = Duration::from_secs(5);
 /// What is handed to the store at once, roughly; far below what it takes at once.
 const SUBMISSION_BYTES: usize = 4 << 20;
 
@@ -43,6 +48,8 @@ pub struct Ingest {
     pub store: Store,
     pub quarantine: Arc<Quarantine>,
     pub log: Arc<Log>,
+    pub budgets: Budgets,
+    pub recorder: Arc<Recorder>,
     pub clock: Clock,
 }
 
@@ -62,6 +69,11 @@ pub struct Outcome {
 pub enum NotTaken {
     #[error("channel {0} is no longer there")]
     ChannelGone(ChannelName),
+    #[error("channel {channel} is held, {reason}; resume it")]
+    Held {
+        channel: ChannelName,
+        reason: String,
+    },
     #[error("the quarantine is full, and some of it would have to go there; enlarge it")]
     QuarantineFull,
     #[error(transparent)]
@@ -70,7 +82,8 @@ pub enum NotTaken {
 
 impl Ingest {
     /// Takes a burst of one connection in order. Resolves when the outcome of each message is
-    /// durable; the burst is submitted before the first await unless the quarantine is full.
+    /// durable; the burst is submitted before the first await unless the channel is held or the
+    /// quarantine full.
     pub async fn take(
         &self,
         channel: &ChannelName,
@@ -79,6 +92,7 @@ impl Ingest {
         burst: Vec<Uplink>,
     ) -> Result<Vec<Outcome>, NotTaken> {
         let (arrived_ms, began) = (self.clock.now_ms(), Instant::now());
+        self.released(channel, began + HOLD).await?;
         let judged = judge_burst(
             &self.registry.snapshot(),
             channel,
@@ -86,11 +100,19 @@ impl Ingest {
             &burst,
             arrived_ms,
         )?;
-        let (judged, proofs) = self.commit(judged, gate, began + QUARANTINE_HOLD).await?;
+        let submitted = Instant::now();
+        let (judged, proofs) = self.commit(judged, gate, began + HOLD).await?;
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
+        self.spend(channel, &judged);
+        let commit_ms = submitted.elapsed().as_secs_f64() * 1_000.0;
+        let is_recorded = self.recorder.is_on(channel, arrived_ms);
         let outcomes = judged.iter().zip(&proofs).map(|(judged, proof)| {
             self.note(judged, proof, took_ms);
             let reply = judged.reply(proof);
+            if is_recorded && self.recorder.takes(channel) {
+                let account = account(judged, proof, &reply, commit_ms, took_ms);
+                self.recorder.record(judged.recording(sender, account));
+            }
             Outcome {
                 code: judged.code(),
                 reply_topic: reply.topic,
@@ -164,6 +186,35 @@ impl Ingest {
         Ok(submissions)
     }
 
+    /// Waits while the channel is held, no longer than a full quarantine would make it.
+    async fn released(&self, channel: &ChannelName, until: Instant) -> Result<(), NotTaken> {
+        let held = || {
+            let snapshot = self.registry.current();
+            Some(snapshot.channel(channel)?.held.as_ref()?.reason.clone())
+        };
+        while let Some(reason) = held() {
+            if Instant::now() >= until {
+                let channel = channel.clone();
+                return Err(NotTaken::Held { channel, reason });
+            }
+            tokio::time::sleep(HOLD_LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Takes refusals off the channel's error budget, where it has one.
+    fn spend(&self, channel: &ChannelName, judged: &[Judged]) {
+        let snapshot = self.registry.current();
+        let declared = snapshot.channel(channel);
+        if let Some(budget) = declared.and_then(|channel| channel.error_budget) {
+            let refused = judged.iter().filter(|judged| judged.refused.is_some());
+            let (messages, refused) = (judged.len(), refused.count());
+            let as_u64 = |count| u64::try_from(count).unwrap_or(u64::MAX);
+            self.budgets
+                .count(channel, budget, as_u64(messages), as_u64(refused));
+        }
+    }
+
     /// Waits while the quarantine is full: the channel holds, its clients keep their messages. Not
     /// for ever, since whoever waits holds a burst in memory; the client comes again.
     async fn quarantine_room(&self, until: Instant) -> Result<(), NotTaken> {
@@ -171,7 +222,7 @@ impl Ingest {
             if Instant::now() >= until {
                 return Err(NotTaken::QuarantineFull);
             }
-            tokio::time::sleep(QUARANTINE_LOOK_EVERY).await;
+            tokio::time::sleep(HOLD_LOOK_EVERY).await;
         }
         Ok(())
     }
@@ -243,8 +294,41 @@ fn judge_burst(
     };
     Ok(burst
         .iter()
-        .map(|uplink| judge(&scope, sender, uplink, arrived_ms))
+        .map(|uplink| {
+            let began = Instant::now();
+            let judged = judge(&scope, sender, uplink, arrived_ms);
+            judged.in_time(began.elapsed())
+        })
         .collect())
+}
+
+/// What the flight recorder says of a message.
+fn account(
+    judged: &Judged,
+    proof: &Committed,
+    reply: &Reply,
+    commit_ms: f64,
+    total_ms: f64,
+) -> Account {
+    let mut steps = steps::steps(judged);
+    steps.push(Step {
+        stage: "commit".to_owned(),
+        ok: true,
+        detail: match (judged.refused.is_some(), judged.items_stored) {
+            (false, _) => "stored".to_owned(),
+            (true, 0) => "in quarantine".to_owned(),
+            (true, stored) => format!("{stored} items stored, the others in quarantine"),
+        },
+        made: None,
+    });
+    Account {
+        steps,
+        reply: String::from_utf8_lossy(&reply.payload).into_owned(),
+        receipt: proof.receipt().to_string(),
+        judge_ms: judged.judge_time.as_secs_f64() * 1_000.0,
+        commit_ms,
+        total_ms,
+    }
 }
 
 fn count(judged: &Judged, code: Code) {

@@ -11,7 +11,7 @@ mod ledger;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use backtide_model::{ChannelName, Code};
+use backtide_model::{ChannelName, Code, Compression};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
@@ -30,6 +30,7 @@ use crate::{
     limits::{REDRIVE_JOBS_MAX, REDRIVE_MESSAGES_PER_S},
     pool::{Pool, PoolError},
     quarantine::{Entry, Filter, Page, Payload, Quarantine, QuarantineError},
+    recorder::Recording,
 };
 use ledger::Ledger;
 
@@ -140,12 +141,19 @@ impl Redriver {
         }
     }
 
-    /// The same of any message, one that was recorded for instance.
-    ///
-    /// # Errors
-    /// The channel is gone.
-    pub fn dry_run_message(&self, again: &Again) -> Result<Verdict, NotTaken> {
-        self.ingest.dry_run(again)
+    /// The same of a recorded message of a channel.
+    pub fn dry_run_recording(&self, channel: &ChannelName, recording: &Recording) -> Outcome {
+        if !recording.is_whole() {
+            return skipped_for("only the beginning of the payload is kept");
+        }
+        outcome(self.ingest.dry_run(&Again {
+            channel: channel.clone(),
+            client: recording.client.as_str().into(),
+            topic: recording.topic.clone(),
+            payload: Bytes::copy_from_slice(&recording.payload),
+            compression: recording.compression,
+            arrived_ms: recording.time,
+        }))
     }
 
     /// Runs jobs until `closing`. A job that is cut off goes on at the next start.
@@ -326,7 +334,7 @@ enum StepError {
 }
 
 /// What became, or would become, of an entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     Judged(Verdict),
     /// It cannot be tried.
@@ -366,6 +374,7 @@ fn again(entry: &Entry, payload: &Payload) -> Result<Again, Outcome> {
         client: entry.client.as_str().into(),
         topic: entry.topic.clone(),
         payload: Bytes::copy_from_slice(&payload.0),
+        compression: Compression::None,
         arrived_ms: entry.time_ms,
     })
 }
@@ -378,6 +387,7 @@ pub(crate) fn of_test(
     store: &backtide_store::Store,
     quarantine: &Arc<Quarantine>,
     log: &Arc<crate::channel_log::Log>,
+    recorder: &Arc<crate::recorder::Recorder>,
     clock: &crate::clock::Clock,
 ) -> Arc<Redriver> {
     let ingest = Arc::new(Ingest {
@@ -385,6 +395,8 @@ pub(crate) fn of_test(
         store: store.clone(),
         quarantine: Arc::clone(quarantine),
         log: Arc::clone(log),
+        budgets: crate::ingest::Budgets::new().0,
+        recorder: Arc::clone(recorder),
         clock: clock.clone(),
     });
     let pool = Pool::start("redrive", 1, 8).unwrap();

@@ -93,12 +93,16 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let bounds = crate::channel_log::Bounds::default();
     let log = Arc::new(Log::open(&dir.join("channel-log.db"), bounds).unwrap());
     let (registry, quarantine) = (Arc::new(registry), Arc::new(quarantine));
-    let redriver = crate::redrive::of_test(dir, &registry, &store, &quarantine, &log, &clock);
+    let bounds = crate::recorder::Bounds::default();
+    let recorder = Arc::new(Recorder::open(&dir.join("recorder.db"), bounds).unwrap());
+    let redriver =
+        crate::redrive::of_test(dir, &registry, &store, &quarantine, &log, &recorder, &clock);
     Api {
         registry,
         store,
         quarantine,
         redriver,
+        recorder,
         log,
         pool: Pool::start("test", 1, 8).unwrap(),
         streams: Pool::start("test-streams", 2, 8).unwrap(),

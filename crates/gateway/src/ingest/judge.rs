@@ -1,6 +1,6 @@
 //! The verdict on one message: a pure function of the message and what is declared.
 
-use std::{num::NonZeroU16, sync::Arc};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use backtide_model::{
     Batch, ChannelName, Checked, Code, Compression, ConflictPolicy, DeviceKey, Envelope, Fault,
@@ -16,7 +16,10 @@ use super::{
     payload::{InflateError, Oversize, Payload, plain, sha256},
     reply::Reply,
 };
-use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::{
+    limits::PAYLOAD_BYTES_MAX,
+    recorder::{Account, Message},
+};
 
 /// What a message is judged by: its channel and product as declared at this moment.
 #[derive(Clone, Copy)]
@@ -69,6 +72,8 @@ pub(super) struct Judged {
     pub(super) items_stored: u32,
     /// Values that are stored.
     pub(super) values: usize,
+    /// How long the verdict took.
+    pub(super) judge_time: Duration,
 }
 
 /// Why a whole message is refused.
@@ -258,6 +263,7 @@ fn settle(
         items: checked.items,
         items_stored,
         values,
+        judge_time: Duration::ZERO,
     }
 }
 
@@ -328,6 +334,7 @@ fn refused_message(scope: &Scope<'_>, origin: Origin, payload: &Bytes, refused: 
         items: 0,
         items_stored: 0,
         values: 0,
+        judge_time: Duration::ZERO,
     }
 }
 
@@ -372,6 +379,27 @@ impl Judged {
             product: self.product.clone(),
             parts: points.into_iter().chain(refused).collect(),
             redrive: self.redrive,
+        }
+    }
+
+    pub(super) fn in_time(mut self, judge_time: Duration) -> Self {
+        self.judge_time = judge_time;
+        self
+    }
+
+    /// What the flight recorder keeps of it. The payload is copied: the bytes it stands in are many
+    /// times its own.
+    pub(super) fn recording(&self, sender: &Sender, account: Account) -> Message {
+        Message {
+            time_ms: self.origin.arrived_ms,
+            channel: self.origin.channel.clone(),
+            client: Arc::clone(&self.origin.client),
+            topic: Arc::clone(&self.origin.topic),
+            payload: Bytes::copy_from_slice(&self.payload),
+            payload_bytes: self.payload_bytes,
+            compression: sender.compression,
+            code: self.code().number(),
+            account,
         }
     }
 

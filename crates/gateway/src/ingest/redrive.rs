@@ -12,7 +12,8 @@ use backtide_store::{Redrive, RefusedItem};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Ingest, NotTaken, Payload, Sender, Uplink, judge::Judged, judge_burst};
+use super::{Ingest, NotTaken, Payload, Sender, Uplink, judge::Judged, judge_burst, steps::steps};
+use crate::recorder::Step;
 
 /// A message to be judged again.
 #[derive(Debug, Clone)]
@@ -20,14 +21,15 @@ pub struct Again {
     pub channel: ChannelName,
     pub client: Arc<str>,
     pub topic: String,
-    /// Plain bytes: what a session compressed is kept inflated.
     pub payload: Bytes,
+    /// What the payload is packed in. A quarantine keeps plain bytes.
+    pub compression: Compression,
     /// When it arrived first, milliseconds since 1970 UTC.
     pub arrived_ms: i64,
 }
 
 /// What became of a message that was judged again, or what would.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
     pub code: Code,
@@ -39,6 +41,9 @@ pub struct Verdict {
     pub rejected: Vec<Reason>,
     /// Reasons beyond these.
     pub more: u32,
+    /// The stages that it passed, up to the one that refused it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
 }
 
 /// Why something is refused, and what.
@@ -67,6 +72,7 @@ impl Verdict {
                 .map(|refused| refused.items.iter().map(reason).collect())
                 .unwrap_or_default(),
             more: refused.map_or(0, |refused| refused.more),
+            steps: Vec::new(),
         }
     }
 }
@@ -91,7 +97,10 @@ impl Ingest {
         if let Some(clash) = judged.clash(&self.store) {
             judged.refuse(Code::ModelMismatch, clash.to_string());
         }
-        Ok(Verdict::of(&judged))
+        Ok(Verdict {
+            steps: steps(&judged),
+            ..Verdict::of(&judged)
+        })
     }
 
     /// Commits messages again, in order. Resolves when each outcome is durable.
@@ -134,7 +143,7 @@ impl Ingest {
     fn judge_again(&self, again: &Again) -> Result<Judged, NotTaken> {
         let sender = Sender {
             client: Arc::clone(&again.client),
-            compression: Compression::None,
+            compression: again.compression,
         };
         let uplink = Uplink {
             topic: again.topic.clone(),

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+use super::budget::{self, ErrorBudget};
 use crate::secrets::{self, Seal, SecretError};
 
 /// A channel in an object file. Secrets and whether it is paused are not: they have verbs.
@@ -35,6 +36,9 @@ pub struct ChannelFile {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<SignMethodFile>")]
     pub refuse: Vec<SignMethod>,
+    /// How much may be refused before an alarm is raised, or the channel is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_budget: Option<ErrorBudget>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }
@@ -86,7 +90,7 @@ pub(super) fn check(file: &ChannelFile) -> Result<(), String> {
     if file.connections_max == Some(0) {
         return Err("connectionsMax: 0 lets nobody in; pause the channel instead".into());
     }
-    Ok(())
+    file.error_budget.as_ref().map_or(Ok(()), budget::check)
 }
 
 /// A channel with what a login and a message on it need.
@@ -103,9 +107,12 @@ pub struct Channel {
     pub connections_max: Option<u32>,
     /// Sign methods that a login may not use.
     pub refuse: Vec<SignMethod>,
+    pub error_budget: Option<ErrorBudget>,
     pub description: Option<String>,
     /// Lets nobody in.
     pub paused: bool,
+    /// Takes nothing of whoever is in.
+    pub held: Option<Held>,
     /// When it was made; part of its connection strings.
     pub created_ms: i64,
     pub(super) secret: Secret,
@@ -122,6 +129,7 @@ impl Channel {
             conflict: self.conflict,
             connections_max: self.connections_max,
             refuse: self.refuse.clone(),
+            error_budget: self.error_budget,
             description: self.description.clone(),
         }
     }
@@ -163,6 +171,7 @@ impl Channel {
         let record = LoginRecord {
             created_ms: self.created_ms,
             paused: self.paused,
+            held: self.held.clone(),
             secret: sealed(&self.secret),
             previous: self.previous.as_ref().map(|previous| PreviousRecord {
                 secret: sealed(&previous.secret),
@@ -171,6 +180,15 @@ impl Channel {
         };
         serde_json::to_string(&record).expect("numbers and texts are JSON")
     }
+}
+
+/// Why nothing of a channel is taken until it is resumed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// Milliseconds since 1970 UTC.
+    pub since: i64,
+    pub reason: String,
 }
 
 /// What signs a login.
@@ -206,6 +224,7 @@ pub(super) struct Previous {
 pub(super) struct Login {
     pub(super) created_ms: i64,
     pub(super) paused: bool,
+    pub(super) held: Option<Held>,
     pub(super) secret: Secret,
     pub(super) previous: Option<Previous>,
 }
@@ -216,6 +235,8 @@ pub(super) struct Login {
 struct LoginRecord {
     created_ms: i64,
     paused: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held: Option<Held>,
     secret: SecretRecord,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<PreviousRecord>,
@@ -239,6 +260,7 @@ impl Login {
         Self {
             created_ms: now_ms,
             paused: false,
+            held: None,
             secret: Secret::new(1),
             previous: None,
         }
@@ -248,6 +270,7 @@ impl Login {
         Self {
             created_ms: channel.created_ms,
             paused: channel.paused,
+            held: channel.held.clone(),
             secret: channel.secret.clone(),
             previous: channel.previous.clone(),
         }
@@ -279,6 +302,7 @@ impl Login {
         Ok(Self {
             created_ms: record.created_ms,
             paused: record.paused,
+            held: record.held,
             secret: opened(&record.secret)?,
             previous,
         })
