@@ -18,6 +18,8 @@ use crate::{Commit, Origin, Part, Sequence, weight};
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub sequence: Sequence,
+    /// Its place in the order of commits: its own sequence, or that of the commit it re-drives.
+    pub order: Sequence,
     pub product: ProductKey,
     pub batch: Batch,
 }
@@ -52,6 +54,7 @@ pub(crate) struct Table {
 impl Table {
     fn insert(&mut self, sequence: Sequence, commit: Commit) {
         let origin = Arc::new(commit.origin);
+        let order = commit.redrive.map_or(sequence, |redrive| redrive.order);
         self.bytes += COMMIT_BYTES + weight::origin(&origin);
         for part in commit.parts {
             let Part::Points(batch) = part else { continue };
@@ -59,6 +62,7 @@ impl Table {
             let product = commit.product.clone();
             let entry = Arc::new(Entry {
                 sequence,
+                order,
                 product,
                 batch,
             });

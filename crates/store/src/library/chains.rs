@@ -26,6 +26,18 @@ impl Chains {
         self.0.is_empty()
     }
 
+    /// A version came again with a later commit, and is left out.
+    pub(super) fn confirm(&mut self, place: &Place, point: &ElementName, again: &Version) {
+        let versions = self
+            .0
+            .get_mut(place)
+            .and_then(|points| points.get_mut(point));
+        let said = versions.and_then(|versions| versions.iter_mut().rev().find(|v| v.same(again)));
+        if let Some(said) = said {
+            said.sequence = again.sequence;
+        }
+    }
+
     /// Removes and gives the versions of a cell.
     pub(super) fn take(&mut self, place: &Place, point: &ElementName) -> Option<Vec<Version>> {
         self.0.get_mut(place)?.remove(point)

@@ -8,7 +8,7 @@ use backtide_model::{Batch, Cell, Column, DeviceKey, ElementName, ProductKey};
 use super::{
     cells::Version,
     codec::{Damaged, Sink, Source, unpack},
-    fold::{Outcome, Rule, fold},
+    fold::{Rule, fold},
 };
 use crate::{Sequence, memtable::Entry};
 
@@ -69,14 +69,14 @@ pub(super) struct Dirty {
 }
 
 impl Board {
-    /// Takes the values of one commit; commits come in order, after a restart again from an
-    /// earlier one.
+    /// Takes the values of one commit. After a restart commits come again from an earlier one:
+    /// that changes nothing, since a fold goes by their order.
     pub(super) fn note(&mut self, entry: &Entry) {
         let board = self.0.entry(entry.product.clone()).or_default();
         let devices = entry.batch.devices.iter();
         let devices: Vec<usize> = devices.map(|device| board.place(device)).collect();
         for column in &entry.batch.columns {
-            board.note_column(&entry.batch, &devices, column, entry.sequence.0);
+            board.note_column(&entry.batch, &devices, column, entry.order.0);
         }
     }
 
@@ -276,14 +276,11 @@ impl DeviceBoard {
                 let standing = &mut self.cells[at].1;
                 if standing.time_ms != newcomer.time_ms {
                     *standing = newcomer;
-                } else if newcomer.version.sequence < standing.version.sequence {
-                    // A replayed commit has had its say.
-                    return;
                 } else {
                     let same = standing.version.same(&newcomer.version);
                     let sides = (standing.version.side(), newcomer.version.side());
                     let (outcome, rule) = fold(sides.0, sides.1, same);
-                    if outcome == Outcome::Wins {
+                    if outcome.newcomer_stands() {
                         *standing = newcomer;
                     }
                     standing.version.rule = rule;
