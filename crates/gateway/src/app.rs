@@ -26,7 +26,7 @@ use crate::{
     http::{self, Api, Readiness},
     ingest::{Budgets, Ingest},
     limits,
-    mqtt::{self, Door},
+    mqtt::{self, Door, Peer, Transport},
     pool::Pool,
     quarantine::{Quarantine, QuarantineError},
     recorder::{Recorder, RecorderError},
@@ -34,6 +34,7 @@ use crate::{
     registry::{Registry, StoredTypes},
     secrets::{AdminToken, SecretError},
     telemetry::{TelemetryError, collect_metrics},
+    tls::{self, TlsError},
 };
 
 /// Answers of any length that are made at one time: a slow client keeps a thread.
@@ -74,6 +75,8 @@ pub enum StartError {
     #[error(transparent)]
     Mqtt(#[from] mqtt::BindError),
     #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
     Sessions(#[from] mqtt::KeptError),
     #[error("cannot listen for HTTP on {address}: {source}; choose another address or a free port")]
     Http {
@@ -86,6 +89,8 @@ pub enum StartError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Addresses {
     pub mqtt: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mqtts: Option<SocketAddr>,
     pub http: SocketAddr,
 }
 
@@ -154,6 +159,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
     let has_advertised = config.mqtt.advertised_url.is_some();
     let (mqtt_listener, mqtt) = listen_mqtt(config.mqtt.listen).await?;
+    let (secure_door, mqtts) = match &config.mqtts {
+        Some(mqtts) => {
+            let tls = tls::Server::open(mqtts.files.clone(), &clock)?;
+            let (listener, bound) = listen_mqtt(mqtts.listen).await?;
+            (Some((listener, tls)), Some(bound))
+        }
+        None => (None, None),
+    };
     let (http_listener, http) = listen_http(config.http.listen).await?;
     let closing = CancellationToken::new();
     let api = Arc::new(Api {
@@ -174,6 +187,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             .mqtt
             .advertised_url
             .unwrap_or_else(|| format!("tcp://{mqtt}")),
+        broker_tls_url: mqtts.map(|bound| {
+            let advertised = config.mqtts.and_then(|mqtts| mqtts.advertised_url);
+            advertised.unwrap_or_else(|| format!("ssl://{bound}"))
+        }),
+        mqtt: websocket(Arc::clone(&door)),
         metrics: render(metrics.clone(), store.clone(), Arc::clone(&registry)),
         readiness: readiness(
             store.clone(),
@@ -184,10 +202,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let alarmed = Alarms {
         registry: Arc::clone(&registry),
         log,
-        clock,
+        clock: clock.clone(),
         pool: Pool::start("alarms", 1, 1).map_err(StartError::Thread)?,
     };
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(alarmed.raise_all(alarms, closing.clone())),
         tokio::spawn(keep_logins_true(
             house,
@@ -196,17 +214,23 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         )),
         tokio::spawn(upkeep(metrics, closing.clone())),
         tokio::spawn(redriver.run(closing.clone())),
-        tokio::spawn(serve_http(http_listener, api)),
-        tokio::spawn(Arc::clone(&door).serve(mqtt_listener)),
+        tokio::spawn(http::serve(http_listener, api)),
+        tokio::spawn(Arc::clone(&door).serve(mqtt_listener, None)),
     ];
-    let addresses = Addresses { mqtt, http };
+    if let Some((listener, tls)) = secure_door {
+        tasks.push(tokio::spawn(
+            Arc::clone(&tls).keep_fresh(clock, closing.clone()),
+        ));
+        tasks.push(tokio::spawn(Arc::clone(&door).serve(listener, Some(tls))));
+    }
+    let addresses = Addresses { mqtt, mqtts, http };
     if mqtt.ip().is_unspecified() && !has_advertised {
         tracing::warn!(
             "channel show prints {mqtt}, which no other machine can reach; \
              set mqtt.advertised_url"
         );
     }
-    tracing::info!(%mqtt, %http, "doors are open");
+    tracing::info!(%mqtt, ?mqtts, %http, "doors are open");
     Ok(Running {
         addresses,
         door,
@@ -304,10 +328,13 @@ async fn listen_http(
     Ok((listener, bound))
 }
 
-async fn serve_http(listener: tokio::net::TcpListener, api: Arc<Api>) {
-    if let Err(error) = http::serve(listener, api).await {
-        tracing::error!(%error, "the HTTP door failed");
-    }
+/// The doors do not know each other: this is how the HTTP door comes by the MQTT door.
+fn websocket(door: Arc<Door<House>>) -> http::Attend {
+    Box::new(move |stream, address| {
+        let transport = Transport::WebSocket;
+        let peer = Peer { address, transport };
+        Box::pin(Arc::clone(&door).attend(stream, peer))
+    })
 }
 
 /// Connections end when their channel is paused or deleted or their secret ends.

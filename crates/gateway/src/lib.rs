@@ -22,3 +22,4 @@ pub mod secrets;
 pub mod sqlite;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

@@ -254,10 +254,11 @@ impl Redriver {
                 .or_default()
                 .count(outcome);
         };
+        let now_ms = self.ingest.clock.now_ms();
         let mut burst = Vec::with_capacity(found.entries.len());
         let mut names = Vec::with_capacity(found.entries.len());
         for (entry, payload) in &found.entries {
-            match (again(entry, payload), entry.id.redrive()) {
+            match (again(entry, payload), entry.id.redrive(now_ms)) {
                 (Ok(again), Some(redrive)) => {
                     burst.push((redrive, again));
                     names.push(entry.channel.as_str());

@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZeroU16, sync::Arc};
 
-use backtide_model::{Batch, ChannelName, Code, ProductKey};
+use backtide_model::{AttributeValue, Batch, ChannelName, Code, Occurrence, ProductKey};
 
 /// The position of a commit in the committed log: 1, 2, 3, … without gaps, in order of commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -41,12 +41,16 @@ pub struct Commit {
 pub struct Redrive {
     pub order: Sequence,
     pub part: u32,
+    /// Wall time of the try, milliseconds since 1970 UTC; the origin has that of the arrival.
+    pub tried_ms: i64,
 }
 
-/// A part of a message's outcome. Later kinds (events, attributes) are further variants.
+/// A part of a message's outcome.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {
     Points(Batch),
+    Events(Vec<Occurrence>),
+    Attributes(Vec<AttributeValue>),
     Refused(Refused),
 }
 
@@ -72,6 +76,7 @@ pub struct RefusedItem {
     /// Position in `params`; `None` where the whole message is meant.
     pub index: Option<u32>,
     pub device: Option<Box<str>>,
+    /// The point, attribute, event or `event.output`.
     pub point: Option<Box<str>>,
     pub code: Code,
     /// What, where, how to fix.

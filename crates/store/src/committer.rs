@@ -179,7 +179,7 @@ impl Storages {
         let before = self.fresh.len();
         let admitted = commit.parts.iter().try_for_each(|part| match part {
             Part::Points(batch) => self.admit_batch(library, &commit.product, batch),
-            Part::Refused(_) => Ok(()),
+            Part::Events(_) | Part::Attributes(_) | Part::Refused(_) => Ok(()),
         });
         if admitted.is_err() {
             self.forget_from(before);

@@ -101,6 +101,9 @@ struct Connection {
     #[serde(skip_serializing_if = "Option::is_none")]
     held: Option<String>,
     broker_url: String,
+    /// The same over TLS, if that door is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker_tls_url: Option<String>,
     client_id: String,
     username: String,
     password: String,
@@ -231,6 +234,7 @@ fn shown(api: &Api, channel: &Channel) -> Uncached<Connection> {
         paused: channel.paused,
         held: held(channel),
         broker_url: api.broker_url.clone(),
+        broker_tls_url: api.broker_tls_url.clone(),
         client_id: strings.client_id,
         username: strings.user_name,
         password: strings.password,

@@ -110,6 +110,8 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         clock,
         token,
         broker_url: "tcp://127.0.0.1:11883".into(),
+        broker_tls_url: None,
+        mqtt: Box::new(|_, _| Box::pin(async {})),
         metrics: Box::new(|| "backtide_up 1\n".into()),
         readiness: Box::new(|| Readiness::unless(vec!["the disk is full".into()])),
     }

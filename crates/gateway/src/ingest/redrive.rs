@@ -112,13 +112,12 @@ impl Ingest {
         &self,
         burst: &[(Redrive, Again)],
     ) -> Result<Vec<Result<Verdict, NotTaken>>, NotTaken> {
-        let now_ms = self.clock.now_ms();
         let mut verdicts: Vec<Option<Result<Verdict, NotTaken>>> = Vec::with_capacity(burst.len());
         let mut judged = Vec::with_capacity(burst.len());
         for (redrive, again) in burst {
             match self.judge_again(again) {
                 Ok(one) => {
-                    judged.push(one.redriven(*redrive, now_ms));
+                    judged.push(one.redriven(*redrive));
                     verdicts.push(None);
                 }
                 Err(gone) => verdicts.push(Some(Err(gone))),

@@ -201,7 +201,7 @@ impl Follower<'_> {
 fn changes(followed: &Followed) -> Vec<Change<'_>> {
     let refused = followed.commit.parts.iter().filter_map(|part| match part {
         Part::Refused(refused) => Some(refused),
-        Part::Points(_) => None,
+        Part::Points(_) | Part::Events(_) | Part::Attributes(_) => None,
     });
     let Some(redrive) = followed.commit.redrive else {
         let sequence =
@@ -220,7 +220,7 @@ fn changes(followed: &Followed) -> Vec<Change<'_>> {
         None => vec![Change::Stored(id)],
         Some(refused) => {
             let mut entry = Entry::new(id, followed, refused);
-            entry.tried_ms = Some(followed.commit.origin.arrived_ms);
+            entry.tried_ms = Some(redrive.tried_ms);
             vec![Change::RefusedAgain(entry, &*refused.raw)]
         }
     }

@@ -1,11 +1,15 @@
 //! Channels: how history comes in for a product, and who may bring it.
 
+mod certificate;
+
 use backtide_model::{
     ChannelName, ConflictPolicy, ConnectionStrings, Mode, ObjectName, ProductKey, SignMethod,
 };
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+
+pub use certificate::CertificateRule;
 
 use super::budget::{self, ErrorBudget};
 use crate::secrets::{self, Seal, SecretError};
@@ -39,6 +43,9 @@ pub struct ChannelFile {
     /// How much may be refused before an alarm is raised, or the channel is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_budget: Option<ErrorBudget>,
+    /// Which client certificate a login has to show; none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<CertificateRule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }
@@ -90,6 +97,9 @@ pub(super) fn check(file: &ChannelFile) -> Result<(), String> {
     if file.connections_max == Some(0) {
         return Err("connectionsMax: 0 lets nobody in; pause the channel instead".into());
     }
+    if let Some(rule) = &file.client_certificate {
+        rule.check()?;
+    }
     file.error_budget.as_ref().map_or(Ok(()), budget::check)
 }
 
@@ -108,6 +118,7 @@ pub struct Channel {
     /// Sign methods that a login may not use.
     pub refuse: Vec<SignMethod>,
     pub error_budget: Option<ErrorBudget>,
+    pub client_certificate: Option<CertificateRule>,
     pub description: Option<String>,
     /// Lets nobody in.
     pub paused: bool,
@@ -130,6 +141,7 @@ impl Channel {
             connections_max: self.connections_max,
             refuse: self.refuse.clone(),
             error_budget: self.error_budget,
+            client_certificate: self.client_certificate.clone(),
             description: self.description.clone(),
         }
     }

@@ -3,13 +3,15 @@
 use backtide_model::ProductKey;
 
 use super::{
-    origin, points, refused,
-    wire::{DecodeError, Reader, put_count, put_str, put_varint},
+    attributes, events, origin, points, refused,
+    wire::{DecodeError, Reader, put_count, put_signed, put_str, put_varint},
 };
 use crate::{Commit, Part, Redrive, Sequence};
 
 const POINTS: u8 = 1;
 const REFUSED: u8 = 2;
+const EVENTS: u8 = 3;
+const ATTRIBUTES: u8 = 4;
 /// Not a part of the message, but which refusal it tries again: the first part where it is there.
 const REDRIVE: u8 = 16;
 
@@ -20,10 +22,16 @@ pub(super) fn encode(commit: &Commit, out: &mut Vec<u8>) {
         out,
         commit.parts.len() + usize::from(commit.redrive.is_some()),
     );
-    if let Some(Redrive { order, part }) = commit.redrive {
+    if let Some(Redrive {
+        order,
+        part,
+        tried_ms,
+    }) = commit.redrive
+    {
         out.push(REDRIVE);
         put_varint(out, order.0);
         put_varint(out, u64::from(part));
+        put_signed(out, tried_ms);
     }
     for part in &commit.parts {
         match part {
@@ -34,6 +42,14 @@ pub(super) fn encode(commit: &Commit, out: &mut Vec<u8>) {
             Part::Refused(refusal) => {
                 out.push(REFUSED);
                 refused::encode(refusal, out);
+            }
+            Part::Events(occurrences) => {
+                out.push(EVENTS);
+                events::encode(occurrences, out);
+            }
+            Part::Attributes(values) => {
+                out.push(ATTRIBUTES);
+                attributes::encode(values, out);
             }
         }
     }
@@ -53,11 +69,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Commit, DecodeError> {
                 redrive = Some(Redrive {
                     order: Sequence(reader.varint("the re-driven commit")?),
                     part: reader.number("the re-driven part")?,
+                    tried_ms: reader.signed("the time of the re-drive")?,
                 });
                 continue;
             }
             POINTS => Part::Points(points::decode(&mut reader)?),
             REFUSED => Part::Refused(refused::decode(&mut reader)?),
+            EVENTS => Part::Events(events::decode(&mut reader)?),
+            ATTRIBUTES => Part::Attributes(attributes::decode(&mut reader)?),
             tag => {
                 return Err(DecodeError::Tag {
                     what: "a part",
@@ -85,20 +104,23 @@ pub(in crate::journal) mod tests {
         let part = prop_oneof![
             points::tests::any_batch().prop_map(Part::Points),
             refused::tests::any_refused().prop_map(Part::Refused),
+            events::tests::any_events().prop_map(Part::Events),
+            attributes::tests::any_attributes().prop_map(Part::Attributes),
         ];
         (
             origin::tests::any_origin(),
             "[a-zA-Z0-9:]{1,64}",
             vec(part, 0..3),
-            prop::option::of((any::<u64>(), any::<u32>())),
+            prop::option::of(any::<(u64, u32, i64)>()),
         )
             .prop_map(|(origin, product, parts, redrive)| Commit {
                 origin,
                 product: ProductKey::new(&product).unwrap(),
                 parts,
-                redrive: redrive.map(|(order, part)| Redrive {
+                redrive: redrive.map(|(order, part, tried_ms)| Redrive {
                     order: Sequence(order),
                     part,
+                    tried_ms,
                 }),
             })
     }

@@ -16,8 +16,8 @@ use super::{
 /// The cell that versions compete for, within a product.
 pub(super) type Place = (DeviceKey, i64);
 
-/// Cells of one segment that had more than one version, oldest version first. A version that is a
-/// duplicate whatever stood before is left out: it was counted at the flush.
+/// Cells of one segment that had more than one version, oldest version first. Versions that are
+/// duplicates of the first whatever stood before are left out: they were counted at the flush.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(super) struct Chains(pub(super) BTreeMap<Place, BTreeMap<ElementName, Vec<Version>>>);
 
@@ -26,16 +26,10 @@ impl Chains {
         self.0.is_empty()
     }
 
-    /// A version came again with a later commit, and is left out.
-    pub(super) fn confirm(&mut self, place: &Place, point: &ElementName, again: &Version) {
-        let versions = self
-            .0
-            .get_mut(place)
-            .and_then(|points| points.get_mut(point));
-        let said = versions.and_then(|versions| versions.iter_mut().rev().find(|v| v.same(again)));
-        if let Some(said) = said {
-            said.sequence = again.sequence;
-        }
+    pub(super) fn has(&self, place: &Place, point: &ElementName) -> bool {
+        self.0
+            .get(place)
+            .is_some_and(|points| points.contains_key(point))
     }
 
     /// Removes and gives the versions of a cell.

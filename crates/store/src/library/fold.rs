@@ -111,19 +111,29 @@ pub(super) struct Side {
 /// Folds a newcomer into what stands; `same` says whether value and quality are equal. Gives the
 /// outcome and the rule of whichever stands afterwards.
 pub(super) fn fold(standing: Side, newcomer: Side, same: bool) -> (Outcome, Rule) {
-    if newcomer.order >= standing.order {
-        return fold_in_order(standing, newcomer, same);
+    if newcomer.order < standing.order {
+        fold_late(standing, newcomer, same)
+    } else {
+        fold_in_order(standing, newcomer, same)
     }
-    // What stands is the later one: it meets the newcomer, as it would have.
-    let (outcome, rule) = fold_in_order(newcomer, standing, same);
-    let outcome = match outcome {
-        Outcome::Duplicate => Outcome::Confirms,
-        Outcome::Confirms => Outcome::Duplicate,
-        Outcome::Wins if same => Outcome::Duplicate,
-        Outcome::Wins => Outcome::Refused,
-        Outcome::Refused => Outcome::Wins,
-    };
-    (outcome, rule)
+}
+
+/// What stands is of a later commit than the newcomer. Its policy may be forgotten (a merge of all
+/// there is drops the rules), so the newcomer's decides: a point or channel has one.
+fn fold_late(standing: Side, newcomer: Side, same: bool) -> (Outcome, Rule) {
+    match newcomer.rule {
+        Rule::First if same => (Outcome::Confirms, Rule::First),
+        Rule::First => (Outcome::Wins, Rule::First),
+        Rule::Last | Rule::Settled | Rule::Higher if same => (Outcome::Duplicate, standing.rule),
+        Rule::Higher if rank(newcomer.quality) > rank(standing.quality) => {
+            (Outcome::Wins, Rule::Higher)
+        }
+        Rule::Higher => (Outcome::Refused, standing.rule),
+        Rule::Last | Rule::Settled if standing.rule.is_absolute() => {
+            (Outcome::Refused, Rule::Settled)
+        }
+        Rule::Last | Rule::Settled => (Outcome::Refused, standing.rule),
+    }
 }
 
 fn fold_in_order(standing: Side, newcomer: Side, same: bool) -> (Outcome, Rule) {

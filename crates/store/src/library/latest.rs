@@ -69,14 +69,14 @@ pub(super) struct Dirty {
 }
 
 impl Board {
-    /// Takes the values of one commit. After a restart commits come again from an earlier one:
-    /// that changes nothing, since a fold goes by their order.
+    /// Takes the values of one commit; commits come in order, after a restart again from an
+    /// earlier one.
     pub(super) fn note(&mut self, entry: &Entry) {
         let board = self.0.entry(entry.product.clone()).or_default();
         let devices = entry.batch.devices.iter();
         let devices: Vec<usize> = devices.map(|device| board.place(device)).collect();
         for column in &entry.batch.columns {
-            board.note_column(&entry.batch, &devices, column, entry.order.0);
+            board.note_column(&entry.batch, &devices, column, entry);
         }
     }
 
@@ -103,7 +103,7 @@ impl Board {
                     cell: source.cell()?,
                 },
             };
-            board.boards[at].meet(number, standing);
+            board.boards[at].meet(number, standing, false);
         }
         board.boards[at].is_dirty = false;
         Ok(())
@@ -231,7 +231,7 @@ impl ProductBoard {
     }
 
     /// Only a device's greatest time of the batch can matter: found first, looked up once.
-    fn note_column(&mut self, batch: &Batch, devices: &[usize], column: &Column, sequence: u64) {
+    fn note_column(&mut self, batch: &Batch, devices: &[usize], column: &Column, entry: &Entry) {
         let mut greatest: Vec<Option<i64>> = vec![None; devices.len()];
         for index in 0..column.values.len() {
             let row = column.row_of(index);
@@ -248,12 +248,13 @@ impl ProductBoard {
                 continue;
             }
             let version = Version {
-                sequence,
+                sequence: entry.order.0,
                 rule: column.policy.into(),
                 quality: column.quality_of(index),
                 cell: column.values.cell(index),
             };
-            latest.meet(number, Standing { time_ms, version });
+            let newcomer = Standing { time_ms, version };
+            latest.meet(number, newcomer, entry.order < entry.sequence);
         }
     }
 }
@@ -269,13 +270,17 @@ impl DeviceBoard {
             .is_ok_and(|at| self.cells[at].1.time_ms > time_ms)
     }
 
-    fn meet(&mut self, number: u32, newcomer: Standing) {
+    /// `is_late`: its order is that of an earlier commit.
+    fn meet(&mut self, number: u32, newcomer: Standing, is_late: bool) {
         match self.find(number) {
             Err(at) => self.cells.insert(at, (number, newcomer)),
             Ok(at) => {
                 let standing = &mut self.cells[at].1;
                 if standing.time_ms != newcomer.time_ms {
                     *standing = newcomer;
+                } else if newcomer.version.sequence < standing.version.sequence && !is_late {
+                    // A replayed commit has had its say.
+                    return;
                 } else {
                     let same = standing.version.same(&newcomer.version);
                     let sides = (standing.version.side(), newcomer.version.side());

@@ -42,6 +42,7 @@ pub(super) struct World {
     dir: tempfile::TempDir,
     pub(super) library: Library,
     pub(super) waiting: Vec<Arc<Entry>>,
+    pub(super) chapter: Chapter,
     pub(super) next: u64,
 }
 
@@ -53,6 +54,7 @@ impl World {
             dir,
             library,
             waiting: Vec::new(),
+            chapter: Chapter::default(),
             next: 1,
         }
     }
@@ -85,8 +87,12 @@ impl World {
             .iter()
             .map(|e| (e.sequence, origin(e.sequence.0)))
             .collect();
-        self.library
-            .flush(&self.waiting, &origins, Sequence(self.next - 1))?;
+        self.library.flush(
+            &self.waiting,
+            &self.chapter,
+            &origins,
+            Sequence(self.next - 1),
+        )?;
         self.waiting.clear();
         Ok(())
     }
@@ -177,6 +183,8 @@ fn cell_of(point: usize, value: u8) -> Cell {
 struct Model {
     /// Versions that ever came.
     versions: u64,
+    /// Which commits said a value.
+    said: BTreeSet<(Place, Value)>,
     standing: BTreeMap<Place, (Cell, u8, u64)>,
     conflicts: Vec<(Place, Value, Value)>,
     duplicates: u64,
@@ -198,6 +206,8 @@ impl Model {
             .or_insert(i64::MIN);
         *latest = (*latest).max(place.1);
         self.versions += 1;
+        self.said
+            .insert((place.clone(), (text(&cell), quality, sequence)));
         let Some((stands, stands_quality, stands_sequence)) = self.standing.get(&place).cloned()
         else {
             self.standing.insert(place, (cell, quality, sequence));
@@ -358,7 +368,7 @@ fn check_read(world: &World, model: &Model, range: &Range, sequences: bool) {
     assert_eq!(rows, model.rows(range, sequences), "{range:?}");
 }
 
-fn check_conflicts(world: &World, model: &Model, sequences: bool) {
+fn check_conflicts(world: &World, model: &Model) {
     let mut found = Vec::new();
     let mut filter = ConflictFilter {
         limit: 7,
@@ -382,9 +392,11 @@ fn check_conflicts(world: &World, model: &Model, sequences: bool) {
         }
     }
     let mut expected = model.conflicts.clone();
-    if !sequences {
-        for (_, loser, winner) in found.iter_mut().chain(&mut expected) {
-            (loser.2, winner.2) = (0, 0);
+    for (place, loser, winner) in found.iter_mut().chain(&mut expected) {
+        for side in [loser, winner] {
+            // Which of the commits that said it: the flushes decide.
+            assert!(model.said.contains(&(place.clone(), side.clone())));
+            side.2 = 0;
         }
     }
     found.sort();
@@ -529,11 +541,11 @@ fn play(steps: &[Step], other: ConflictPolicy, mixed: bool, file_rows: usize) {
         model.versions - stats.cells
     );
     if !steps.iter().any(is_late) {
-        check_conflicts(&world, &model, sequences);
+        check_conflicts(&world, &model);
     }
     world.reopen();
     if !steps.iter().any(is_late) {
-        check_conflicts(&world, &model, sequences);
+        check_conflicts(&world, &model);
     }
     check_latest(&world, &model);
     for range in ranges() {
