@@ -24,7 +24,7 @@ use crate::{
     config::Config,
     house::House,
     http::{self, Api, Readiness},
-    ingest::{Budgets, Ingest},
+    ingest::{Budgets, Ingest, Shares},
     limits,
     mqtt::{self, Door, Peer, Transport},
     pool::Pool,
@@ -141,6 +141,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         budgets,
         recorder: Arc::clone(&recorder),
         clock: clock.clone(),
+        shares: Shares::default(),
     });
     let redriver = Arc::new(Redriver::open(
         &config.data_dir.join("redrive.db"),
@@ -303,6 +304,11 @@ fn mqtt_limits(config: &Config) -> limits::Mqtt {
         connections_per_address_max: given
             .connections_per_address_max
             .unwrap_or(own.connections_per_address_max),
+        connects_burst: given
+            .connections_per_address_max
+            .max(given.connections_per_channel_max)
+            .and_then(|most| u32::try_from(most).ok())
+            .map_or(own.connects_burst, |most| most.max(own.connects_burst)),
         ..own
     }
 }

@@ -6,6 +6,7 @@
 mod budget;
 mod judge;
 mod payload;
+mod quota;
 mod redrive;
 mod reply;
 mod steps;
@@ -17,11 +18,12 @@ use std::{
 
 use backtide_model::{ChannelName, Code};
 use backtide_store::{CommitError, Committed, Store};
-use tokio::sync::Mutex;
+use tokio::{sync::MutexGuard, time::timeout_at};
 
 pub use budget::{Alarm, Budgets};
 pub use judge::{Sender, Uplink};
 pub use payload::{Oversize, Payload};
+pub use quota::{Gate, Shares};
 pub use redrive::{Again, Reason, Verdict};
 
 use crate::{
@@ -29,10 +31,11 @@ use crate::{
     clock::Clock,
     quarantine::Quarantine,
     recorder::{Account, Recorder, Step},
-    registry::{Registry, Snapshot},
+    registry::{Quotas, Registry, Snapshot},
     store::{Submitted, submit},
 };
 use judge::{Judged, Scope, judge};
+use quota::{Cost, QUOTA_HOLD};
 use reply::Reply;
 
 /// How often a held burst looks whether it may go on.
@@ -51,10 +54,9 @@ pub struct Ingest {
     pub budgets: Budgets,
     pub recorder: Arc<Recorder>,
     pub clock: Clock,
+    /// What channels with quotas have left.
+    pub shares: Shares,
 }
-
-/// Bursts of one connection are submitted one after the other: its gate is taken in order.
-pub type Gate = Mutex<()>;
 
 /// What became of a message. It is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,14 +78,16 @@ pub enum NotTaken {
     },
     #[error("the quarantine is full, and some of it would have to go there; enlarge it")]
     QuarantineFull,
+    #[error("the client went away while its quota made it wait")]
+    ClientGone,
     #[error(transparent)]
     Store(#[from] CommitError),
 }
 
 impl Ingest {
     /// Takes a burst of one connection in order. Resolves when the outcome of each message is
-    /// durable; the burst is submitted before the first await unless the channel is held or the
-    /// quarantine full.
+    /// durable; the burst is submitted before the first await unless the channel is held, the
+    /// quarantine full, or a quota makes it wait.
     pub async fn take(
         &self,
         channel: &ChannelName,
@@ -92,16 +96,20 @@ impl Ingest {
         burst: Vec<Uplink>,
     ) -> Result<Vec<Outcome>, NotTaken> {
         let (arrived_ms, began) = (self.clock.now_ms(), Instant::now());
+        let (mut judged, quotas) = {
+            let snapshot = self.registry.snapshot();
+            let judged = judge_burst(&snapshot, channel, sender, &burst, arrived_ms)?;
+            let declared = snapshot.channel(channel);
+            (judged, declared.and_then(|channel| channel.quotas))
+        };
+        let turn = gate.turn.lock().await;
         self.released(channel, began + HOLD).await?;
-        let judged = judge_burst(
-            &self.registry.snapshot(),
-            channel,
-            sender,
-            &burst,
-            arrived_ms,
-        )?;
+        if let Some(quotas) = quotas {
+            self.pay(quotas, gate, &burst, &mut judged, began.into())
+                .await?;
+        }
         let submitted = Instant::now();
-        let (judged, proofs) = self.commit(judged, gate, began + HOLD).await?;
+        let (judged, proofs) = self.commit(judged, turn, began + HOLD).await?;
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
         self.spend(channel, &judged);
         let commit_ms = submitted.elapsed().as_secs_f64() * 1_000.0;
@@ -126,10 +134,9 @@ impl Ingest {
     async fn commit(
         &self,
         mut judged: Vec<Judged>,
-        gate: &Gate,
+        turn: MutexGuard<'_, ()>,
         hold_until: Instant,
     ) -> Result<(Vec<Judged>, Vec<Committed>), NotTaken> {
-        let turn = gate.lock().await;
         if judged.iter().any(|judged| judged.refused.is_some()) {
             self.quarantine_room(hold_until).await?;
         }
@@ -163,6 +170,48 @@ impl Ingest {
             proofs.push(proof);
         }
         Ok(proofs)
+    }
+
+    /// Waits until the channel's quotas allow each message. What is not the client's any more waits
+    /// for so long only, and is refused then.
+    async fn pay(
+        &self,
+        quotas: Quotas,
+        gate: &Gate,
+        burst: &[Uplink],
+        judged: &mut [Judged],
+        began: tokio::time::Instant,
+    ) -> Result<(), NotTaken> {
+        for (uplink, judged) in burst.iter().zip(judged) {
+            let channel = &judged.origin.channel;
+            let oldest_ms = judged.oldest_ms();
+            let oldest_ago_ms = oldest_ms.map(|oldest| judged.origin.arrived_ms - oldest);
+            let share = self.shares.of(channel, quotas, oldest_ago_ms);
+            let paid = share.pay(Cost {
+                points: u64::try_from(judged.values).unwrap_or(u64::MAX),
+                bytes: judged.payload_bytes,
+            });
+            let has_waited = if uplink.is_kept_by_client {
+                tokio::select! {
+                    biased;
+                    has_waited = paid => has_waited,
+                    () = gate.left() => return Err(NotTaken::ClientGone),
+                }
+            } else if let Ok(has_waited) = timeout_at(began + QUOTA_HOLD, paid).await {
+                has_waited
+            } else {
+                // What is refused already keeps its reason.
+                if judged.items_stored > 0 {
+                    judged.refuse(Code::Throttled, over_quota());
+                }
+                continue;
+            };
+            if has_waited {
+                let channel = judged.origin.channel.to_string();
+                metrics::counter!("backtide_quota_waits_total", "channel" => channel).increment(1);
+            }
+        }
+        Ok(())
     }
 
     /// Hands a burst to the store, in order, in as many submissions as its weight asks for: a burst
@@ -270,6 +319,14 @@ impl Ingest {
         }
         count(judged, code);
     }
+}
+
+fn over_quota() -> String {
+    let hold_s = QUOTA_HOLD.as_secs();
+    format!(
+        "the channel is over its quota, and a QoS 0 message is held for {hold_s} s only; send more \
+         slowly or with QoS 1, or raise the quota and re-drive it"
+    )
 }
 
 fn judge_burst(

@@ -73,12 +73,16 @@ pub struct Mqtt {
     /// Connections that have not been accepted yet.
     pub handshakes_max: usize,
     pub handshakes_per_address_max: usize,
+    /// Connects at once, from one address and to one channel, before they are throttled.
+    pub connects_burst: u32,
+    /// One more is allowed after so long.
+    pub connect_refill_ms: u64,
     /// Failed logins in a row, from one address or with one client id, before they are throttled.
     pub failed_logins_burst: u32,
     /// One more failed login is allowed after so long.
     pub failed_login_refill_s: u64,
-    /// Addresses and client ids remembered for throttling.
-    pub failed_logins_tracked_max: usize,
+    /// Addresses, client ids and channels remembered for throttling, each by itself.
+    pub throttle_tracked_max: usize,
 
     /// Publishes of one connection that are taken and not yet final. Announced in 5.0.
     pub in_flight_messages_max: u16,
@@ -135,7 +139,9 @@ impl Default for Mqtt {
             handshakes_per_address_max: 100,
             failed_logins_burst: 10,
             failed_login_refill_s: 6,
-            failed_logins_tracked_max: 10_000,
+            connects_burst: 1_000,
+            connect_refill_ms: 20,
+            throttle_tracked_max: 10_000,
             in_flight_messages_max: 1_000,
             in_flight_bytes_max: 8 * 1024 * 1024,
             burst_messages_max: 256,

@@ -399,6 +399,7 @@ pub(crate) fn of_test(
         budgets: crate::ingest::Budgets::new().0,
         recorder: Arc::clone(recorder),
         clock: clock.clone(),
+        shares: crate::ingest::Shares::default(),
     });
     let pool = Pool::start("redrive", 1, 8).unwrap();
     Arc::new(Redriver::open(&dir.join("redrive.db"), ingest, pool).unwrap())

@@ -34,7 +34,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 pub use budget::ErrorBudget;
-pub use channel::{CertificateRule, Channel, Held, Secret};
+pub use channel::{CertificateRule, Channel, Held, Quotas, Rates, RecentQuota, Secret};
 pub use device::{Attributes, Device};
 pub use document::{Declared, Document, Fault, Form, Place, read};
 pub use kind::Kind;

@@ -43,6 +43,8 @@ pub struct Uplink {
     pub payload: Payload,
     /// Of a QoS 2 publish.
     pub packet_id: Option<NonZeroU16>,
+    /// Its client keeps it until it is acknowledged: QoS 1 and 2.
+    pub is_kept_by_client: bool,
 }
 
 /// Who sent it.
@@ -350,6 +352,16 @@ impl Judged {
             .map_or(Code::Ok, |refused| refused.code)
     }
 
+    /// The oldest time of what it stores.
+    pub(super) fn oldest_ms(&self) -> Option<i64> {
+        match &self.content {
+            Content::Points(batch) => batch.row_time.iter().min().copied(),
+            Content::Events(occurrences) => occurrences.iter().map(|one| one.time_ms).min(),
+            // Attributes have no time: they are of now.
+            Content::Attributes(_) => None,
+        }
+    }
+
     /// What its commit weighs in memory, roughly.
     pub(super) fn weight_bytes(&self) -> usize {
         // A value with its row and quality, or an event or attribute with its names; a reason with
@@ -426,7 +438,7 @@ impl Judged {
         })
     }
 
-    /// The same message with nothing stored of it, for a reason the store found.
+    /// The same message with nothing stored of it, for a reason that its content does not have.
     pub(super) fn refuse(&mut self, code: Code, message: String) {
         self.refused = Some(Refused {
             code,
@@ -436,6 +448,7 @@ impl Judged {
             items: vec![whole_item(code, message)],
             more: 0,
         });
+        self.content = Content::default();
         self.items_stored = 0;
         self.values = 0;
     }
@@ -485,6 +498,7 @@ mod tests {
             find_device: &|key| devices.get(key),
         };
         let uplink = Uplink {
+            is_kept_by_client: true,
             topic: topic.to_owned(),
             payload: Payload::Whole(Bytes::copy_from_slice(payload.as_bytes())),
             packet_id: None,

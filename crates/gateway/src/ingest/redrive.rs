@@ -148,6 +148,7 @@ impl Ingest {
             topic: again.topic.clone(),
             payload: Payload::Whole(again.payload.clone()),
             packet_id: None,
+            is_kept_by_client: false,
         };
         let snapshot = self.registry.snapshot();
         let burst = [uplink];

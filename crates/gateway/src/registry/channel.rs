@@ -1,6 +1,7 @@
 //! Channels: how history comes in for a product, and who may bring it.
 
 mod certificate;
+mod quotas;
 
 use backtide_model::{
     ChannelName, ConflictPolicy, ConnectionStrings, Mode, ObjectName, ProductKey, SignMethod,
@@ -10,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 pub use certificate::CertificateRule;
+pub use quotas::{Quotas, Rates, RecentQuota};
 
 use super::budget::{self, ErrorBudget};
 use crate::secrets::{self, Seal, SecretError};
@@ -46,6 +48,9 @@ pub struct ChannelFile {
     /// Which client certificate a login has to show; none when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<CertificateRule>,
+    /// How much it may bring in a second; as much as the gateway takes when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quotas: Option<Quotas>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }
@@ -119,6 +124,7 @@ pub struct Channel {
     pub refuse: Vec<SignMethod>,
     pub error_budget: Option<ErrorBudget>,
     pub client_certificate: Option<CertificateRule>,
+    pub quotas: Option<Quotas>,
     pub description: Option<String>,
     /// Lets nobody in.
     pub paused: bool,
@@ -142,6 +148,7 @@ impl Channel {
             refuse: self.refuse.clone(),
             error_budget: self.error_budget,
             client_certificate: self.client_certificate.clone(),
+            quotas: self.quotas,
             description: self.description.clone(),
         }
     }

@@ -297,6 +297,7 @@ impl<'r> Draft<'r> {
             conflict: file.conflict,
             connections_max: file.connections_max,
             client_certificate: file.client_certificate,
+            quotas: file.quotas,
             refuse: file.refuse,
             error_budget: file.error_budget,
             description: file.description,
