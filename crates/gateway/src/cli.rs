@@ -26,6 +26,7 @@ pub mod send;
 mod serve;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 
 use std::{
     ffi::OsString,

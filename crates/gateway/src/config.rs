@@ -20,6 +20,7 @@ use crate::{
     clock::Clock,
     limits,
     quarantine::{self, WhenFull},
+    recorder,
     telemetry::LogFormat,
     tls,
 };
@@ -46,6 +47,7 @@ pub struct Config {
     pub quarantine: quarantine::Bounds,
     pub channel_log: channel_log::Bounds,
     pub scripts: limits::Scripts,
+    pub recorder: recorder::Bounds,
     pub log: Log,
 }
 
@@ -100,6 +102,7 @@ pub struct Raw {
     quarantine: RawQuarantine,
     channel_log: RawChannelLog,
     scripts: RawScripts,
+    recorder: RawRecorder,
     log: RawLog,
 }
 
@@ -115,6 +118,7 @@ impl Default for Raw {
             quarantine: RawQuarantine::default(),
             channel_log: RawChannelLog::default(),
             scripts: RawScripts::default(),
+            recorder: RawRecorder::default(),
             log: RawLog::default(),
         }
     }
@@ -305,6 +309,23 @@ impl Default for RawScripts {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRecorder {
+    age_days_max: u32,
+    bytes_max: u64,
+}
+
+impl Default for RawRecorder {
+    fn default() -> Self {
+        let bounds = recorder::Bounds::default();
+        Self {
+            age_days_max: days(bounds.age_ms_max),
+            bytes_max: bounds.bytes_max,
+        }
+    }
+}
+
 impl RawScripts {
     fn check(&self) -> Result<limits::Scripts, ConfigError> {
         at_least("scripts.workers", Some(self.workers), 1)?;
@@ -485,6 +506,8 @@ impl Raw {
             1 << 20,
         )?;
         let scripts = self.scripts.check()?;
+        at_least("recorder.age_days_max", Some(self.recorder.age_days_max), 1)?;
+        at_least("recorder.bytes_max", Some(self.recorder.bytes_max), 1 << 20)?;
         check_level(&self.log.level)?;
         let when_full = one_of(
             "quarantine.when_full",
@@ -527,6 +550,10 @@ impl Raw {
                 bytes_max: self.channel_log.bytes_max,
             },
             scripts,
+            recorder: recorder::Bounds {
+                age_ms_max: i64::from(self.recorder.age_days_max) * DAY_MS,
+                bytes_max: self.recorder.bytes_max,
+            },
             log: Log {
                 format,
                 level: self.log.level,

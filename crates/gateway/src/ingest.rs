@@ -3,12 +3,14 @@
 //! It must never answer before the store has made the outcome durable, and never let a message go
 //! that is neither stored nor in quarantine. It knows no door: MQTT today, others later.
 
+mod budget;
 mod judge;
 mod payload;
 mod quota;
 mod raw;
 mod redrive;
 mod reply;
+mod steps;
 
 use std::{
     sync::Arc,
@@ -19,6 +21,7 @@ use backtide_model::{ChannelName, Code};
 use backtide_store::{CommitError, Committed, Store};
 use tokio::{sync::MutexGuard, time::timeout_at};
 
+pub use budget::{Alarm, Budgets};
 pub use judge::{Sender, Uplink};
 pub use payload::{Oversize, Payload};
 pub use quota::{Gate, Shares};
@@ -29,17 +32,19 @@ use crate::{
     channel_log::{Entry, Log, What},
     clock::Clock,
     quarantine::Quarantine,
+    recorder::{Account, Recorder, Step},
     registry::{Product, Quotas, Registry, Snapshot},
     script::Scripts,
     store::{Submitted, submit},
 };
 use judge::{Judged, Scope, judge};
 use quota::{Cost, QUOTA_HOLD};
+use reply::Reply;
 
-/// How often a held burst looks whether the quarantine has room again.
-const QUARANTINE_LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often a held burst looks whether it may go on.
+const HOLD_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long after its arrival a burst is held before its connection is closed without acknowledging it.
-const QUARANTINE_HOLD: Duration = Duration::from_secs(5);
+const HOLD: Duration = Duration::from_secs(5);
 /// What is handed to the store at once, roughly; far below what it takes at once.
 const SUBMISSION_BYTES: usize = 4 << 20;
 
@@ -50,6 +55,8 @@ pub struct Ingest {
     pub quarantine: Arc<Quarantine>,
     pub log: Arc<Log>,
     pub scripts: Arc<Scripts>,
+    pub budgets: Budgets,
+    pub recorder: Arc<Recorder>,
     pub clock: Clock,
     /// What channels with quotas have left.
     pub shares: Shares,
@@ -68,6 +75,11 @@ pub struct Outcome {
 pub enum NotTaken {
     #[error("channel {0} is no longer there")]
     ChannelGone(ChannelName),
+    #[error("channel {channel} is held, {reason}; resume it")]
+    Held {
+        channel: ChannelName,
+        reason: String,
+    },
     #[error("the quarantine is full, and some of it would have to go there; enlarge it")]
     QuarantineFull,
     #[error("the client went away while its quota made it wait")]
@@ -97,17 +109,26 @@ impl Ingest {
             .decode_burst(product, sender.compression, &burst, arrived_ms)
             .await?;
         let mut judged = judge_burst(&snapshot, channel, sender, &burst, &decoded, arrived_ms)?;
+        self.released(channel, began + HOLD).await?;
         if let Some(quotas) = snapshot.channel(channel).and_then(|channel| channel.quotas) {
             self.pay(quotas, gate, &burst, &mut judged, began.into())
                 .await?;
         }
-        let (judged, proofs) = self.commit(judged, turn, began + QUARANTINE_HOLD).await?;
+        let submitted = Instant::now();
+        let (judged, proofs) = self.commit(judged, turn, began + HOLD).await?;
         let raw_replies = self.encode_replies(product, &judged, &proofs).await;
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
+        self.spend(channel, &judged);
+        let commit_ms = submitted.elapsed().as_secs_f64() * 1_000.0;
+        let is_recorded = self.recorder.is_on(channel, arrived_ms);
         let answered = judged.iter().zip(&proofs).zip(raw_replies);
         let outcomes = answered.map(|((judged, proof), raw_reply)| {
             self.note(judged, proof, took_ms);
             let reply = judged.reply(proof);
+            if is_recorded && self.recorder.takes(channel) {
+                let account = account(judged, proof, &reply, commit_ms, took_ms);
+                self.recorder.record(judged.recording(sender, account));
+            }
             let bytes = raw_reply.map_or(reply.payload, Vec::from);
             Outcome {
                 code: judged.code(),
@@ -223,6 +244,35 @@ impl Ingest {
         Ok(submissions)
     }
 
+    /// Waits while the channel is held, no longer than a full quarantine would make it.
+    async fn released(&self, channel: &ChannelName, until: Instant) -> Result<(), NotTaken> {
+        let held = || {
+            let snapshot = self.registry.current();
+            Some(snapshot.channel(channel)?.held.as_ref()?.reason.clone())
+        };
+        while let Some(reason) = held() {
+            if Instant::now() >= until {
+                let channel = channel.clone();
+                return Err(NotTaken::Held { channel, reason });
+            }
+            tokio::time::sleep(HOLD_LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Takes refusals off the channel's error budget, where it has one.
+    fn spend(&self, channel: &ChannelName, judged: &[Judged]) {
+        let snapshot = self.registry.current();
+        let declared = snapshot.channel(channel);
+        if let Some(budget) = declared.and_then(|channel| channel.error_budget) {
+            let refused = judged.iter().filter(|judged| judged.refused.is_some());
+            let (messages, refused) = (judged.len(), refused.count());
+            let as_u64 = |count| u64::try_from(count).unwrap_or(u64::MAX);
+            self.budgets
+                .count(channel, budget, as_u64(messages), as_u64(refused));
+        }
+    }
+
     /// Waits while the quarantine is full: the channel holds, its clients keep their messages. Not
     /// for ever, since whoever waits holds a burst in memory; the client comes again.
     async fn quarantine_room(&self, until: Instant) -> Result<(), NotTaken> {
@@ -230,7 +280,7 @@ impl Ingest {
             if Instant::now() >= until {
                 return Err(NotTaken::QuarantineFull);
             }
-            tokio::time::sleep(QUARANTINE_LOOK_EVERY).await;
+            tokio::time::sleep(HOLD_LOOK_EVERY).await;
         }
         Ok(())
     }
@@ -321,8 +371,41 @@ fn judge_burst(
     Ok(burst
         .iter()
         .zip(decoded)
-        .map(|(uplink, decoded)| judge(&scope, sender, uplink, decoded.as_ref(), arrived_ms))
+        .map(|(uplink, decoded)| {
+            let began = Instant::now();
+            let judged = judge(&scope, sender, uplink, decoded.as_ref(), arrived_ms);
+            judged.in_time(began.elapsed())
+        })
         .collect())
+}
+
+/// What the flight recorder says of a message.
+fn account(
+    judged: &Judged,
+    proof: &Committed,
+    reply: &Reply,
+    commit_ms: f64,
+    total_ms: f64,
+) -> Account {
+    let mut steps = steps::steps(judged);
+    steps.push(Step {
+        stage: "commit".to_owned(),
+        ok: true,
+        detail: match (judged.refused.is_some(), judged.items_stored) {
+            (false, _) => "stored".to_owned(),
+            (true, 0) => "in quarantine".to_owned(),
+            (true, stored) => format!("{stored} items stored, the others in quarantine"),
+        },
+        made: None,
+    });
+    Account {
+        steps,
+        reply: String::from_utf8_lossy(&reply.payload).into_owned(),
+        receipt: proof.receipt().to_string(),
+        judge_ms: judged.judge_time.as_secs_f64() * 1_000.0,
+        commit_ms,
+        total_ms,
+    }
 }
 
 fn count(judged: &Judged, code: Code) {

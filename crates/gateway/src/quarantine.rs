@@ -563,8 +563,9 @@ mod tests {
             redrive: Some(Redrive {
                 order: Sequence(order),
                 part: 0,
+                tried_ms: 5_000,
             }),
-            ..commit(5_000, parts)
+            ..commit(1_000, parts)
         }
     }
 

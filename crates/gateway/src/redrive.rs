@@ -11,7 +11,7 @@ mod ledger;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use backtide_model::{ChannelName, Code};
+use backtide_model::{ChannelName, Code, Compression};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
@@ -30,6 +30,7 @@ use crate::{
     limits::{REDRIVE_JOBS_MAX, REDRIVE_MESSAGES_PER_S},
     pool::{Pool, PoolError},
     quarantine::{Entry, Filter, Page, Payload, Quarantine, QuarantineError},
+    recorder::Recording,
 };
 use ledger::Ledger;
 
@@ -143,11 +144,22 @@ impl Redriver {
         }
     }
 
-    /// The same of any message, one that was recorded for instance. Blocks.
-    ///
-    /// # Errors
-    /// The channel is gone.
-    pub fn dry_run_message(&self, again: &Again) -> Result<Verdict, NotTaken> {
+    /// The same of a recorded message of a channel. Blocks.
+    pub fn dry_run_recording(&self, channel: &ChannelName, recording: &Recording) -> Outcome {
+        if !recording.is_whole() {
+            return skipped_for("only the beginning of the payload is kept");
+        }
+        outcome(self.dry_run_message(&Again {
+            channel: channel.clone(),
+            client: recording.client.as_str().into(),
+            topic: recording.topic.clone(),
+            payload: Bytes::copy_from_slice(&recording.payload),
+            compression: recording.compression,
+            arrived_ms: recording.time,
+        }))
+    }
+
+    fn dry_run_message(&self, again: &Again) -> Result<Verdict, NotTaken> {
         self.runtime.block_on(self.ingest.dry_run(again))
     }
 
@@ -249,10 +261,11 @@ impl Redriver {
                 .or_default()
                 .count(outcome);
         };
+        let now_ms = self.ingest.clock.now_ms();
         let mut burst = Vec::with_capacity(found.entries.len());
         let mut names = Vec::with_capacity(found.entries.len());
         for (entry, payload) in &found.entries {
-            match (again(entry, payload), entry.id.redrive()) {
+            match (again(entry, payload), entry.id.redrive(now_ms)) {
                 (Ok(again), Some(redrive)) => {
                     burst.push((redrive, again));
                     names.push(entry.channel.as_str());
@@ -329,7 +342,7 @@ enum StepError {
 }
 
 /// What became, or would become, of an entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     Judged(Verdict),
     /// It cannot be tried.
@@ -369,6 +382,7 @@ fn again(entry: &Entry, payload: &Payload) -> Result<Again, Outcome> {
         client: entry.client.as_str().into(),
         topic: entry.topic.clone(),
         payload: Bytes::copy_from_slice(&payload.0),
+        compression: Compression::None,
         arrived_ms: entry.time_ms,
     })
 }
@@ -382,6 +396,7 @@ pub(crate) fn of_test(
     quarantine: &Arc<Quarantine>,
     log: &Arc<crate::channel_log::Log>,
     scripts: &Arc<crate::script::Scripts>,
+    recorder: &Arc<crate::recorder::Recorder>,
     clock: &crate::clock::Clock,
 ) -> Arc<Redriver> {
     let ingest = Arc::new(Ingest {
@@ -390,6 +405,8 @@ pub(crate) fn of_test(
         quarantine: Arc::clone(quarantine),
         log: Arc::clone(log),
         scripts: Arc::clone(scripts),
+        budgets: crate::ingest::Budgets::new().0,
+        recorder: Arc::clone(recorder),
         clock: clock.clone(),
         shares: crate::ingest::Shares::default(),
     });

@@ -5,6 +5,7 @@
 //! database stands on a message's path. A new kind is a file here, a line in each `match` on
 //! [`Kind`] that the compiler points out.
 
+mod budget;
 mod channel;
 mod device;
 mod document;
@@ -33,7 +34,8 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
-pub use channel::{CertificateRule, Channel, Quotas, Rates, RecentQuota, Secret};
+pub use budget::ErrorBudget;
+pub use channel::{CertificateRule, Channel, Held, Quotas, Rates, RecentQuota, Secret};
 pub use device::{Attributes, Device};
 pub use document::{Declared, Document, Fault, Form, Place, read};
 pub use kind::Kind;
@@ -313,12 +315,31 @@ impl Registry {
         })
     }
 
-    /// Shuts a channel, or opens it again.
+    /// Shuts a channel, or opens it again; an open one is not held either.
     ///
     /// # Errors
     /// [`Refused`].
     pub fn set_paused(&self, name: &str, paused: bool) -> Result<Arc<Channel>, Refused> {
-        self.relogin(name, |channel| channel.paused = paused)
+        self.relogin(name, |channel| {
+            channel.paused = paused;
+            if !paused {
+                channel.held = None;
+            }
+        })
+    }
+
+    /// Takes nothing of a channel until it is opened again.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn hold(&self, name: &str, reason: &str) -> Result<Arc<Channel>, Refused> {
+        let since = self.clock.now_ms();
+        self.relogin(name, |channel| {
+            channel.held.get_or_insert_with(|| Held {
+                since,
+                reason: reason.to_owned(),
+            });
+        })
     }
 
     /// Saves the draft of a script; an earlier draft is replaced.

@@ -41,6 +41,8 @@ pub struct Commit {
 pub struct Redrive {
     pub order: Sequence,
     pub part: u32,
+    /// Wall time of the try, milliseconds since 1970 UTC; the origin has that of the arrival.
+    pub tried_ms: i64,
 }
 
 /// A part of a message's outcome.

@@ -103,13 +103,24 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let log = Arc::new(Log::open(&dir.join("channel-log.db"), bounds).unwrap());
     let (registry, quarantine) = (Arc::new(registry), Arc::new(quarantine));
     let scripts = Arc::new(scripts());
-    let redriver =
-        crate::redrive::of_test(dir, &registry, &store, &quarantine, &log, &scripts, &clock);
+    let bounds = crate::recorder::Bounds::default();
+    let recorder = Arc::new(Recorder::open(&dir.join("recorder.db"), bounds).unwrap());
+    let redriver = crate::redrive::of_test(
+        dir,
+        &registry,
+        &store,
+        &quarantine,
+        &log,
+        &scripts,
+        &recorder,
+        &clock,
+    );
     Api {
         registry,
         store,
         quarantine,
         redriver,
+        recorder,
         log,
         scripts,
         pool: Pool::start("test", 1, 8).unwrap(),

@@ -1,6 +1,6 @@
 //! The verdict on one message: a pure function of the message and what is declared.
 
-use std::{num::NonZeroU16, sync::Arc};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use backtide_model::{
     ChannelName, Checked, Code, Compression, ConflictPolicy, Content, DeviceKey, Envelope, Fault,
@@ -16,7 +16,10 @@ use super::{
     raw::{Decoded, Misread},
     reply::Reply,
 };
-use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::{
+    limits::PAYLOAD_BYTES_MAX,
+    recorder::{Account, Message},
+};
 
 /// What a message is judged by: its channel and product as declared at this moment.
 #[derive(Clone, Copy)]
@@ -73,6 +76,8 @@ pub(super) struct Judged {
     pub(super) values: usize,
     /// A script decoded it, or should have: its reply goes through that script too.
     pub(super) is_raw: bool,
+    /// How long the verdict took.
+    pub(super) judge_time: Duration,
 }
 
 /// Why a whole message is refused.
@@ -311,6 +316,7 @@ fn settle(
         items_stored,
         values,
         is_raw: false,
+        judge_time: Duration::ZERO,
     }
 }
 
@@ -383,6 +389,7 @@ fn refused_message(scope: &Scope<'_>, origin: Origin, payload: &Bytes, refused: 
         items_stored: 0,
         values: 0,
         is_raw: false,
+        judge_time: Duration::ZERO,
     }
 }
 
@@ -450,11 +457,30 @@ impl Judged {
         }
     }
 
+    pub(super) fn in_time(mut self, judge_time: Duration) -> Self {
+        self.judge_time = judge_time;
+        self
+    }
+
+    /// What the flight recorder keeps of it. The payload is copied: the bytes it stands in are many
+    /// times its own.
+    pub(super) fn recording(&self, sender: &Sender, account: Account) -> Message {
+        Message {
+            time_ms: self.origin.arrived_ms,
+            channel: self.origin.channel.clone(),
+            client: Arc::clone(&self.origin.client),
+            topic: Arc::clone(&self.origin.topic),
+            payload: Bytes::copy_from_slice(&self.payload),
+            payload_bytes: self.payload_bytes,
+            compression: sender.compression,
+            code: self.code().number(),
+            account,
+        }
+    }
+
     /// The same message, as a further try of what was refused before.
-    pub(super) fn redriven(mut self, redrive: Redrive, now_ms: i64) -> Self {
+    pub(super) fn redriven(mut self, redrive: Redrive) -> Self {
         self.redrive = Some(redrive);
-        // Items without a time have that of the first arrival by now; the try itself is of today.
-        self.origin.arrived_ms = now_ms;
         self
     }
 

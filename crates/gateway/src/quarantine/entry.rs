@@ -29,11 +29,13 @@ impl Id {
         })
     }
 
-    /// The refusal in the log that the entry stands for; `None` where no commit can have this id.
-    pub fn redrive(self) -> Option<Redrive> {
+    /// A try of the refusal in the log that the entry stands for; `None` where no commit can have
+    /// this id.
+    pub fn redrive(self, tried_ms: i64) -> Option<Redrive> {
         Some(Redrive {
             order: Sequence(u64::try_from(self.sequence).ok()?),
             part: u32::try_from(self.part).ok()?,
+            tried_ms,
         })
     }
 }
