@@ -247,7 +247,7 @@ impl Library {
         for (product, entries) in by_product {
             let run = Run::new(entries, &Wanted::ALL).map_err(|clash| changed(product, &clash))?;
             let known = run.points.iter();
-            points.extend(known.map(|(point, (kind, _))| (product.clone(), point.clone(), *kind)));
+            points.extend(known.map(|point| (product.clone(), point.name.clone(), point.storage)));
             let Some((sequence_min, sequence_max)) = run.sequences().filter(|_| run.rows() > 0)
             else {
                 continue;
@@ -524,33 +524,35 @@ impl Library {
 
     /// Writes a run; gives its chains and the duplicates that are so whatever stood before.
     fn write_run(&self, run: &Run, plan: Plan) -> Result<(PathBuf, Card, Chains, u64), FlushError> {
-        let (mut chains, mut duplicates) = (Chains::default(), 0);
         let mut writer = SegmentWriter::create(&self.disk, plan)?;
         let columns = writer.plan().columns.clone();
         for rows in work::groups(run) {
             work::write_keys(&mut writer, run, rows.clone())?;
             let mut at = 3;
             for of_point in columns.chunk_by(|a, b| a.point == b.point) {
-                let point = &of_point[0].point;
-                let cells = run.cells(point, rows.clone(), |met| {
-                    if met.is_duplicate_for_sure() {
-                        duplicates += 1;
-                        return;
-                    }
-                    let place = (run.device(met.row).clone(), run.times[met.row]);
-                    let points = chains.0.entry(place).or_default();
-                    let chain = points.entry(point.clone()).or_default();
-                    if chain.is_empty() {
-                        chain.push(met.standing.version());
-                    }
-                    chain.push(met.newcomer.version());
-                });
+                let cells = run.cells(&of_point[0].point, rows.clone());
                 for column in of_point {
                     writer.column(at, &work::role_array(column, cells.as_ref(), rows.len()))?;
                     at += 1;
                 }
             }
             writer.end_rows()?;
+        }
+        let (mut chains, mut duplicates) = (Chains::default(), 0);
+        for point in &run.points {
+            run.meetings(point, |met| {
+                if met.is_duplicate_for_sure() {
+                    duplicates += 1;
+                    return;
+                }
+                let place = (run.device(met.row).clone(), run.times[met.row]);
+                let points = chains.0.entry(place).or_default();
+                let chain = points.entry(point.name.clone()).or_default();
+                if chain.is_empty() {
+                    chain.push(met.standing.version());
+                }
+                chain.push(met.newcomer.version());
+            });
         }
         let (path, card) = writer.finish()?;
         Ok((path, card, chains, duplicates))
@@ -574,22 +576,22 @@ fn sort(segments: &mut [Arc<Segment>]) {
 
 fn flush_columns(run: &Run) -> Vec<PointColumn> {
     let mut columns = Vec::new();
-    for (point, (storage, _)) in &run.points {
+    for point in &run.points {
         let mut add = |role| {
             columns.push(PointColumn {
-                point: point.clone(),
-                storage: *storage,
+                point: point.name.clone(),
+                storage: point.storage,
                 role,
             });
         };
         add(Role::Value);
-        if run.has_quality(point) {
+        if point.has_quality {
             add(Role::Quality);
         }
-        if run.has_shared_rows() {
+        if point.has_sequences {
             add(Role::Sequence);
         }
-        if run.has_rules(point) {
+        if point.has_rules {
             add(Role::Rule);
         }
     }

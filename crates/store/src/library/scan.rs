@@ -481,7 +481,7 @@ impl Iterator for RunScan {
             let to = stretch.rows.end.min(rows.end).max(from);
             ranks.extend(std::iter::repeat_n(*rank, to - from));
         }
-        let cells = |point| self.run.cells(point, rows.clone(), |_| {});
+        let cells = |point| self.run.cells(point, rows.clone());
         Some(Ok(Slice {
             source: self.source,
             ranks,
