@@ -23,7 +23,8 @@ use std::{
 };
 
 use backtide_model::{
-    Batch, BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY, ProductKey,
+    Batch, BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY,
+    ProductKey,
 };
 use backtide_store::{
     Commit, Options, Order, Origin, Part, Range, Sequence, Store, disk::RealDisk,
@@ -53,7 +54,9 @@ fn main() {
         ["fill", dir, mib] => fill(Path::new(dir), mib.parse::<u64>().unwrap() << 20),
         ["recover", dir] => recover(Path::new(dir)),
         ["follow", dir] => follow(Path::new(dir)),
-        _ => println!("commit_bench commit DIR SECONDS | load DIR SECONDS RATE | fill DIR MIB | recover DIR | follow DIR"),
+        _ => println!(
+            "commit_bench commit DIR SECONDS | load DIR SECONDS RATE | fill DIR MIB | recover DIR | follow DIR"
+        ),
     }
 }
 
@@ -120,7 +123,11 @@ fn load(dir: &Path, seconds: u64, rate: f64) {
         began.elapsed().as_secs_f64(),
         cpu_s(Path::new("/proc/self")) - cpu,
     );
-    println!("{:.2} M points/s, {:.2} M points per CPU-second", points / wall / 1e6, points / cpu / 1e6);
+    println!(
+        "{:.2} M points/s, {:.2} M points per CPU-second",
+        points / wall / 1e6,
+        points / cpu / 1e6
+    );
     println!("overlapping files {overlapping:?}");
     let rows = usize::try_from(shuffled.rows).unwrap();
     read_both(&store, rows);
@@ -135,7 +142,10 @@ fn load(dir: &Path, seconds: u64, rate: f64) {
         cpu_s(Path::new("/proc/self")) - cpu
     );
     let stats = store.segment_stats().unwrap();
-    println!("{} bytes, {} cells, {} segments", stats.bytes, stats.cells, stats.segments);
+    println!(
+        "{} bytes, {} cells, {} segments",
+        stats.bytes, stats.cells, stats.segments
+    );
     read_both(&store, rows);
 }
 
@@ -146,11 +156,29 @@ fn read_both(store: &Store, rows: usize) {
     let some = (wanted / of_device).clamp(1, DEVICES);
     let devices = (0..some).map(|at| device(at * (DEVICES / some)));
     let devices: Vec<DeviceKey> = devices.collect();
-    read(store, "some devices, by time", &devices, (i64::MIN, i64::MAX), Order::TimeDevice);
-    read(store, "some devices, by device", &devices, (i64::MIN, i64::MAX), Order::DeviceTime);
+    read(
+        store,
+        "some devices, by time",
+        &devices,
+        (i64::MIN, i64::MAX),
+        Order::TimeDevice,
+    );
+    read(
+        store,
+        "some devices, by device",
+        &devices,
+        (i64::MIN, i64::MAX),
+        Order::DeviceTime,
+    );
     let span = i64::try_from(wanted / DEVICES).unwrap() * STEP_MS;
     let from = START_MS + i64::try_from(BLOCK_ROWS / 2).unwrap() * STEP_MS;
-    read(store, "some time, by time", &[], (from, from + span), Order::TimeDevice);
+    read(
+        store,
+        "some time, by time",
+        &[],
+        (from, from + span),
+        Order::TimeDevice,
+    );
 }
 
 fn read(store: &Store, name: &str, devices: &[DeviceKey], span: (i64, i64), order: Order) {
@@ -173,7 +201,11 @@ fn read(store: &Store, name: &str, devices: &[DeviceKey], span: (i64, i64), orde
         took.push((began.elapsed(), cpu_s(Path::new("/proc/self")) - cpu));
     }
     took.sort_by_key(|(wall, _)| *wall);
-    println!("{name}: {rows} rows in {:?} ({:.0} ms of CPU)", took[2].0, took[2].1 * 1e3);
+    println!(
+        "{name}: {rows} rows in {:?} ({:.0} ms of CPU)",
+        took[2].0,
+        took[2].1 * 1e3
+    );
 }
 
 fn fill(dir: &Path, bytes: u64) {
@@ -183,7 +215,11 @@ fn fill(dir: &Path, bytes: u64) {
     };
     let (store, _) = Store::open(dir, Arc::new(RealDisk), options).unwrap();
     let mut walk = Walk::default();
-    let points = pump(&store, || walk.commit(), |_| store.stats().log_bytes < bytes);
+    let points = pump(
+        &store,
+        || walk.commit(),
+        |_| store.stats().log_bytes < bytes,
+    );
     println!(
         "{points} points in {} bytes of journal",
         store.stats().log_bytes
@@ -260,7 +296,10 @@ impl Walk {
         let points = POINTS.map(|point| ElementName::new(point).unwrap());
         let device = device(usize::try_from(self.batch).unwrap() % DEVICES);
         for row in 0..ROWS {
-            batch.row(&device, START_MS + (self.batch / 1000 * ROWS + row) * STEP_MS);
+            batch.row(
+                &device,
+                START_MS + (self.batch / 1000 * ROWS + row) * STEP_MS,
+            );
             for (point, at) in points.iter().zip(&mut self.at) {
                 self.seed = self
                     .seed

@@ -50,6 +50,11 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// Those it has points of.
+    pub(crate) fn products(&self) -> impl Iterator<Item = ProductKey> {
+        self.by_product.keys().cloned()
+    }
+
     fn insert(&mut self, sequence: Sequence, commit: Commit) {
         let origin = Arc::new(commit.origin);
         self.bytes += COMMIT_BYTES + weight::origin(&origin);

@@ -18,7 +18,7 @@ use foldhash::fast::RandomState;
 use super::{
     cells::{Cells, Typed, Version},
     fold::{Outcome, Rule, Side, fold},
-    index::{DeviceIndex, Stretch},
+    index::DeviceIndex,
 };
 use crate::memtable::Entry;
 
@@ -346,15 +346,7 @@ impl Run {
                 self.inputs[*input as usize].to = index_u32(self.times.len() - 1);
                 last = Some(*input);
             }
-            let times = &self.times[first_row..];
-            if let (Some(first_ms), Some(last_ms)) = (times.first(), times.last()) {
-                self.index.0.push(Stretch {
-                    device,
-                    rows: first_row..self.times.len(),
-                    first_ms: *first_ms,
-                    last_ms: *last_ms,
-                });
-            }
+            self.index.push(&device, &self.times[first_row..]);
         }
     }
 
@@ -506,9 +498,7 @@ impl Run {
                 let values = gather!(Bool, false, |x: &bool| *x);
                 Typed::Bool(BooleanArray::new(BooleanBuffer::from(values), has))
             }
-            Storage::Int => {
-                Typed::Int(Int32Array::new(gather!(Int, 0, |x: &i32| *x).into(), has))
-            }
+            Storage::Int => Typed::Int(Int32Array::new(gather!(Int, 0, |x: &i32| *x).into(), has)),
             Storage::Long => {
                 Typed::Long(Int64Array::new(gather!(Long, 0, |x: &i64| *x).into(), has))
             }
@@ -729,4 +719,3 @@ fn same_value(a: &Values, at: usize, b: &Values, b_at: usize) -> bool {
         _ => false,
     }
 }
-
