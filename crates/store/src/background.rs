@@ -154,7 +154,7 @@ fn wait_for_merges(shared: &Shared, table: &Table) {
 fn flush_table(shared: &Shared, table: &Table) -> bool {
     match shared
         .library
-        .flush(&table.entries, &table.origins, table.last)
+        .flush(&table.entries, &table.chapter, &table.origins, table.last)
     {
         Ok(()) => {
             shared.health.set_flush_is_full(false);

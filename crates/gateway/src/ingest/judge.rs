@@ -3,11 +3,12 @@
 use std::{num::NonZeroU16, sync::Arc};
 
 use backtide_model::{
-    Batch, ChannelName, Checked, Code, Compression, ConflictPolicy, DeviceKey, Envelope, Fault,
-    Kind, MessageId, Mode, Model, ProductKey, Rejection, Rules, TimeRule, Topic, check_points,
-    open,
+    ChannelName, Checked, Code, Compression, ConflictPolicy, Content, DeviceKey, Envelope, Fault,
+    Kind, MessageId, Mode, Model, ProductKey, Rejection, Rules, TimeRule, Topic, check, open,
 };
-use backtide_store::{Commit, Committed, Origin, Part, Refused, RefusedItem};
+use backtide_store::{
+    Commit, CommitError, Committed, Origin, Part, Redrive, Refused, RefusedItem, Store,
+};
 use bytes::Bytes;
 
 use super::{
@@ -53,8 +54,10 @@ pub struct Sender {
 pub(super) struct Judged {
     pub(super) origin: Origin,
     product: ProductKey,
+    /// The refusal that this tries again.
+    pub(super) redrive: Option<Redrive>,
     /// Moved out by [`Judged::commit`].
-    batch: Batch,
+    content: Content,
     /// What goes to quarantine, if anything does.
     pub(super) refused: Option<Refused>,
     /// The payload, or the beginning of one over the limit.
@@ -124,7 +127,7 @@ fn read<'p>(
 ) -> Result<(Envelope<'p>, Checked), Refusal> {
     let kind = authorize(scope, topic)?;
     let envelope = decode(scope, kind, plain)?;
-    Ok((envelope, check(scope, &envelope, arrived_ms)))
+    Ok((envelope, check_items(scope, &envelope, arrived_ms)))
 }
 
 /// May a client of this channel say this here (`decisions.md` §3)?
@@ -164,12 +167,7 @@ fn decode<'p>(scope: &Scope<'_>, kind: Kind, plain: &'p [u8]) -> Result<Envelope
                 "the product's format is custom; publish raw data",
             ));
         }
-        Kind::Points => {}
-        Kind::Events | Kind::Attributes => {
-            return Err(undecodable(
-                "events and attributes are not taken by this version",
-            ));
-        }
+        Kind::Points | Kind::Events | Kind::Attributes => {}
     }
     open(plain, kind, scope.mode).map_err(|fault: Fault<'_>| Refusal {
         id: fault.id.as_json().to_owned(),
@@ -178,7 +176,7 @@ fn decode<'p>(scope: &Scope<'_>, kind: Kind, plain: &'p [u8]) -> Result<Envelope
     })
 }
 
-fn check(scope: &Scope<'_>, envelope: &Envelope<'_>, arrived_ms: i64) -> Checked {
+fn check_items(scope: &Scope<'_>, envelope: &Envelope<'_>, arrived_ms: i64) -> Checked {
     let time = match scope.stamps_arrival {
         true => TimeRule::Arrival { now_ms: arrived_ms },
         false => TimeRule::Required,
@@ -189,7 +187,7 @@ fn check(scope: &Scope<'_>, envelope: &Envelope<'_>, arrived_ms: i64) -> Checked
         time,
         conflict: scope.conflict,
     };
-    check_points(envelope.params, &rules, scope.find_device)
+    check(envelope.items, envelope.params, &rules, scope.find_device)
 }
 
 fn absent() -> String {
@@ -224,11 +222,11 @@ fn settle(
     checked: Checked,
 ) -> Judged {
     let code = checked.code();
-    let values = checked.batch.cells();
+    let values = checked.content.values();
     let refused = (code != Code::Ok).then(|| {
         let raw = match scope.mode {
             Mode::Strict => plain.into(),
-            Mode::Lenient => bad_items_alone(envelope.id, &checked.refused_params),
+            Mode::Lenient => bad_items_alone(&envelope, &checked.refused_params),
         };
         Refused {
             code,
@@ -246,7 +244,8 @@ fn settle(
     Judged {
         origin,
         product: scope.product.clone(),
-        batch: checked.batch,
+        redrive: None,
+        content: checked.content,
         refused,
         payload: payload.clone(),
         payload_bytes: bytes_u64(payload),
@@ -257,14 +256,11 @@ fn settle(
 }
 
 /// An envelope with the refused items, so that a re-drive sends only those.
-fn bad_items_alone(id: MessageId<'_>, params: &str) -> Box<[u8]> {
-    let method = Kind::Points.method();
-    format!(
-        "{{\"id\":{},\"version\":\"1.0\",\"method\":\"{method}\",\"params\":{params}}}",
-        id.as_json()
-    )
-    .into_bytes()
-    .into()
+fn bad_items_alone(envelope: &Envelope<'_>, params: &str) -> Box<[u8]> {
+    let (id, method) = (envelope.id.as_json(), envelope.items.method());
+    format!("{{\"id\":{id},\"version\":\"1.0\",\"method\":\"{method}\",\"params\":{params}}}")
+        .into_bytes()
+        .into()
 }
 
 fn refused_item(rejection: Rejection) -> RefusedItem {
@@ -317,7 +313,8 @@ fn refused_message(scope: &Scope<'_>, origin: Origin, payload: &Bytes, refused: 
         payload_bytes: refused.payload_bytes,
         origin,
         product: scope.product.clone(),
-        batch: Batch::default(),
+        redrive: None,
+        content: Content::default(),
         refused: Some(refused),
         items: 0,
         items_stored: 0,
@@ -348,24 +345,59 @@ impl Judged {
 
     /// What its commit weighs in memory, roughly.
     pub(super) fn weight_bytes(&self) -> usize {
-        // A value with its row and quality, and a reason with its texts.
+        // A value with its row and quality, or an event or attribute with its names; a reason with
+        // its texts.
+        let value_bytes = match self.content {
+            Content::Points(_) => 24,
+            Content::Events(_) | Content::Attributes(_) => 256,
+        };
         let reasons = self
             .refused
             .as_ref()
             .map_or(0, |refused| refused.items.len());
-        self.payload.len() + self.values * 24 + reasons * 512
+        self.payload.len() + self.values * value_bytes + reasons * 512
     }
 
-    /// What is to be made durable. The rows are moved out: a message is committed once.
+    /// What is to be made durable. The content is moved out: a message is committed once.
     pub(super) fn commit(&mut self) -> Commit {
-        let batch = std::mem::take(&mut self.batch);
-        let points = (batch.rows() > 0).then_some(Part::Points(batch));
+        let content = std::mem::take(&mut self.content);
+        let stored = (!content.is_empty()).then(|| match content {
+            Content::Points(batch) => Part::Points(batch),
+            Content::Events(occurrences) => Part::Events(occurrences),
+            Content::Attributes(values) => Part::Attributes(values),
+        });
         let refused = self.refused.clone().map(Part::Refused);
         Commit {
             origin: self.origin.clone(),
             product: self.product.clone(),
-            parts: points.into_iter().chain(refused).collect(),
+            parts: stored.into_iter().chain(refused).collect(),
+            redrive: self.redrive,
         }
+    }
+
+    /// The same message, as a further try of what was refused before.
+    pub(super) fn redriven(mut self, redrive: Redrive, now_ms: i64) -> Self {
+        self.redrive = Some(redrive);
+        // Items without a time have that of the first arrival by now; the try itself is of today.
+        self.origin.arrived_ms = now_ms;
+        self
+    }
+
+    /// Why the store would not take it: a point is stored as another type.
+    pub(super) fn clash(&self, store: &Store) -> Option<CommitError> {
+        let Content::Points(batch) = &self.content else {
+            return None;
+        };
+        batch.columns.iter().find_map(|column| {
+            let given = column.values.storage();
+            let stored = store.storage_of(&self.product, &column.point)?;
+            (stored != given).then(|| CommitError::StorageChanged {
+                product: self.product.clone(),
+                point: column.point.as_str().into(),
+                stored,
+                given,
+            })
+        })
     }
 
     /// The same message with nothing stored of it, for a reason the store found.
@@ -398,6 +430,7 @@ impl Judged {
 mod tests {
     use std::collections::BTreeSet;
 
+    use backtide_model::Items;
     use serde_json::json;
 
     use super::*;
@@ -410,7 +443,11 @@ mod tests {
             .into_iter()
             .map(|key| DeviceKey::new(key).unwrap())
             .collect();
-        let model = json!({ "measurepoints": { "P": { "type": "double" } } });
+        let model = json!({
+            "measurepoints": { "P": { "type": "double" } },
+            "events": { "leak": { "output": { "litres": { "type": "double" } } } },
+            "attributes": { "serial": { "type": "string" } },
+        });
         let scope = Scope {
             channel: &ChannelName::new("history").unwrap(),
             product: &ProductKey::new("PK").unwrap(),
@@ -434,7 +471,11 @@ mod tests {
     }
 
     fn post(params: &str) -> String {
-        let method = Kind::Points.method();
+        post_of(Items::Points, params)
+    }
+
+    fn post_of(items: Items, params: &str) -> String {
+        let method = items.method();
         format!(r#"{{"id":"7","version":"1.0","method":"{method}","params":{params}}}"#)
     }
 
@@ -487,6 +528,51 @@ mod tests {
         assert_eq!(
             lenient.refused.as_ref().unwrap().payload_sha256,
             sha256(payload.as_bytes())
+        );
+    }
+
+    #[test]
+    fn events_and_attributes_are_stored_as_parts_of_their_own() {
+        let event = post_of(
+            Items::Events,
+            r#"[{"deviceKey":"a","time":1,"events":{"leak":{"litres":4}}}]"#,
+        );
+        let attribute = post_of(
+            Items::Attributes,
+            r#"[{"deviceKey":"a","attributes":{"serial":"A-1"}}]"#,
+        );
+        let parts = |path: &str, payload: &str| {
+            let topic = format!("sys/PK/integration/{path}");
+            let mut judged = judged(Mode::Strict, true, &topic, payload);
+            assert_eq!((judged.code(), judged.values), (Code::Ok, 1), "{path}");
+            judged.commit().parts
+        };
+        assert!(matches!(
+            parts("event/post", &event).as_slice(),
+            [Part::Events(_)]
+        ));
+        for path in ["attribute/post", "attributes/post"] {
+            let parts = parts(path, &attribute);
+            assert!(matches!(parts.as_slice(), [Part::Attributes(_)]));
+        }
+    }
+
+    #[test]
+    fn bad_items_are_kept_alone_under_the_method_of_their_kind() {
+        let bad = r#"[{"deviceKey":"a","attributes":{"x":1}}]"#;
+        let payload = post_of(
+            Items::Attributes,
+            r#"[{"deviceKey":"b","attributes":{"serial":"B"}},{"deviceKey":"a","attributes":{"x":1}}]"#,
+        );
+        let topic = "sys/PK/integration/attribute/post";
+        let judged = judged(Mode::Lenient, true, topic, &payload);
+        assert_eq!(
+            (judged.code(), judged.items_stored),
+            (Code::ModelMismatch, 1)
+        );
+        assert_eq!(
+            judged.refused.as_ref().unwrap().raw.as_ref(),
+            post_of(Items::Attributes, bad).as_bytes()
         );
     }
 

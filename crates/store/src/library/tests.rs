@@ -42,6 +42,7 @@ pub(super) struct World {
     dir: tempfile::TempDir,
     pub(super) library: Library,
     pub(super) waiting: Vec<Arc<Entry>>,
+    pub(super) chapter: Chapter,
     pub(super) next: u64,
 }
 
@@ -53,6 +54,7 @@ impl World {
             dir,
             library,
             waiting: Vec::new(),
+            chapter: Chapter::default(),
             next: 1,
         }
     }
@@ -79,8 +81,12 @@ impl World {
             .iter()
             .map(|e| (e.sequence, origin(e.sequence.0)))
             .collect();
-        self.library
-            .flush(&self.waiting, &origins, Sequence(self.next - 1))?;
+        self.library.flush(
+            &self.waiting,
+            &self.chapter,
+            &origins,
+            Sequence(self.next - 1),
+        )?;
         self.waiting.clear();
         Ok(())
     }
