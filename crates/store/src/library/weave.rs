@@ -409,12 +409,12 @@ impl Woven {
 
 /// Where picks are consecutive rows of one slice: that slice and the first of them.
 fn one_stretch(picks: &[Pick]) -> Option<Pick> {
-    let (first, last) = (picks.first()?, picks.last()?);
-    // Rows of one slice only ever ascend, so its ends tell.
-    let is_one = first.0 == last.0
-        && last.1 - first.1 + 1 == picks.len()
-        && picks.iter().all(|pick| pick.0 == first.0);
-    is_one.then_some(*first)
+    let first = picks.first()?;
+    let mut rows = first.1..;
+    picks
+        .iter()
+        .all(|pick| pick.0 == first.0 && rows.next() == Some(pick.1))
+        .then_some(*first)
 }
 
 /// The cells of a column whose commit is not the row's.
