@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::{
     Commit, CommitError, Committed, Done, FollowError, Followed, MemtableStats, OpenError, Options,
     Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs, State, Watch,
-    background::{self, Signals},
+    background::{self, Signals, Waits},
     committer::{Committer, Storages},
     disk::{Disk, Lock},
     health::Health,
@@ -51,6 +51,8 @@ pub struct Stats {
     /// Submissions waiting for the committer.
     pub queued: usize,
     pub memtable: MemtableStats,
+    /// How long flushes have waited for merges since the store opened.
+    pub flush_waited_ms: u64,
 }
 
 /// What the threads of a store share.
@@ -63,6 +65,7 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     pub(crate) watchers: Watchers,
     pub(crate) signals: Signals,
+    pub(crate) waits: Waits,
     durable: AtomicU64,
     committed_at: Mutex<Instant>,
 }
@@ -124,6 +127,7 @@ impl Store {
             health,
             watchers: Watchers::default(),
             signals: Signals::default(),
+            waits: Waits::default(),
             durable: AtomicU64::new(opened.last.0),
             committed_at: Mutex::new(Instant::now()),
         });
@@ -340,6 +344,7 @@ impl Store {
             log_bytes,
             queued: shared.queue.len(),
             memtable: shared.memtable.stats(),
+            flush_waited_ms: shared.waits.waited_ms(),
         }
     }
 
@@ -479,6 +484,8 @@ impl Running {
 
     fn close(&self) {
         self.shared.queue.close();
+        // The flusher no longer waits for merges.
+        self.shared.memtable.wake();
         let threads = std::mem::take(&mut *self.threads.lock());
         // The committer may wait for the flusher, so the flusher goes on until it is through.
         threads.committer.into_iter().for_each(join);

@@ -102,7 +102,7 @@ impl World {
     }
 
     pub(super) fn work_to_the_end(&mut self) {
-        while self.library.work(true).unwrap() {}
+        while self.library.work(Haste::Quiet).unwrap() {}
     }
 
     pub(super) fn reopen(&mut self) {
@@ -515,7 +515,8 @@ fn play(steps: &[Step], other: ConflictPolicy, mixed: bool, file_rows: usize) {
             Step::Flush => world.flush(),
             Step::Work { quiet, units } => {
                 for _ in 0..*units {
-                    world.library.work(*quiet).unwrap();
+                    let haste = if *quiet { Haste::Quiet } else { Haste::Busy };
+                    world.library.work(haste).unwrap();
                 }
             }
             Step::Reopen => {
