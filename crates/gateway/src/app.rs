@@ -120,7 +120,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.quarantine,
         store.clone(),
     )?);
-    let scripts = Scripts::start(WorkerCommand::this_program(), config.scripts.clone());
+    let scripts = Scripts::start(&WorkerCommand::this_program(), &config.scripts);
     let scripts = Arc::new(scripts.map_err(StartError::Thread)?);
     let ingest = Arc::new(Ingest {
         registry: Arc::clone(&registry),

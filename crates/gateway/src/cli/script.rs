@@ -61,7 +61,12 @@ enum Form {
 pub struct Draft {
     name: String,
     /// JavaScript file; `-` is stdin
-    #[arg(short = 'f', long = "file", value_name = "FILE", required_unless_present = "drop")]
+    #[arg(
+        short = 'f',
+        long = "file",
+        value_name = "FILE",
+        required_unless_present = "drop"
+    )]
     file: Option<PathBuf>,
     /// The product; that of the script where it is there already
     #[arg(long)]
@@ -86,7 +91,7 @@ pub struct Draft {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(id = "input", multiple = false)]
+#[command(group(clap::ArgGroup::new("input").multiple(false)))]
 pub struct Test {
     name: String,
     /// Bytes to decode, as hex digits
@@ -250,7 +255,11 @@ impl Show {
             writeln!(out, "paused    for {seconds} s more: {reason}")?;
         }
         for version in versions["items"].as_array().into_iter().flatten() {
-            let live = if version["live"] == true { "  live" } else { "" };
+            let live = if version["live"] == true {
+                "  live"
+            } else {
+                ""
+            };
             let (number, published) = (text(version, "version"), text(version, "published"));
             writeln!(out, "version   {number}  {published}{live}")?;
         }
@@ -263,7 +272,11 @@ impl Draft {
         let address = path(&self.name, "draft");
         let Some(file) = &self.file else {
             client.delete(&address, &[])?;
-            writeln!(terminal.talk, "the draft of script {} is deleted", self.name)?;
+            writeln!(
+                terminal.talk,
+                "the draft of script {} is deleted",
+                self.name
+            )?;
             return Ok(());
         };
         let mut draft = self.before(client);
@@ -372,9 +385,7 @@ impl Test {
     fn is_of_draft(&self, client: &Client) -> bool {
         match self.version.as_deref() {
             Some(version) => version == "draft",
-            None => client
-                .get::<Value>(&path(&self.name, "draft"), &[])
-                .is_ok(),
+            None => client.get::<Value>(&path(&self.name, "draft"), &[]).is_ok(),
         }
     }
 }
@@ -411,14 +422,21 @@ fn print_outcome(answer: &Value, terminal: &mut Terminal) -> Result<(), Failure>
             text(model, "good"),
             text(model, "items"),
         );
-        writeln!(terminal.talk, "model: {code}, {good} of {items} items are good")?;
+        writeln!(
+            terminal.talk,
+            "model: {code}, {good} of {items} items are good"
+        )?;
         for reason in model["rejected"].as_array().into_iter().flatten() {
             let (code, message) = (text(reason, "code"), text(reason, "message"));
             writeln!(terminal.talk, "model: {code} {message}")?;
         }
     }
     for golden in answer["golden"].as_array().into_iter().flatten() {
-        let word = if golden["passed"] == true { "ok    " } else { "FAILED" };
+        let word = if golden["passed"] == true {
+            "ok    "
+        } else {
+            "FAILED"
+        };
         let (name, message) = (text(golden, "name"), text(golden, "message"));
         writeln!(out, "{word}  {name}  {message}")?;
     }
@@ -433,13 +451,15 @@ fn print_json(out: &mut dyn Write, value: &Value) -> Result<(), Failure> {
 /// The golden tests of a folder, in the order of the files' names; each is named by its file unless
 /// it names itself.
 fn fixtures(folder: &Path) -> Result<Vec<Value>, Failure> {
-    let unreadable = |error: io::Error| {
-        Failure::Usage(format!("cannot read {}: {error}", folder.display()))
-    };
+    let unreadable =
+        |error: io::Error| Failure::Usage(format!("cannot read {}: {error}", folder.display()));
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let file = entry.map_err(unreadable)?.path();
-        if file.extension().is_some_and(|extension| extension == "json") {
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             files.push(file);
         }
     }
@@ -450,7 +470,9 @@ fn fixtures(folder: &Path) -> Result<Vec<Value>, Failure> {
     }
     let mut golden = Vec::new();
     for file in files {
-        let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let name = file
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned());
         let tests = match read_json(&file)? {
             Value::Array(tests) => tests,
             test => vec![test],

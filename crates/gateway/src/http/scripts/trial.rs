@@ -138,7 +138,10 @@ pub(super) async fn test(
         (None, Some(value)) => encode(&api, version, &value, run.time).await,
         (None, None) => golden(&api, version, run.golden, run.keep).await?,
         (Some(_), Some(_)) => {
-            return Err(Problem::bad_request("body", "give one of decode and encode"));
+            return Err(Problem::bad_request(
+                "body",
+                "give one of decode and encode",
+            ));
         }
     };
     outcome.script = label;
@@ -150,7 +153,9 @@ impl Input {
         let bad = |what: &str| Problem::bad_request("decode", format!("this is no {what}"));
         match self {
             Self::Hex(text) => bytes_of(&text).ok_or_else(|| bad("text of hex digits")),
-            Self::Base64(text) => BASE64_STANDARD.decode(text.trim()).map_err(|_| bad("base64")),
+            Self::Base64(text) => BASE64_STANDARD
+                .decode(text.trim())
+                .map_err(|_| bad("base64")),
             Self::Text(text) => Ok(text.into_bytes()),
         }
     }
