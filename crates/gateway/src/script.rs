@@ -151,7 +151,10 @@ impl Cause {
 
     /// The call took what others wait for.
     const fn is_over_limit(self) -> bool {
-        matches!(self, Self::Time | Self::Killed | Self::Memory)
+        matches!(
+            self,
+            Self::Time | Self::Killed | Self::Memory | Self::Crashed
+        )
     }
 }
 

@@ -88,7 +88,7 @@ fn scripts() -> crate::script::Scripts {
         program: "/bin/false".into(),
         arguments: Vec::new(),
     };
-    crate::script::Scripts::start(command, crate::limits::Scripts::default()).unwrap()
+    crate::script::Scripts::start(&command, &crate::limits::Scripts::default()).unwrap()
 }
 
 /// What the handlers work with, over an empty data directory.
