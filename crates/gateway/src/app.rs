@@ -32,6 +32,7 @@ use crate::{
     recorder::{Recorder, RecorderError},
     redrive::{RedriveError, Redriver},
     registry::{Registry, StoredTypes},
+    script::{Scripts, WorkerCommand},
     secrets::{AdminToken, SecretError},
     telemetry::{TelemetryError, collect_metrics},
     tls::{self, TlsError},
@@ -128,6 +129,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.quarantine,
         store.clone(),
     )?);
+    let scripts = Scripts::start(WorkerCommand::this_program(), config.scripts.clone());
+    let scripts = Arc::new(scripts.map_err(StartError::Thread)?);
     let recorder = Arc::new(Recorder::open(
         &config.data_dir.join("recorder.db"),
         config.recorder,
@@ -138,6 +141,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
         log: Arc::clone(&log),
+        scripts: Arc::clone(&scripts),
         budgets,
         recorder: Arc::clone(&recorder),
         clock: clock.clone(),
@@ -177,6 +181,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         redriver: Arc::clone(&redriver),
         recorder,
         log: Arc::clone(&log),
+        scripts,
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
         closing: closing.clone(),

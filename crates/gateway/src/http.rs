@@ -29,6 +29,7 @@ mod products;
 mod quarantine;
 mod receipts;
 mod schemas;
+mod scripts;
 mod store;
 mod stream;
 mod token;
@@ -51,7 +52,7 @@ pub use websocket::{Attend, Stream};
 
 use crate::{
     channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine, recorder::Recorder,
-    redrive::Redriver, registry::Registry, secrets::AdminToken,
+    redrive::Redriver, registry::Registry, script::Scripts, secrets::AdminToken,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -65,6 +66,7 @@ pub struct Api {
     pub redriver: Arc<Redriver>,
     pub recorder: Arc<Recorder>,
     pub log: Arc<Log>,
+    pub scripts: Arc<Scripts>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
@@ -104,6 +106,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(quarantine::routes())
         .merge(store::routes())
         .merge(schemas::routes())
+        .merge(scripts::routes())
         .merge(health::routes())
 }
 

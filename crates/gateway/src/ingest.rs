@@ -7,6 +7,7 @@ mod budget;
 mod judge;
 mod payload;
 mod quota;
+mod raw;
 mod redrive;
 mod reply;
 mod steps;
@@ -24,6 +25,7 @@ pub use budget::{Alarm, Budgets};
 pub use judge::{Sender, Uplink};
 pub use payload::{Oversize, Payload};
 pub use quota::{Gate, Shares};
+pub use raw::{Decoded, Misread};
 pub use redrive::{Again, Reason, Verdict};
 
 use crate::{
@@ -31,7 +33,8 @@ use crate::{
     clock::Clock,
     quarantine::Quarantine,
     recorder::{Account, Recorder, Step},
-    registry::{Quotas, Registry, Snapshot},
+    registry::{Product, Quotas, Registry, Snapshot},
+    script::Scripts,
     store::{Submitted, submit},
 };
 use judge::{Judged, Scope, judge};
@@ -51,6 +54,7 @@ pub struct Ingest {
     pub store: Store,
     pub quarantine: Arc<Quarantine>,
     pub log: Arc<Log>,
+    pub scripts: Arc<Scripts>,
     pub budgets: Budgets,
     pub recorder: Arc<Recorder>,
     pub clock: Clock,
@@ -80,14 +84,16 @@ pub enum NotTaken {
     QuarantineFull,
     #[error("the client went away while its quota made it wait")]
     ClientGone,
+    #[error("{0}")]
+    NoScriptWorker(String),
     #[error(transparent)]
     Store(#[from] CommitError),
 }
 
 impl Ingest {
     /// Takes a burst of one connection in order. Resolves when the outcome of each message is
-    /// durable; the burst is submitted before the first await unless the channel is held, the
-    /// quarantine full, or a quota makes it wait.
+    /// durable. The gate is taken before the first await, and given back once the burst is
+    /// submitted: the bursts of a connection are decoded and submitted in their order.
     pub async fn take(
         &self,
         channel: &ChannelName,
@@ -96,35 +102,38 @@ impl Ingest {
         burst: Vec<Uplink>,
     ) -> Result<Vec<Outcome>, NotTaken> {
         let (arrived_ms, began) = (self.clock.now_ms(), Instant::now());
-        let (mut judged, quotas) = {
-            let snapshot = self.registry.snapshot();
-            let judged = judge_burst(&snapshot, channel, sender, &burst, arrived_ms)?;
-            let declared = snapshot.channel(channel);
-            (judged, declared.and_then(|channel| channel.quotas))
-        };
         let turn = gate.turn.lock().await;
+        let snapshot = self.registry.snapshot();
+        let product = product_of(&snapshot, channel)?;
+        let decoded = self
+            .decode_burst(product, sender.compression, &burst, arrived_ms)
+            .await?;
+        let mut judged = judge_burst(&snapshot, channel, sender, &burst, &decoded, arrived_ms)?;
         self.released(channel, began + HOLD).await?;
-        if let Some(quotas) = quotas {
+        if let Some(quotas) = snapshot.channel(channel).and_then(|channel| channel.quotas) {
             self.pay(quotas, gate, &burst, &mut judged, began.into())
                 .await?;
         }
         let submitted = Instant::now();
         let (judged, proofs) = self.commit(judged, turn, began + HOLD).await?;
+        let raw_replies = self.encode_replies(product, &judged, &proofs).await;
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
         self.spend(channel, &judged);
         let commit_ms = submitted.elapsed().as_secs_f64() * 1_000.0;
         let is_recorded = self.recorder.is_on(channel, arrived_ms);
-        let outcomes = judged.iter().zip(&proofs).map(|(judged, proof)| {
+        let answered = judged.iter().zip(&proofs).zip(raw_replies);
+        let outcomes = answered.map(|((judged, proof), raw_reply)| {
             self.note(judged, proof, took_ms);
             let reply = judged.reply(proof);
             if is_recorded && self.recorder.takes(channel) {
                 let account = account(judged, proof, &reply, commit_ms, took_ms);
                 self.recorder.record(judged.recording(sender, account));
             }
+            let bytes = raw_reply.map_or(reply.payload, Vec::from);
             Outcome {
                 code: judged.code(),
                 reply_topic: reply.topic,
-                reply: payload::packed(reply.payload, sender.compression),
+                reply: payload::packed(bytes, sender.compression),
             }
         });
         Ok(outcomes.collect())
@@ -329,16 +338,26 @@ fn over_quota() -> String {
     )
 }
 
+/// The product that a channel is for.
+fn product_of<'s>(snapshot: &'s Snapshot, channel: &ChannelName) -> Result<&'s Product, NotTaken> {
+    snapshot
+        .channel(channel)
+        .and_then(|channel| snapshot.product(&channel.product))
+        .map(Arc::as_ref)
+        .ok_or_else(|| NotTaken::ChannelGone(channel.clone()))
+}
+
 fn judge_burst(
     snapshot: &Snapshot,
     channel: &ChannelName,
     sender: &Sender,
     burst: &[Uplink],
+    decoded: &[Option<Decoded>],
     arrived_ms: i64,
 ) -> Result<Vec<Judged>, NotTaken> {
     let gone = || NotTaken::ChannelGone(channel.clone());
+    let product = product_of(snapshot, channel)?;
     let channel = snapshot.channel(channel).ok_or_else(gone)?;
-    let product = snapshot.product(&channel.product).ok_or_else(gone)?;
     let scope = Scope {
         channel: &channel.name,
         product: &product.key,
@@ -351,9 +370,10 @@ fn judge_burst(
     };
     Ok(burst
         .iter()
-        .map(|uplink| {
+        .zip(decoded)
+        .map(|(uplink, decoded)| {
             let began = Instant::now();
-            let judged = judge(&scope, sender, uplink, arrived_ms);
+            let judged = judge(&scope, sender, uplink, decoded.as_ref(), arrived_ms);
             judged.in_time(began.elapsed())
         })
         .collect())

@@ -18,6 +18,7 @@ pub mod query;
 pub mod recorder;
 pub mod redrive;
 pub mod registry;
+pub mod script;
 pub mod secrets;
 pub mod sqlite;
 pub mod store;

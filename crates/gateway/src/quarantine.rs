@@ -347,6 +347,7 @@ mod tests {
                 index: Some(2),
                 device: Some(device.into()),
                 point: None,
+                script_version: None,
                 code: Code::UnknownDevice,
                 message: format!("device {device} not found").into(),
             }],

@@ -64,12 +64,14 @@ pub struct Redriver {
     quarantine: Arc<Quarantine>,
     ledger: Mutex<Ledger>,
     pool: Pool,
+    /// Where what a blocking call asks of the scripts runs.
+    runtime: tokio::runtime::Handle,
     /// A job was begun or cancelled.
     news: Notify,
 }
 
 impl Redriver {
-    /// Opens or makes the file of jobs. `pool` runs what blocks.
+    /// Opens or makes the file of jobs. `pool` runs what blocks. Call it inside the runtime.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -79,6 +81,7 @@ impl Redriver {
             ingest,
             ledger: Mutex::new(Ledger::open(path)?),
             pool,
+            runtime: tokio::runtime::Handle::current(),
             news: Notify::new(),
         })
     }
@@ -135,20 +138,20 @@ impl Redriver {
         ledger.job(id)
     }
 
-    /// What the current model and script would make of an entry. Nothing changes.
+    /// What the current model and script would make of an entry. Nothing changes. Blocks.
     pub fn dry_run(&self, entry: &Entry, payload: &Payload) -> Outcome {
         match again(entry, payload) {
             Err(skipped) => skipped,
-            Ok(again) => outcome(self.ingest.dry_run(&again)),
+            Ok(again) => outcome(self.dry_run_message(&again)),
         }
     }
 
-    /// The same of a recorded message of a channel.
+    /// The same of a recorded message of a channel. Blocks.
     pub fn dry_run_recording(&self, channel: &ChannelName, recording: &Recording) -> Outcome {
         if !recording.is_whole() {
             return skipped_for("only the beginning of the payload is kept");
         }
-        outcome(self.ingest.dry_run(&Again {
+        outcome(self.dry_run_message(&Again {
             channel: channel.clone(),
             client: recording.client.as_str().into(),
             topic: recording.topic.clone(),
@@ -156,6 +159,10 @@ impl Redriver {
             compression: recording.compression,
             arrived_ms: recording.time,
         }))
+    }
+
+    fn dry_run_message(&self, again: &Again) -> Result<Verdict, NotTaken> {
+        self.runtime.block_on(self.ingest.dry_run(again))
     }
 
     /// Runs jobs until `closing`. A job that is cut off goes on at the next start.
@@ -390,6 +397,7 @@ pub(crate) fn of_test(
     store: &backtide_store::Store,
     quarantine: &Arc<Quarantine>,
     log: &Arc<crate::channel_log::Log>,
+    scripts: &Arc<crate::script::Scripts>,
     recorder: &Arc<crate::recorder::Recorder>,
     clock: &crate::clock::Clock,
 ) -> Arc<Redriver> {
@@ -398,6 +406,7 @@ pub(crate) fn of_test(
         store: store.clone(),
         quarantine: Arc::clone(quarantine),
         log: Arc::clone(log),
+        scripts: Arc::clone(scripts),
         budgets: crate::ingest::Budgets::new().0,
         recorder: Arc::clone(recorder),
         clock: clock.clone(),

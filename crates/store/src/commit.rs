@@ -78,6 +78,8 @@ pub struct RefusedItem {
     pub device: Option<Box<str>>,
     /// The point, attribute, event or `event.output`.
     pub point: Option<Box<str>>,
+    /// The version of the script that could not decode the message; it excludes a point.
+    pub script_version: Option<u32>,
     pub code: Code,
     /// What, where, how to fix.
     pub message: Box<str>,

@@ -12,7 +12,9 @@ use backtide_store::{Redrive, RefusedItem};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Ingest, NotTaken, Payload, Sender, Uplink, judge::Judged, judge_burst, steps::steps};
+use super::{
+    Ingest, NotTaken, Payload, Sender, Uplink, judge::Judged, judge_burst, product_of, steps::steps,
+};
 use crate::recorder::Step;
 
 /// A message to be judged again.
@@ -91,9 +93,9 @@ impl Ingest {
     /// What the current model and script would make of a message. Nothing changes.
     ///
     /// # Errors
-    /// [`NotTaken::ChannelGone`].
-    pub fn dry_run(&self, again: &Again) -> Result<Verdict, NotTaken> {
-        let mut judged = self.judge_again(again)?;
+    /// [`NotTaken::ChannelGone`], [`NotTaken::NoScriptWorker`].
+    pub async fn dry_run(&self, again: &Again) -> Result<Verdict, NotTaken> {
+        let mut judged = self.judge_again(again).await?;
         if let Some(clash) = judged.clash(&self.store) {
             judged.refuse(Code::ModelMismatch, clash.to_string());
         }
@@ -115,7 +117,7 @@ impl Ingest {
         let mut verdicts: Vec<Option<Result<Verdict, NotTaken>>> = Vec::with_capacity(burst.len());
         let mut judged = Vec::with_capacity(burst.len());
         for (redrive, again) in burst {
-            match self.judge_again(again) {
+            match self.judge_again(again).await {
                 Ok(one) => {
                     judged.push(one.redriven(*redrive));
                     verdicts.push(None);
@@ -139,7 +141,7 @@ impl Ingest {
         Ok(verdicts.collect())
     }
 
-    fn judge_again(&self, again: &Again) -> Result<Judged, NotTaken> {
+    async fn judge_again(&self, again: &Again) -> Result<Judged, NotTaken> {
         let sender = Sender {
             client: Arc::clone(&again.client),
             compression: again.compression,
@@ -152,7 +154,18 @@ impl Ingest {
         };
         let snapshot = self.registry.snapshot();
         let burst = [uplink];
-        let mut judged = judge_burst(&snapshot, &again.channel, &sender, &burst, again.arrived_ms)?;
+        let product = product_of(&snapshot, &again.channel)?;
+        let decoded = self
+            .decode_burst(product, again.compression, &burst, again.arrived_ms)
+            .await?;
+        let mut judged = judge_burst(
+            &snapshot,
+            &again.channel,
+            &sender,
+            &burst,
+            &decoded,
+            again.arrived_ms,
+        )?;
         Ok(judged.pop().expect("one message has one verdict"))
     }
 }
