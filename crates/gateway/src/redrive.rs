@@ -8,6 +8,8 @@
 
 mod cures;
 mod ledger;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
