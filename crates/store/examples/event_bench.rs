@@ -75,7 +75,7 @@ fn main() {
         };
         let began = Instant::now();
         let rows: usize = store
-            .events(range)
+            .events(&range)
             .unwrap()
             .map(|slab| slab.unwrap().len())
             .sum();

@@ -60,7 +60,7 @@ fn all_events() -> EventRange {
     }
 }
 
-fn events(store: &Store, range: EventRange) -> Vec<StoredEvent> {
+fn events(store: &Store, range: &EventRange) -> Vec<StoredEvent> {
     let slabs = store.events(range).unwrap();
     slabs.flat_map(Result::unwrap).collect()
 }
@@ -76,7 +76,7 @@ fn all_attributes(history: bool) -> AttributeRange {
     }
 }
 
-fn attributes(store: &Store, range: AttributeRange) -> Vec<StoredAttribute> {
+fn attributes(store: &Store, range: &AttributeRange) -> Vec<StoredAttribute> {
     let slabs = store.attributes(range).unwrap();
     slabs.flat_map(Result::unwrap).collect()
 }
@@ -111,7 +111,7 @@ fn an_event_is_stored_once_and_another_output_is_a_second_event() {
     commit(&store, Part::Events(vec![leak("{\"litres\":4.0}")]));
     let check = |store: &Store| {
         commit(store, Part::Events(vec![leak("{}")]));
-        let found = events(store, all_events());
+        let found = events(store, &all_events());
         assert_eq!(found.len(), 2);
         assert!(found.iter().any(|stored| stored.sequence == first));
     };
@@ -136,7 +136,7 @@ fn an_attribute_keeps_its_history_and_a_repeated_value_adds_nothing() {
         }
     }
     let history = |store: &Store| -> Vec<(u64, i64, i64, String)> {
-        attributes(store, all_attributes(true))
+        attributes(store, &all_attributes(true))
             .iter()
             .map(|s| {
                 let value = s.value.to_string();
@@ -150,7 +150,7 @@ fn an_attribute_keeps_its_history_and_a_repeated_value_adds_nothing() {
         (5, 5, 5, "1".to_owned()),
     ];
     assert_eq!(history(&store), expected);
-    let current = attributes(&store, all_attributes(false));
+    let current = attributes(&store, &all_attributes(false));
     assert_eq!(current.len(), 1);
     assert_eq!(
         (current[0].place.sequence, &*current[0].value),
@@ -204,8 +204,8 @@ fn a_journal_that_was_never_flushed_is_read_back_with_everything_in_it() {
     let followed = follow_all(&store, Sequence(0)).unwrap();
     let found: Vec<_> = followed.into_iter().flat_map(|f| f.commit.parts).collect();
     assert_eq!(found, parts);
-    assert_eq!(events(&store, all_events()).len(), 1);
-    assert_eq!(attributes(&store, all_attributes(false)).len(), 1);
+    assert_eq!(events(&store, &all_events()).len(), 1);
+    assert_eq!(attributes(&store, &all_attributes(false)).len(), 1);
 }
 
 #[derive(Debug, Clone)]
@@ -233,7 +233,7 @@ struct Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn it_is_a_map_over_flushes_and_restarts(steps in vec(any_step(), 1..24), page in 1..7_usize) {
@@ -278,7 +278,7 @@ proptest! {
 }
 
 fn check_events(store: &Store, model: &Model, page: usize) {
-    let found = events(store, all_events());
+    let found = events(store, &all_events());
     assert!(found.is_sorted_by(|a, b| a.place < b.place));
     let as_map: BTreeMap<_, _> = shown(&found)
         .into_iter()
@@ -294,7 +294,7 @@ fn check_events(store: &Store, model: &Model, page: usize) {
             rows_max: page,
             ..all_events()
         };
-        let of_page = events(store, range);
+        let of_page = events(store, &range);
         assert!(of_page.len() <= page);
         if of_page.is_empty() {
             break;
@@ -316,12 +316,12 @@ fn check_events(store: &Store, model: &Model, page: usize) {
             && (1..4).contains(&stored.place.time_ms)
     };
     let expected: Vec<_> = found.iter().filter(|s| is_in(s)).cloned().collect();
-    assert_eq!(events(store, range), expected);
+    assert_eq!(events(store, &range), expected);
 }
 
 fn check_attributes(store: &Store, model: &Model, page: usize) {
     for history in [true, false] {
-        let found = attributes(store, all_attributes(history));
+        let found = attributes(store, &all_attributes(history));
         assert!(found.is_sorted_by(|a, b| a.place < b.place));
         let mut as_map: BTreeMap<(String, String), Vec<(u64, String)>> = BTreeMap::new();
         for stored in &found {
@@ -346,7 +346,7 @@ fn check_attributes(store: &Store, model: &Model, page: usize) {
                 rows_max: page,
                 ..all_attributes(history)
             };
-            let of_page = attributes(store, range);
+            let of_page = attributes(store, &range);
             if of_page.is_empty() {
                 break;
             }
@@ -360,6 +360,6 @@ fn check_attributes(store: &Store, model: &Model, page: usize) {
         };
         let key = ("d1".to_owned(), "a0".to_owned());
         let of_one = expected.get(&key).map_or(0, Vec::len);
-        assert_eq!(attributes(store, range).len(), of_one);
+        assert_eq!(attributes(store, &range).len(), of_one);
     }
 }

@@ -245,8 +245,8 @@ impl Chronicle {
     /// Attribute values of a range: those written, with what `told` adds.
     pub(crate) fn attributes(
         self: &Arc<Self>,
-        told: Vec<Arc<Told<AttributeValue>>>,
-        range: AttributeRange,
+        told: &[Arc<Told<AttributeValue>>],
+        range: &AttributeRange,
     ) -> Result<impl Iterator<Item = Result<Vec<StoredAttribute>, ReadError>> + use<>, ReadError>
     {
         let mut told_of: BTreeMap<DeviceKey, Vec<(ElementName, Saying)>> = BTreeMap::new();
@@ -276,7 +276,7 @@ impl Chronicle {
             told: told_of,
             devices: devices.into_iter().collect(),
             left: range.rows_max,
-            range,
+            range: range.clone(),
         })
     }
 }

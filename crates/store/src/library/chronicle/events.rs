@@ -204,8 +204,8 @@ impl Chronicle {
     /// Events of a range: those written, and those of `told` that may not be yet.
     pub(crate) fn events(
         self: &Arc<Self>,
-        told: Vec<Arc<Told<Occurrence>>>,
-        range: EventRange,
+        told: &[Arc<Told<Occurrence>>],
+        range: &EventRange,
     ) -> Result<impl Iterator<Item = Result<Vec<StoredEvent>, ReadError>> + use<>, ReadError> {
         let devices = self.devices(&range.product, &range.devices)?;
         // Of a short page little more than what it needs.
@@ -218,7 +218,7 @@ impl Chronicle {
             chronicle: Arc::clone(self),
             lanes: Vec::with_capacity(devices.len()),
             next: BinaryHeap::with_capacity(devices.len()),
-            told: mentions(&told, &range)
+            told: mentions(told, range)
                 .into_iter()
                 .map(Mention::stored as fn(_) -> _)
                 .peekable(),
@@ -228,7 +228,7 @@ impl Chronicle {
             events,
         };
         for (device, id) in devices {
-            let lane = Lane::new(device, id, &range);
+            let lane = Lane::new(device, id, range);
             reading.lanes.push(lane);
             reading.refill(reading.lanes.len() - 1)?;
         }
@@ -260,13 +260,15 @@ fn mentions(told: &[Arc<Told<Occurrence>>], range: &EventRange) -> Vec<Mention> 
     mentions
 }
 
+type Mentions = Peekable<Map<vec::IntoIter<Mention>, fn(Mention) -> StoredEvent>>;
+
 /// A read under way: a lane for each device, joined by time. Between two fills nothing is locked.
 struct Reading {
     chronicle: Arc<Chronicle>,
     lanes: Vec<Lane>,
     /// The front row of each lane that has one: its time and device, and which lane.
     next: BinaryHeap<Reverse<(i64, DeviceKey, usize)>>,
-    told: Peekable<Map<vec::IntoIter<Mention>, fn(Mention) -> StoredEvent>>,
+    told: Mentions,
     lane_rows: usize,
     left: usize,
     to_ms: i64,
