@@ -25,17 +25,21 @@ use crate::{
     http::{self, Api, Readiness},
     ingest::Ingest,
     limits,
-    mqtt::{self, Door},
+    mqtt::{self, Door, Peer, Transport},
     pool::Pool,
     quarantine::{Quarantine, QuarantineError},
+    redrive::{RedriveError, Redriver},
     registry::{Registry, StoredTypes},
     secrets::{AdminToken, SecretError},
     telemetry::{TelemetryError, collect_metrics},
+    tls::{self, TlsError},
 };
 
 /// Answers of any length that are made at one time: a slow client keeps a thread.
 const STREAM_THREADS: usize = 8;
 const STREAMS_WAITING_MAX: usize = 64;
+/// The one job that runs waits for each piece of its work.
+const REDRIVE_WAITING_MAX: usize = 4;
 /// How often logins are checked against time alone: the end of a rotated secret's overlap.
 const LOGINS_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often counters are drained, so that histograms stay small without a scraper.
@@ -60,10 +64,14 @@ pub enum StartError {
     Log(#[from] LogError),
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
+    #[error(transparent)]
+    Redrive(#[from] RedriveError),
     #[error("a thread cannot be started: {0}")]
     Thread(io::Error),
     #[error(transparent)]
     Mqtt(#[from] mqtt::BindError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Sessions(#[from] mqtt::KeptError),
     #[error("cannot listen for HTTP on {address}: {source}; choose another address or a free port")]
@@ -77,6 +85,8 @@ pub enum StartError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Addresses {
     pub mqtt: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mqtts: Option<SocketAddr>,
     pub http: SocketAddr,
 }
 
@@ -121,6 +131,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         log: Arc::clone(&log),
         clock: clock.clone(),
     });
+    let redriver = Arc::new(Redriver::open(
+        &config.data_dir.join("redrive.db"),
+        Arc::clone(&ingest),
+        Pool::start("redrive", 1, REDRIVE_WAITING_MAX).map_err(StartError::Thread)?,
+    )?);
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
     let wall_clock = || Clock::system().now_ms();
@@ -133,45 +148,66 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
     let has_advertised = config.mqtt.advertised_url.is_some();
     let (mqtt_listener, mqtt) = listen_mqtt(config.mqtt.listen).await?;
+    let (secure_door, mqtts) = match &config.mqtts {
+        Some(mqtts) => {
+            let tls = tls::Server::open(mqtts.files.clone(), &clock)?;
+            let (listener, bound) = listen_mqtt(mqtts.listen).await?;
+            (Some((listener, tls)), Some(bound))
+        }
+        None => (None, None),
+    };
     let (http_listener, http) = listen_http(config.http.listen).await?;
     let closing = CancellationToken::new();
     let api = Arc::new(Api {
         registry: Arc::clone(&registry),
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
+        redriver: Arc::clone(&redriver),
         log,
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
         closing: closing.clone(),
         pool: Pool::start("api", config.http.threads, config.http.waiting_max)
             .map_err(StartError::Thread)?,
-        clock,
+        clock: clock.clone(),
         token: AdminToken::open(&config.data_dir)?,
         broker_url: config
             .mqtt
             .advertised_url
             .unwrap_or_else(|| format!("tcp://{mqtt}")),
+        broker_tls_url: mqtts.map(|bound| {
+            let advertised = config.mqtts.and_then(|mqtts| mqtts.advertised_url);
+            advertised.unwrap_or_else(|| format!("ssl://{bound}"))
+        }),
+        mqtt: websocket(Arc::clone(&door)),
         metrics: render(metrics.clone(), store.clone(), Arc::clone(&registry)),
         readiness: readiness(store.clone(), Arc::clone(&quarantine)),
     });
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(keep_logins_true(
             house,
             Arc::clone(&registry),
             closing.clone(),
         )),
         tokio::spawn(upkeep(metrics, closing.clone())),
-        tokio::spawn(serve_http(http_listener, api)),
-        tokio::spawn(Arc::clone(&door).serve(mqtt_listener)),
+        tokio::spawn(redriver.run(closing.clone())),
+        tokio::spawn(http::serve(http_listener, api)),
+        tokio::spawn(Arc::clone(&door).serve(mqtt_listener, None)),
     ];
-    let addresses = Addresses { mqtt, http };
+    if let Some((listener, tls)) = secure_door {
+        tasks.push(tokio::spawn(
+            Arc::clone(&tls).keep_fresh(clock, closing.clone()),
+        ));
+        tasks.push(tokio::spawn(Arc::clone(&door).serve(listener, Some(tls))));
+    }
+    let addresses = Addresses { mqtt, mqtts, http };
     if mqtt.ip().is_unspecified() && !has_advertised {
         tracing::warn!(
             "channel show prints {mqtt}, which no other machine can reach; \
              set mqtt.advertised_url"
         );
     }
-    tracing::info!(%mqtt, %http, "doors are open");
+    tracing::info!(%mqtt, ?mqtts, %http, "doors are open");
     Ok(Running {
         addresses,
         door,
@@ -269,10 +305,13 @@ async fn listen_http(
     Ok((listener, bound))
 }
 
-async fn serve_http(listener: tokio::net::TcpListener, api: Arc<Api>) {
-    if let Err(error) = http::serve(listener, api).await {
-        tracing::error!(%error, "the HTTP door failed");
-    }
+/// The doors do not know each other: this is how the HTTP door comes by the MQTT door.
+fn websocket(door: Arc<Door<House>>) -> http::Attend {
+    Box::new(move |stream, address| {
+        let transport = Transport::WebSocket;
+        let peer = Peer { address, transport };
+        Box::pin(Arc::clone(&door).attend(stream, peer))
+    })
 }
 
 /// Connections end when their channel is paused or deleted or their secret ends.

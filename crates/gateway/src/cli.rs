@@ -5,6 +5,7 @@
 //! a running gateway: it asks over HTTP, through [`client::Client`].
 
 pub mod apply;
+pub mod cert;
 pub mod channel;
 pub mod client;
 pub mod completions;
@@ -95,11 +96,14 @@ pub enum Command {
     Export(export::Export),
     /// List values that were overwritten by different ones
     Conflicts(conflicts::Conflicts),
-    /// List, show and export what was refused
+    /// What was refused: list, show and export it, drive it again, discard it
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
     /// Run a gateway with real sample history, to look around
     Demo(demo::Demo),
+    /// Make certificates for a trial: a private authority, its servers and clients
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -118,6 +122,9 @@ pub struct Serve {
     /// Address of the MQTT door
     #[arg(long, value_name = "ADDR")]
     pub mqtt: Option<SocketAddr>,
+    /// Address of the MQTT door over TLS, which a configured certificate opens
+    #[arg(long, value_name = "ADDR")]
+    pub mqtts: Option<SocketAddr>,
     /// Address of the HTTP door
     #[arg(long, value_name = "ADDR")]
     pub http: Option<SocketAddr>,
@@ -261,6 +268,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
         Command::Demo(demo) => demo.run(&connection, terminal),
+        Command::Cert(cert) => cert.run(terminal),
         Command::Config(config) => config.run(&connection, terminal),
         Command::Salvage(salvage) => salvage.run(connection.data_dir, terminal),
         Command::Completions(completions) => completions.run(terminal),

@@ -20,6 +20,7 @@ use crate::{
     clock::Clock,
     quarantine::{self, WhenFull},
     telemetry::LogFormat,
+    tls,
 };
 
 const PREFIX: &str = "BACKTIDE";
@@ -37,6 +38,8 @@ pub struct Config {
     /// The organization id that topics, APIs and messages carry.
     pub organization: ObjectName,
     pub mqtt: Mqtt,
+    /// Absent: no certificate is configured, and the door stays shut.
+    pub mqtts: Option<Mqtts>,
     pub http: Http,
     pub store: backtide_store::Options,
     pub quarantine: quarantine::Bounds,
@@ -53,6 +56,15 @@ pub struct Mqtt {
     pub connections_max: Option<usize>,
     pub connections_per_channel_max: Option<usize>,
     pub connections_per_address_max: Option<usize>,
+}
+
+/// The MQTT door over TLS.
+#[derive(Debug, Clone)]
+pub struct Mqtts {
+    pub listen: SocketAddr,
+    pub files: tls::Files,
+    /// What `channel show` prints as its address; the bound address unless given.
+    pub advertised_url: Option<String>,
 }
 
 /// The HTTP door.
@@ -80,6 +92,7 @@ pub struct Raw {
     data_dir: PathBuf,
     organization: String,
     mqtt: RawMqtt,
+    mqtts: RawMqtts,
     http: RawHttp,
     store: RawStore,
     quarantine: RawQuarantine,
@@ -93,6 +106,7 @@ impl Default for Raw {
             data_dir: "./backtide-data".into(),
             organization: "o1".into(),
             mqtt: RawMqtt::default(),
+            mqtts: RawMqtts::default(),
             http: RawHttp::default(),
             store: RawStore::default(),
             quarantine: RawQuarantine::default(),
@@ -121,6 +135,62 @@ impl Default for RawMqtt {
             connections_per_channel_max: None,
             connections_per_address_max: None,
         }
+    }
+}
+
+/// On when a certificate is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawMqtts {
+    listen: SocketAddr,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+    advertised_url: Option<String>,
+}
+
+impl Default for RawMqtts {
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 18883).into(),
+            certificate: None,
+            key: None,
+            client_ca: None,
+            advertised_url: None,
+        }
+    }
+}
+
+impl RawMqtts {
+    /// Only whether the files are named: what is in them is looked at when they are read.
+    fn check(self) -> Result<Option<Mqtts>, ConfigError> {
+        check_url("mqtts.advertised_url", self.advertised_url.as_deref())?;
+        let (certificate, key) = match (self.certificate, self.key) {
+            (Some(certificate), Some(key)) => (certificate, key),
+            (None, None) => {
+                require("mqtts.client_ca", self.client_ca.is_none(), || {
+                    "needs mqtts.certificate and mqtts.key: without them TLS is off".into()
+                })?;
+                return Ok(None);
+            }
+            (certificate, _) => {
+                let key = match certificate {
+                    Some(_) => "mqtts.key",
+                    None => "mqtts.certificate",
+                };
+                let reason = "is missing: a certificate and its key go together".into();
+                return Err(ConfigError::Value { key, reason });
+            }
+        };
+        Ok(Some(Mqtts {
+            listen: self.listen,
+            files: tls::Files {
+                certificate,
+                key,
+                client_ca: self.client_ca,
+            },
+            advertised_url: self.advertised_url,
+        }))
     }
 }
 
@@ -224,6 +294,7 @@ impl Default for RawLog {
 pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     pub mqtt: Option<SocketAddr>,
+    pub mqtts: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
 }
 
@@ -278,6 +349,7 @@ impl Raw {
         let mut raw: Self = merged.try_deserialize().map_err(unreadable)?;
         raw.data_dir = overrides.data_dir.unwrap_or(raw.data_dir);
         raw.mqtt.listen = overrides.mqtt.unwrap_or(raw.mqtt.listen);
+        raw.mqtts.listen = overrides.mqtts.unwrap_or(raw.mqtts.listen);
         raw.http.listen = overrides.http.unwrap_or(raw.http.listen);
         Ok(raw)
     }
@@ -292,14 +364,7 @@ impl Raw {
                 key: "organization",
                 reason: error.to_string(),
             })?;
-        if let Some(url) = &self.mqtt.advertised_url {
-            let schemes = ["tcp://", "ssl://", "mqtt://", "mqtts://", "ws://", "wss://"];
-            require(
-                "mqtt.advertised_url",
-                schemes.iter().any(|scheme| url.starts_with(scheme)),
-                || format!("{url:?} starts with none of {}", schemes.join(", ")),
-            )?;
-        }
+        check_url("mqtt.advertised_url", self.mqtt.advertised_url.as_deref())?;
         at_least("mqtt.connections_max", self.mqtt.connections_max, 1)?;
         at_least(
             "mqtt.connections_per_channel_max",
@@ -360,6 +425,7 @@ impl Raw {
                 connections_per_channel_max: self.mqtt.connections_per_channel_max,
                 connections_per_address_max: self.mqtt.connections_per_address_max,
             },
+            mqtts: self.mqtts.check()?,
             http: Http {
                 listen: self.http.listen,
                 threads: self.http.threads,
@@ -413,6 +479,15 @@ fn require(
             reason: reason(),
         })
     }
+}
+
+fn check_url(key: &'static str, url: Option<&str>) -> Result<(), ConfigError> {
+    let schemes = ["tcp://", "ssl://", "mqtt://", "mqtts://", "ws://", "wss://"];
+    let url = url.unwrap_or(schemes[0]);
+    let is_known = schemes.iter().any(|scheme| url.starts_with(scheme));
+    require(key, is_known, || {
+        format!("{url:?} starts with none of {}", schemes.join(", "))
+    })
 }
 
 fn one_of<T: Copy>(key: &'static str, word: &str, words: &[(&str, T)]) -> Result<T, ConfigError> {
@@ -598,6 +673,16 @@ mod tests {
                 "[mqtt]\nadvertised_url = \"host\"",
                 &[],
                 &["mqtt.advertised_url", "tcp://"],
+            ),
+            (
+                "[mqtts]\ncertificate = \"c.pem\"",
+                &[],
+                &["mqtts.key", "go together"],
+            ),
+            (
+                "[mqtts]\nclient_ca = \"ca.pem\"",
+                &[],
+                &["mqtts.client_ca", "mqtts.certificate"],
             ),
             ("[mqtt", &[], &["backtide.toml"]),
         ] {

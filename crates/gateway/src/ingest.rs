@@ -5,6 +5,7 @@
 
 mod judge;
 mod payload;
+mod redrive;
 mod reply;
 
 use std::{
@@ -18,6 +19,7 @@ use tokio::sync::Mutex;
 
 pub use judge::{Sender, Uplink};
 pub use payload::{Oversize, Payload};
+pub use redrive::{Again, Reason, Verdict};
 
 use crate::{
     channel_log::{Entry, Log, What},
@@ -98,8 +100,7 @@ impl Ingest {
         Ok(outcomes.collect())
     }
 
-    /// Makes every message of a burst durable: what the store will not take as data it takes as
-    /// refused.
+    /// Makes every message of a burst durable.
     async fn commit(
         &self,
         mut judged: Vec<Judged>,
@@ -112,6 +113,17 @@ impl Ingest {
         }
         let submitted = self.submit(&mut judged)?;
         drop(turn);
+        let proofs = self.settle(&mut judged, submitted).await?;
+        Ok((judged, proofs))
+    }
+
+    /// Waits until all of what was submitted is durable: what the store will not take as data it
+    /// takes as refused.
+    async fn settle(
+        &self,
+        judged: &mut [Judged],
+        submitted: Vec<Submitted>,
+    ) -> Result<Vec<Committed>, NotTaken> {
         let mut results = Vec::with_capacity(judged.len());
         for submission in submitted {
             results.extend(submission.results().await?);
@@ -128,7 +140,7 @@ impl Ingest {
             };
             proofs.push(proof);
         }
-        Ok((judged, proofs))
+        Ok(proofs)
     }
 
     /// Hands a burst to the store, in order, in as many submissions as its weight asks for: a burst

@@ -8,6 +8,37 @@ pub const REPLY_REJECTED_MAX: usize = 50;
 /// Characters of a message on a reply.
 pub const REPLY_MESSAGE_CHARS_MAX: usize = 256;
 
+/// Messages a second of a re-drive that does not say how many.
+pub const REDRIVE_MESSAGES_PER_S: u32 = 1_000;
+/// Re-drives that wait or run.
+pub const REDRIVE_JOBS_MAX: u64 = 100;
+/// Entries that one selection names by their ids.
+pub const SELECTION_IDS_MAX: usize = 1_000;
+
+/// Caps of the HTTP door. Long answers end by themselves: a client that takes nothing is given up.
+#[derive(Debug, Clone, Copy)]
+pub struct Http {
+    /// Connections at one time, without those that became WebSockets.
+    pub connections_max: usize,
+    /// The head of a request, from when the connection waits for one: idle ones end too.
+    pub header_s: u64,
+    /// From one piece of a request's body to the next.
+    pub body_s: u64,
+    /// A clean end: how long requests under way may take.
+    pub drain_s: u64,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            connections_max: 1_000,
+            header_s: 30,
+            body_s: 30,
+            drain_s: 20,
+        }
+    }
+}
+
 /// Caps of the MQTT door. The defaults are for one node with a few thousand clients.
 #[derive(Debug, Clone)]
 pub struct Mqtt {

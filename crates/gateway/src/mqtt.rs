@@ -37,6 +37,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio_util::sync::CancellationToken;
 
+use crate::tls::ClientCertificate;
+
 pub use kept::KeptError;
 pub use listener::{BindError, Door, bind};
 #[doc(hidden)]
@@ -46,7 +48,7 @@ pub use packet::decode_anything;
 pub trait House: Send + Sync + 'static {
     type Channel: ChannelHandle;
 
-    /// CONNECT credentials to the channel, or why not. Logs and counts refusals itself.
+    /// CONNECT credentials to the channel, or why not. Logs refusals itself.
     ///
     /// # Errors
     /// The [`Refusal`], which the door says to the client as a CONNACK code.
@@ -87,8 +89,41 @@ pub struct Login<'a> {
     pub client_id: &'a str,
     pub username: Option<&'a str>,
     pub password: Option<&'a [u8]>,
-    pub peer: SocketAddr,
+    pub peer: &'a Peer,
     pub version: Version,
+}
+
+/// Who is at the other end of a stream, and what lies between.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub transport: Transport,
+}
+
+#[derive(Debug, Clone)]
+pub enum Transport {
+    Tcp,
+    /// With the certificate that the client has proved to be its own, if it has one.
+    Tls(Option<Arc<ClientCertificate>>),
+    WebSocket,
+}
+
+impl Transport {
+    /// The certificate that the client has proved to be its own.
+    pub fn certificate(&self) -> Option<&Arc<ClientCertificate>> {
+        match self {
+            Self::Tls(certificate) => certificate.as_ref(),
+            Self::Tcp | Self::WebSocket => None,
+        }
+    }
+
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Tls(_) => "TLS",
+            Self::WebSocket => "WebSocket",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +166,7 @@ pub enum Refusal {
 pub struct Client {
     /// The MQTT client identifier, or the one that the door assigned to an empty one.
     pub id: Arc<str>,
-    pub peer: SocketAddr,
+    pub peer: Peer,
     pub version: Version,
     /// Counts connections since the process began: tells two of one client apart.
     pub connection: u64,

@@ -32,7 +32,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
-pub use channel::{Channel, Secret};
+pub use channel::{CertificateRule, Channel, Secret};
 pub use device::{Attributes, Device};
 pub use document::{Declared, Document, Fault, Form, Place, read};
 pub use kind::Kind;

@@ -149,6 +149,7 @@ fn commit(number: u64, occurrences: Vec<Occurrence>) -> Commit {
         },
         product: product(),
         parts: vec![Part::Events(occurrences)],
+        redrive: None,
     }
 }
 

@@ -29,6 +29,18 @@ pub struct Commit {
     pub origin: Origin,
     pub product: ProductKey,
     pub parts: Vec<Part>,
+    /// The refusal that this commit tries again; `None` for a message that has just arrived.
+    pub redrive: Option<Redrive>,
+}
+
+/// Names a refusal in the log: the commit that holds it, and which of its refused parts.
+///
+/// What a re-driven commit stores takes the place of that commit in the order of commits: it loses
+/// to whatever was committed after it, and its lineage is that of the original arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redrive {
+    pub order: Sequence,
+    pub part: u32,
 }
 
 /// A part of a message's outcome.

@@ -26,17 +26,13 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct Told<T> {
     pub sequence: Sequence,
+    /// What decides which of two attribute values is the later one: the sequence, or where the commit
+    /// was driven again, that of the refusal.
+    pub order: Sequence,
     pub origin: Arc<Origin>,
     pub product: ProductKey,
     /// In order of arrival.
     pub items: Vec<T>,
-}
-
-impl<T> Told<T> {
-    /// What decides which of two attribute values is the later one.
-    pub(crate) fn order(&self) -> Sequence {
-        self.sequence
-    }
 }
 
 /// What goes to the chronicle, in order of sequence.
@@ -83,6 +79,7 @@ pub(crate) struct Table {
 impl Table {
     fn insert(&mut self, sequence: Sequence, commit: Commit) {
         let origin = Arc::new(commit.origin);
+        let order = commit.redrive.map_or(sequence, |redrive| redrive.order);
         self.bytes += COMMIT_BYTES + weight::origin(&origin);
         for part in commit.parts {
             let product = commit.product.clone();
@@ -100,12 +97,12 @@ impl Table {
                 }
                 Part::Events(items) => {
                     self.bytes += COMMIT_BYTES + weight::events(&items);
-                    let told = told(sequence, &origin, product, items);
+                    let told = told((sequence, order), &origin, product, items);
                     self.chapter.events.push(told);
                 }
                 Part::Attributes(items) => {
                     self.bytes += COMMIT_BYTES + weight::attributes(&items);
-                    let told = told(sequence, &origin, product, items);
+                    let told = told((sequence, order), &origin, product, items);
                     self.chapter.attributes.push(told);
                 }
                 Part::Refused(_) => {}
@@ -117,13 +114,14 @@ impl Table {
 }
 
 fn told<T>(
-    sequence: Sequence,
+    (sequence, order): (Sequence, Sequence),
     origin: &Arc<Origin>,
     product: ProductKey,
     items: Vec<T>,
 ) -> Arc<Told<T>> {
     Arc::new(Told {
         sequence,
+        order,
         origin: Arc::clone(origin),
         product,
         items,

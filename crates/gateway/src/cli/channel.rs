@@ -56,6 +56,8 @@ struct Strings {
     mode: String,
     paused: bool,
     broker_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker_tls_url: Option<String>,
     client_id: String,
     username: String,
     password: String,
@@ -112,8 +114,11 @@ fn post<T: serde::de::DeserializeOwned>(
 
 fn print(terminal: &mut Terminal, format: Format, strings: &Strings) -> Result<(), Failure> {
     if format != Format::Table {
-        let columns: [output::Column<'_, &Strings>; 6] = [
+        let columns: [output::Column<'_, &Strings>; 7] = [
             ("brokerUrl", &|s| s.broker_url.clone()),
+            ("brokerTlsUrl", &|s| {
+                s.broker_tls_url.clone().unwrap_or_default()
+            }),
             ("clientId", &|s| s.client_id.clone()),
             ("username", &|s| s.username.clone()),
             ("password", &|s| s.password.clone()),
@@ -135,8 +140,11 @@ fn print(terminal: &mut Terminal, format: Format, strings: &Strings) -> Result<(
             )?),
         };
     }
+    writeln!(terminal.out, "{:<12}  {}", "brokerUrl", strings.broker_url)?;
+    if let Some(url) = &strings.broker_tls_url {
+        writeln!(terminal.out, "{:<12}  {url}", "brokerTlsUrl")?;
+    }
     let lines = [
-        ("brokerUrl", &strings.broker_url),
         ("clientId", &strings.client_id),
         ("username", &strings.username),
         ("password", &strings.password),
@@ -144,7 +152,7 @@ fn print(terminal: &mut Terminal, format: Format, strings: &Strings) -> Result<(
         ("secret", &strings.secret),
     ];
     for (title, value) in lines {
-        writeln!(terminal.out, "{title:<10}  {value}")?;
+        writeln!(terminal.out, "{title:<12}  {value}")?;
     }
     if let Some(until) = &strings.previous_secret_valid_until {
         writeln!(terminal.talk, "the old secret stays valid until {until}")?;

@@ -82,6 +82,7 @@ impl Demo {
             data_dir: Some(data_dir.to_owned()),
             mqtt: Some(free_or_own(self.mqtt, "MQTT", 11_883, terminal)?),
             http: Some(free_or_own(self.http, "HTTP", 8_080, terminal)?),
+            ..Overrides::default()
         };
         let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
         let config = Raw::read(None, overrides)

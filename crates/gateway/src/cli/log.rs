@@ -18,7 +18,7 @@ pub struct Log {
     /// Print what comes, too, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
-    /// Only these kinds, separated by commas: connection, transmission, error
+    /// Only these kinds, separated by commas: connection, transmission, error, audit
     #[arg(long, default_value = "")]
     kind: String,
     /// Only entries with this return code

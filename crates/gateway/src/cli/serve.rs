@@ -27,6 +27,7 @@ impl Serve {
         let overrides = Overrides {
             data_dir: data_dir.map(Into::into),
             mqtt: self.mqtt,
+            mqtts: self.mqtts,
             http: self.http,
         };
         let raw = Raw::read(self.config.as_deref(), overrides).map_err(usage)?;

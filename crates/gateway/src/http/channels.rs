@@ -97,6 +97,9 @@ struct Connection {
     mode: Mode,
     paused: bool,
     broker_url: String,
+    /// The same over TLS, if that door is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker_tls_url: Option<String>,
     client_id: String,
     username: String,
     password: String,
@@ -209,6 +212,7 @@ fn shown(api: &Api, channel: &Channel) -> Uncached<Connection> {
         mode: channel.mode,
         paused: channel.paused,
         broker_url: api.broker_url.clone(),
+        broker_tls_url: api.broker_tls_url.clone(),
         client_id: strings.client_id,
         username: strings.user_name,
         password: strings.password,

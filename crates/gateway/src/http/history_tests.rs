@@ -30,6 +30,7 @@ fn commit(world: &World, part: Part) {
         origin: origin(),
         product,
         parts: vec![part],
+        redrive: None,
     };
     world
         .api

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use axum::{
     Json,
+    body::Bytes,
     extract::{
-        FromRequestParts, Query,
+        FromRequest, FromRequestParts, Query, Request,
         rejection::{BytesRejection, QueryRejection},
     },
     http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts},
@@ -251,6 +252,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
                 Err(Problem::bad_request("query", detail))
             }
         }
+    }
+}
+
+/// The JSON body of a request: unknown and malformed members are refused by name.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state).await?;
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|error| Problem::bad_request("body", error.to_string()))
     }
 }
 

@@ -91,18 +91,23 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let bounds = crate::quarantine::Bounds::default();
     let quarantine = Quarantine::open(&dir.join("quarantine.db"), bounds, store.clone()).unwrap();
     let bounds = crate::channel_log::Bounds::default();
-    let log = Log::open(&dir.join("channel-log.db"), bounds).unwrap();
+    let log = Arc::new(Log::open(&dir.join("channel-log.db"), bounds).unwrap());
+    let (registry, quarantine) = (Arc::new(registry), Arc::new(quarantine));
+    let redriver = crate::redrive::of_test(dir, &registry, &store, &quarantine, &log, &clock);
     Api {
-        registry: Arc::new(registry),
+        registry,
         store,
-        quarantine: Arc::new(quarantine),
-        log: Arc::new(log),
+        quarantine,
+        redriver,
+        log,
         pool: Pool::start("test", 1, 8).unwrap(),
         streams: Pool::start("test-streams", 2, 8).unwrap(),
         closing: CancellationToken::new(),
         clock,
         token,
         broker_url: "tcp://127.0.0.1:11883".into(),
+        broker_tls_url: None,
+        mqtt: Box::new(|_, _| Box::pin(async {})),
         metrics: Box::new(|| "backtide_up 1\n".into()),
         readiness: Box::new(|| Readiness::unless(vec!["the disk is full".into()])),
     }

@@ -6,7 +6,9 @@ use backtide_model::{
     ChannelName, Checked, Code, Compression, ConflictPolicy, Content, DeviceKey, Envelope, Fault,
     Kind, MessageId, Mode, Model, ProductKey, Rejection, Rules, TimeRule, Topic, check, open,
 };
-use backtide_store::{Commit, Committed, Origin, Part, Refused, RefusedItem};
+use backtide_store::{
+    Commit, CommitError, Committed, Origin, Part, Redrive, Refused, RefusedItem, Store,
+};
 use bytes::Bytes;
 
 use super::{
@@ -52,6 +54,8 @@ pub struct Sender {
 pub(super) struct Judged {
     pub(super) origin: Origin,
     product: ProductKey,
+    /// The refusal that this tries again.
+    pub(super) redrive: Option<Redrive>,
     /// Moved out by [`Judged::commit`].
     content: Content,
     /// What goes to quarantine, if anything does.
@@ -240,6 +244,7 @@ fn settle(
     Judged {
         origin,
         product: scope.product.clone(),
+        redrive: None,
         content: checked.content,
         refused,
         payload: payload.clone(),
@@ -308,6 +313,7 @@ fn refused_message(scope: &Scope<'_>, origin: Origin, payload: &Bytes, refused: 
         payload_bytes: refused.payload_bytes,
         origin,
         product: scope.product.clone(),
+        redrive: None,
         content: Content::default(),
         refused: Some(refused),
         items: 0,
@@ -365,7 +371,33 @@ impl Judged {
             origin: self.origin.clone(),
             product: self.product.clone(),
             parts: stored.into_iter().chain(refused).collect(),
+            redrive: self.redrive,
         }
+    }
+
+    /// The same message, as a further try of what was refused before.
+    pub(super) fn redriven(mut self, redrive: Redrive, now_ms: i64) -> Self {
+        self.redrive = Some(redrive);
+        // Items without a time have that of the first arrival by now; the try itself is of today.
+        self.origin.arrived_ms = now_ms;
+        self
+    }
+
+    /// Why the store would not take it: a point is stored as another type.
+    pub(super) fn clash(&self, store: &Store) -> Option<CommitError> {
+        let Content::Points(batch) = &self.content else {
+            return None;
+        };
+        batch.columns.iter().find_map(|column| {
+            let given = column.values.storage();
+            let stored = store.storage_of(&self.product, &column.point)?;
+            (stored != given).then(|| CommitError::StorageChanged {
+                product: self.product.clone(),
+                point: column.point.as_str().into(),
+                stored,
+                given,
+            })
+        })
     }
 
     /// The same message with nothing stored of it, for a reason the store found.

@@ -15,7 +15,7 @@ mod handshake;
 mod inbox;
 mod subscriptions;
 
-use std::{net::SocketAddr, num::NonZeroU16, pin::pin, sync::Arc};
+use std::{num::NonZeroU16, pin::pin, sync::Arc};
 
 use bytes::BytesMut;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
@@ -27,7 +27,7 @@ use tokio::{
 
 use self::inbox::{Charge, Inbox};
 use super::{
-    Ack, ChannelHandle as _, Client, Dropped, Ending, Event, Fault, House, Outcome, Payload,
+    Ack, ChannelHandle as _, Client, Dropped, Ending, Event, Fault, House, Outcome, Payload, Peer,
     Publish, Qos, Reason, Reply, StoreDown, Version, filter,
     listener::{Door, Pass},
     outbound::{self, Delivery},
@@ -47,7 +47,7 @@ const LINGER_BYTES: usize = 64 * 1024;
 pub(super) async fn run<H, S>(
     door: Arc<Door<H>>,
     stream: S,
-    peer: SocketAddr,
+    peer: Peer,
     number: u64,
     mut pass: Pass,
 ) where
@@ -61,6 +61,7 @@ pub(super) async fn run<H, S>(
         &mut writer,
         peer,
         number,
+        pass.connect_by,
     ))
     .await;
     pass.handshake = None;

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use backtide_store::{Followed, Refused};
+use backtide_store::{Followed, Redrive, Refused, Sequence};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 
 /// Names an entry: the sequence of its commit, and the part of it where that has several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +21,21 @@ impl Id {
             part: part.parse().ok()?,
         })
     }
+
+    pub(super) fn again(redrive: Redrive) -> Option<Self> {
+        Some(Self {
+            sequence: i64::try_from(redrive.order.0).ok()?,
+            part: i64::from(redrive.part),
+        })
+    }
+
+    /// The refusal in the log that the entry stands for; `None` where no commit can have this id.
+    pub fn redrive(self) -> Option<Redrive> {
+        Some(Redrive {
+            order: Sequence(u64::try_from(self.sequence).ok()?),
+            part: u32::try_from(self.part).ok()?,
+        })
+    }
 }
 
 impl fmt::Display for Id {
@@ -35,6 +50,13 @@ impl fmt::Display for Id {
 impl Serialize for Id {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom(format!("{text:?} is no entry's id")))
     }
 }
 
@@ -72,6 +94,11 @@ pub struct Entry {
     pub items: Vec<Item>,
     /// Refusals beyond `items`, which is capped.
     pub more: u32,
+    /// Its cause, see [`Cause::id`]; 0 until it is written down.
+    pub cause: i64,
+    /// How often it was tried again, and when last.
+    pub attempts: u32,
+    pub tried_ms: Option<i64>,
 }
 
 /// The code of a payload over the limit.
@@ -100,7 +127,20 @@ impl Entry {
             is_truncated: refused.code.number() == TOO_LARGE,
             items: items.collect(),
             more: refused.more,
+            cause: 0,
+            attempts: 0,
+            tried_ms: None,
         }
+    }
+
+    /// The device that the first reason is about.
+    pub fn device(&self) -> Option<&str> {
+        self.items.first()?.device_key.as_deref()
+    }
+
+    /// The point that the first reason is about.
+    pub fn point(&self) -> Option<&str> {
+        self.items.first()?.point.as_deref()
     }
 
     /// Why it was refused: its first reason.
@@ -122,7 +162,13 @@ impl Entry {
         map.serialize_entry("reason", self.reason())?;
         map.serialize_entry("subject", &Subject(self.items.first()))?;
         map.serialize_entry("rejected", &self.items)?;
-        map.serialize_entry("more", &self.more)
+        map.serialize_entry("more", &self.more)?;
+        map.serialize_entry("cause", &self.cause)?;
+        map.serialize_entry("attempts", &self.attempts)?;
+        match self.tried_ms {
+            Some(tried_ms) => map.serialize_entry("lastAttempt", &tried_ms),
+            None => Ok(()),
+        }
     }
 }
 
@@ -179,6 +225,8 @@ impl Serialize for Shown<'_> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cause {
+    /// Names it; a cause that has no entries for a while comes back under another number.
+    pub id: i64,
     pub channel: String,
     pub product_key: String,
     pub code: u16,

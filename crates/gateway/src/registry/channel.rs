@@ -1,11 +1,15 @@
 //! Channels: how history comes in for a product, and who may bring it.
 
+mod certificate;
+
 use backtide_model::{
     ChannelName, ConflictPolicy, ConnectionStrings, Mode, ObjectName, ProductKey, SignMethod,
 };
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+
+pub use certificate::CertificateRule;
 
 use crate::secrets::{self, Seal, SecretError};
 
@@ -35,6 +39,9 @@ pub struct ChannelFile {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<SignMethodFile>")]
     pub refuse: Vec<SignMethod>,
+    /// Which client certificate a login has to show; none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<CertificateRule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }
@@ -86,6 +93,9 @@ pub(super) fn check(file: &ChannelFile) -> Result<(), String> {
     if file.connections_max == Some(0) {
         return Err("connectionsMax: 0 lets nobody in; pause the channel instead".into());
     }
+    if let Some(rule) = &file.client_certificate {
+        rule.check()?;
+    }
     Ok(())
 }
 
@@ -103,6 +113,7 @@ pub struct Channel {
     pub connections_max: Option<u32>,
     /// Sign methods that a login may not use.
     pub refuse: Vec<SignMethod>,
+    pub client_certificate: Option<CertificateRule>,
     pub description: Option<String>,
     /// Lets nobody in.
     pub paused: bool,
@@ -122,6 +133,7 @@ impl Channel {
             conflict: self.conflict,
             connections_max: self.connections_max,
             refuse: self.refuse.clone(),
+            client_certificate: self.client_certificate.clone(),
             description: self.description.clone(),
         }
     }

@@ -296,6 +296,7 @@ impl<'r> Draft<'r> {
             stamp_arrival: file.stamp_arrival,
             conflict: file.conflict,
             connections_max: file.connections_max,
+            client_certificate: file.client_certificate,
             refuse: file.refuse,
             description: file.description,
             paused: login.paused,

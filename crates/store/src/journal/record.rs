@@ -4,19 +4,29 @@ use backtide_model::ProductKey;
 
 use super::{
     attributes, events, origin, points, refused,
-    wire::{DecodeError, Reader, put_count, put_str},
+    wire::{DecodeError, Reader, put_count, put_str, put_varint},
 };
-use crate::{Commit, Part};
+use crate::{Commit, Part, Redrive, Sequence};
 
 const POINTS: u8 = 1;
 const REFUSED: u8 = 2;
 const EVENTS: u8 = 3;
 const ATTRIBUTES: u8 = 4;
+/// Not a part of the message, but which refusal it tries again: the first part where it is there.
+const REDRIVE: u8 = 16;
 
 pub(super) fn encode(commit: &Commit, out: &mut Vec<u8>) {
     origin::encode(&commit.origin, out);
     put_str(out, commit.product.as_str());
-    put_count(out, commit.parts.len());
+    put_count(
+        out,
+        commit.parts.len() + usize::from(commit.redrive.is_some()),
+    );
+    if let Some(Redrive { order, part }) = commit.redrive {
+        out.push(REDRIVE);
+        put_varint(out, order.0);
+        put_varint(out, u64::from(part));
+    }
     for part in &commit.parts {
         match part {
             Part::Points(batch) => {
@@ -43,11 +53,19 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Commit, DecodeError> {
     let mut reader = Reader::new(bytes);
     let origin = origin::decode(&mut reader)?;
     let product = ProductKey::new(reader.str("the product")?)?;
-    // An empty batch is a tag and three counts.
-    let count = reader.count(4, "parts")?;
+    // A tag and two numbers.
+    let count = reader.count(3, "parts")?;
     let mut parts = Vec::with_capacity(count);
+    let mut redrive = None;
     for _ in 0..count {
         parts.push(match reader.byte("a part's kind")? {
+            REDRIVE => {
+                redrive = Some(Redrive {
+                    order: Sequence(reader.varint("the re-driven commit")?),
+                    part: reader.number("the re-driven part")?,
+                });
+                continue;
+            }
             POINTS => Part::Points(points::decode(&mut reader)?),
             REFUSED => Part::Refused(refused::decode(&mut reader)?),
             EVENTS => Part::Events(events::decode(&mut reader)?),
@@ -65,6 +83,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Commit, DecodeError> {
         origin,
         product,
         parts,
+        redrive,
     })
 }
 
@@ -85,11 +104,16 @@ pub(in crate::journal) mod tests {
             origin::tests::any_origin(),
             "[a-zA-Z0-9:]{1,64}",
             vec(part, 0..3),
+            prop::option::of((any::<u64>(), any::<u32>())),
         )
-            .prop_map(|(origin, product, parts)| Commit {
+            .prop_map(|(origin, product, parts, redrive)| Commit {
                 origin,
                 product: ProductKey::new(&product).unwrap(),
                 parts,
+                redrive: redrive.map(|(order, part)| Redrive {
+                    order: Sequence(order),
+                    part,
+                }),
             })
     }
 
@@ -124,6 +148,7 @@ pub(in crate::journal) mod tests {
             },
             product: ProductKey::new("p").unwrap(),
             parts: vec![Part::Points(backtide_model::Batch::default())],
+            redrive: None,
         };
         encode(&commit, &mut out);
         let tag = out.len() - 4;

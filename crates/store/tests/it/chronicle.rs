@@ -42,6 +42,7 @@ fn commit(store: &Store, part: Part) -> Sequence {
         origin: origin(id),
         product: product(),
         parts: vec![part],
+        redrive: None,
     };
     let committed = store.commit(vec![commit]).unwrap().remove(0).unwrap();
     assert_eq!(committed.sequence(), Sequence(id));

@@ -107,7 +107,7 @@ async fn the_door_serves_tcp_and_names_an_address_it_cannot_have() {
     let address = listener.local_addr().unwrap();
     let taken = bind(address).await.unwrap_err().to_string();
     assert!(taken.contains(&address.to_string()), "{taken}");
-    let serving = tokio::spawn(Arc::clone(&world.door).serve(listener));
+    let serving = tokio::spawn(Arc::clone(&world.door).serve(listener, None));
 
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream

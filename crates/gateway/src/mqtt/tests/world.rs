@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     limits,
     mqtt::{
-        Ack, ChannelHandle, Client, Door, Event, House, Login, Outcome, Payload, Publish, Refusal,
-        Reply, StoreDown,
+        self, Ack, ChannelHandle, Client, Door, Event, House, Login, Outcome, Payload, Publish,
+        Refusal, Reply, StoreDown, Transport,
     },
 };
 
@@ -185,7 +185,9 @@ impl World {
     /// A client whose pipe to the door holds so many bytes.
     pub(super) fn stream_from(&self, address: SocketAddr, pipe_bytes: usize) -> Peer {
         let (client, server) = tokio::io::duplex(pipe_bytes);
-        tokio::spawn(Arc::clone(&self.door).attend(server, address));
+        let transport = Transport::Tcp;
+        let peer = mqtt::Peer { address, transport };
+        tokio::spawn(Arc::clone(&self.door).attend(server, peer));
         Peer {
             stream: client,
             buffer: BytesMut::new(),

@@ -84,7 +84,7 @@ impl Saying {
     fn moment(&self) -> Moment {
         Moment {
             position: Position {
-                order: self.told.order(),
+                order: self.told.order,
                 sequence: self.told.sequence,
                 item: self.item,
             },

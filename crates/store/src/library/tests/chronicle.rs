@@ -8,6 +8,7 @@ use crate::{AttributeRange, EventRange, memtable::Told};
 fn told<T>(sequence: u64, items: Vec<T>) -> Arc<Told<T>> {
     Arc::new(Told {
         sequence: Sequence(sequence),
+        order: Sequence(sequence),
         origin: origin(sequence),
         product: product(),
         items,
