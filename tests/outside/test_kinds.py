@@ -416,6 +416,25 @@ def test_a_message_sent_again_after_a_kill_changes_nothing(farm):
     assert (figures["events"], figures["eventDuplicates"]) == (50, 100)
 
 
+def test_what_is_driven_again_never_overwrites_what_came_later(farm, connect):
+    client = connect()
+    late = {"deviceKey": "pump-9", "time": T0, "events": {"leak": {"i": 1}}}
+    assert post_attributes(client, attribute({"s": "first"}, "pump-9"))["code"] == 1257
+    assert post_events(client, late)["code"] == 1257
+    farm.apply("kind: Device\nname: pump-9\nproduct: plant\nkey: pump-9\n")
+    assert post_attributes(client, attribute({"s": "second"}, "pump-9"))["code"] == 200
+    assert post_events(client, late)["code"] == 200
+    assert len(farm.quarantine()) == 2
+    farm.cli("quarantine", "redrive", "--all")
+    eventually(lambda: farm.quarantine() == [], "quarantine is empty")
+    for _ in range(2):
+        assert held(stored_attributes(farm)) == {("pump-9", "s"): "second"}
+        assert [a["value"] for a in stored_attributes(farm, "--history")] == ["first", "second"]
+        assert told(stored_events(farm)) == [("pump-9", T0, "leak", {"i": 1})]
+        figures = farm.compact()
+    assert (figures["events"], figures["eventDuplicates"], figures["attributeValues"]) == (1, 1, 2)
+
+
 def test_points_are_as_they_were(farm, connect):
     client = connect()
     post_events(client, event())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use backtide_model::{AttributeValue, DeviceKey, ElementName, Occurrence};
 use backtide_store::{
-    AttributeRange, Commit, EventPlace, EventRange, Options, Part, Sequence, Store,
+    AttributeRange, Commit, EventPlace, EventRange, Options, Part, Redrive, Sequence, Store,
     StoredAttribute, StoredEvent, disk::RealDisk,
 };
 use proptest::{collection::vec, prelude::*};
@@ -37,12 +37,17 @@ fn value(key: &str, attribute: &str, value: &str) -> AttributeValue {
 }
 
 fn commit(store: &Store, part: Part) -> Sequence {
+    commit_as(store, part, None)
+}
+
+/// Commits, for a refusal that stands in the commit `of`.
+fn commit_as(store: &Store, part: Part, of: Option<Sequence>) -> Sequence {
     let id = store.durable().0 + 1;
     let commit = Commit {
         origin: origin(id),
         product: product(),
         parts: vec![part],
-        redrive: None,
+        redrive: of.map(|order| Redrive { order, part: 0 }),
     };
     let committed = store.commit(vec![commit]).unwrap().remove(0).unwrap();
     assert_eq!(committed.sequence(), Sequence(id));
@@ -160,6 +165,38 @@ fn an_attribute_keeps_its_history_and_a_repeated_value_adds_nothing() {
     store.flush_now().unwrap();
     assert_eq!(history(&store), expected);
     assert_eq!(store.chronicle_stats().unwrap().attribute_values, 3);
+}
+
+#[test]
+fn an_attribute_that_is_driven_again_takes_the_place_of_its_first_arrival() {
+    // Refused as commit 2; the others were taken as 1, 3 and 4. Flushed at every place in between.
+    for flushed_after in 0..5 {
+        let dir = TestDir::new();
+        let store = open(&dir.store(), RealDisk, Options::default());
+        let steps = [
+            ("1", None),
+            ("refused", None),
+            ("3", None),
+            ("3", None),
+            ("2", Some(Sequence(2))),
+        ];
+        for (at, (text, of)) in steps.into_iter().enumerate() {
+            let values = match text {
+                "refused" => Vec::new(),
+                text => vec![value("a", "serial", text)],
+            };
+            commit_as(&store, Part::Attributes(values), of);
+            if at == flushed_after {
+                store.flush_now().unwrap();
+            }
+        }
+        for history in [false, true] {
+            let found = attributes(&store, &all_attributes(history));
+            let values: Vec<&str> = found.iter().map(|stored| &*stored.value).collect();
+            let expected: &[&str] = if history { &["1", "2", "3"] } else { &["3"] };
+            assert_eq!(values, expected, "flushed after {flushed_after}");
+        }
+    }
 }
 
 #[test]
