@@ -210,6 +210,13 @@ def test_a_head_that_is_never_finished_closes_the_connection(farm):
         assert answer == b"" or answer.startswith(b"HTTP/1.1 408")
 
 
+def test_a_body_that_is_never_finished_is_answered(farm):
+    with socket.create_connection(http_address(farm), timeout=60) as link:
+        link.sendall(b"POST /api/v1/apply HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + farm.token.encode()
+                     + b"\r\nContent-Type: application/yaml\r\nContent-Length: 100\r\n\r\nkind: ")
+        assert link.recv(4096).startswith(b"HTTP/1.1 4")
+
+
 def test_at_the_cap_of_http_connections_further_ones_wait_and_are_served_later(farm):
     held = [socket.create_connection(http_address(farm), timeout=20) for _ in range(1_000)]
     late = socket.create_connection(http_address(farm), timeout=20)

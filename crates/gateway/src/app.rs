@@ -18,18 +18,21 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    alarms::Alarms,
     channel_log::{Log, LogError},
     clock::Clock,
     config::Config,
     house::House,
     http::{self, Api, Readiness},
-    ingest::Ingest,
+    ingest::{Budgets, Ingest, Shares},
     limits,
     mqtt::{self, Door, Peer, Transport},
     pool::Pool,
     quarantine::{Quarantine, QuarantineError},
+    recorder::{Recorder, RecorderError},
     redrive::{RedriveError, Redriver},
     registry::{Registry, StoredTypes},
+    script::{Scripts, WorkerCommand},
     secrets::{AdminToken, SecretError},
     telemetry::{TelemetryError, collect_metrics},
     tls::{self, TlsError},
@@ -66,6 +69,8 @@ pub enum StartError {
     Quarantine(#[from] QuarantineError),
     #[error(transparent)]
     Redrive(#[from] RedriveError),
+    #[error(transparent)]
+    Recorder(#[from] RecorderError),
     #[error("a thread cannot be started: {0}")]
     Thread(io::Error),
     #[error(transparent)]
@@ -124,12 +129,23 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.quarantine,
         store.clone(),
     )?);
+    let scripts = Scripts::start(WorkerCommand::this_program(), config.scripts.clone());
+    let scripts = Arc::new(scripts.map_err(StartError::Thread)?);
+    let recorder = Arc::new(Recorder::open(
+        &config.data_dir.join("recorder.db"),
+        config.recorder,
+    )?);
+    let (budgets, alarms) = Budgets::new();
     let ingest = Arc::new(Ingest {
         registry: Arc::clone(&registry),
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
         log: Arc::clone(&log),
+        scripts: Arc::clone(&scripts),
+        budgets,
+        recorder: Arc::clone(&recorder),
         clock: clock.clone(),
+        shares: Shares::default(),
     });
     let redriver = Arc::new(Redriver::open(
         &config.data_dir.join("redrive.db"),
@@ -163,7 +179,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
         redriver: Arc::clone(&redriver),
-        log,
+        recorder,
+        log: Arc::clone(&log),
+        scripts,
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
         closing: closing.clone(),
@@ -181,9 +199,20 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         }),
         mqtt: websocket(Arc::clone(&door)),
         metrics: render(metrics.clone(), store.clone(), Arc::clone(&registry)),
-        readiness: readiness(store.clone(), Arc::clone(&quarantine)),
+        readiness: readiness(
+            store.clone(),
+            Arc::clone(&quarantine),
+            Arc::clone(&registry),
+        ),
     });
+    let alarmed = Alarms {
+        registry: Arc::clone(&registry),
+        log,
+        clock: clock.clone(),
+        pool: Pool::start("alarms", 1, 1).map_err(StartError::Thread)?,
+    };
     let mut tasks = vec![
+        tokio::spawn(alarmed.raise_all(alarms, closing.clone())),
         tokio::spawn(keep_logins_true(
             house,
             Arc::clone(&registry),
@@ -280,6 +309,11 @@ fn mqtt_limits(config: &Config) -> limits::Mqtt {
         connections_per_address_max: given
             .connections_per_address_max
             .unwrap_or(own.connections_per_address_max),
+        connects_burst: given
+            .connections_per_address_max
+            .max(given.connections_per_channel_max)
+            .and_then(|most| u32::try_from(most).ok())
+            .map_or(own.connects_burst, |most| most.max(own.connects_burst)),
         ..own
     }
 }
@@ -348,6 +382,7 @@ impl StoredTypes for StoredPoints {
 fn readiness(
     store: Store,
     quarantine: Arc<Quarantine>,
+    registry: Arc<Registry>,
 ) -> Box<dyn Fn() -> Readiness + Send + Sync> {
     Box::new(move || {
         let store = match store.health() {
@@ -365,8 +400,18 @@ fn readiness(
         let quarantine = quarantine
             .is_full()
             .then(|| "quarantine full: messages with refusals are held".to_owned());
-        Readiness::unless(store.into_iter().chain(quarantine).collect())
+        Readiness::unless(store.into_iter().chain(quarantine).collect()).with(warnings(&registry))
     })
+}
+
+/// Channels that are held: everybody else is served.
+fn warnings(registry: &Registry) -> Vec<String> {
+    let snapshot = registry.current();
+    let held = snapshot.channels_after(None).filter_map(|channel| {
+        let held = channel.held.as_ref()?;
+        Some(format!("channel {} is held, {}", channel.name, held.reason))
+    });
+    held.collect()
 }
 
 /// Gauges are read when somebody looks.
@@ -379,6 +424,10 @@ fn render(
         crate::telemetry::gauge_store(&store);
         let snapshot = registry.current();
         crate::telemetry::gauge("backtide_devices", snapshot.devices_len());
+        let held = snapshot
+            .channels_after(None)
+            .filter(|channel| channel.held.is_some());
+        crate::telemetry::gauge("backtide_channels_held", held.count());
         metrics.render()
     })
 }

@@ -21,10 +21,12 @@ pub mod output;
 pub mod quarantine;
 pub mod query;
 pub mod salvage;
+pub mod script;
 pub mod send;
 mod serve;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 
 use std::{
     ffi::OsString,
@@ -99,6 +101,9 @@ pub enum Command {
     /// What was refused: list, show and export it, drive it again, discard it
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
+    /// Draft, test, publish and roll back data parsing scripts
+    #[command(subcommand)]
+    Script(script::Script),
     /// Run a gateway with real sample history, to look around
     Demo(demo::Demo),
     /// Make certificates for a trial: a private authority, its servers and clients
@@ -109,6 +114,9 @@ pub enum Command {
     Config(config::ConfigCommand),
     /// Make a damaged store open again, keeping what is intact; the gateway must be stopped
     Salvage(salvage::Salvage),
+    /// Run scripts for the gateway that started this
+    #[command(hide = true)]
+    ScriptWorker,
     /// Print shell completions
     Completions(completions::Completions),
 }
@@ -251,6 +259,13 @@ pub fn run(arguments: Arguments, terminal: &mut Terminal) -> Exit {
     }
 }
 
+fn script_worker() -> Exit {
+    match crate::script::work() {
+        true => Exit::Ok,
+        false => Exit::Failed,
+    }
+}
+
 fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let Arguments {
         connection,
@@ -267,10 +282,12 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Export(export) => export.run(&connection, terminal),
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
+        Command::Script(script) => script.run(&connection, terminal),
         Command::Demo(demo) => demo.run(&connection, terminal),
         Command::Cert(cert) => cert.run(terminal),
         Command::Config(config) => config.run(&connection, terminal),
         Command::Salvage(salvage) => salvage.run(connection.data_dir, terminal),
+        Command::ScriptWorker => Ok(script_worker()),
         Command::Completions(completions) => completions.run(terminal),
     }
 }

@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     channel_log,
     clock::Clock,
+    limits,
     quarantine::{self, WhenFull},
+    recorder,
     telemetry::LogFormat,
     tls,
 };
@@ -44,6 +46,8 @@ pub struct Config {
     pub store: backtide_store::Options,
     pub quarantine: quarantine::Bounds,
     pub channel_log: channel_log::Bounds,
+    pub scripts: limits::Scripts,
+    pub recorder: recorder::Bounds,
     pub log: Log,
 }
 
@@ -97,6 +101,8 @@ pub struct Raw {
     store: RawStore,
     quarantine: RawQuarantine,
     channel_log: RawChannelLog,
+    scripts: RawScripts,
+    recorder: RawRecorder,
     log: RawLog,
 }
 
@@ -111,6 +117,8 @@ impl Default for Raw {
             store: RawStore::default(),
             quarantine: RawQuarantine::default(),
             channel_log: RawChannelLog::default(),
+            scripts: RawScripts::default(),
+            recorder: RawRecorder::default(),
             log: RawLog::default(),
         }
     }
@@ -274,6 +282,95 @@ impl Default for RawChannelLog {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct RawScripts {
+    workers: usize,
+    cpu_soft_ms: u64,
+    cpu_hard_ms: u64,
+    heap_bytes_max: usize,
+    stack_bytes_max: usize,
+    output_nodes_max: usize,
+    output_depth_max: usize,
+    console_bytes_max: usize,
+}
+
+impl Default for RawScripts {
+    fn default() -> Self {
+        let limits = limits::Scripts::default();
+        Self {
+            workers: limits.workers,
+            cpu_soft_ms: limits.cpu_soft_ms,
+            cpu_hard_ms: limits.cpu_hard_ms,
+            heap_bytes_max: limits.heap_bytes_max,
+            stack_bytes_max: limits.stack_bytes_max,
+            output_nodes_max: limits.output_nodes_max,
+            output_depth_max: limits.output_depth_max,
+            console_bytes_max: limits.console_bytes_max,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRecorder {
+    age_days_max: u32,
+    bytes_max: u64,
+}
+
+impl Default for RawRecorder {
+    fn default() -> Self {
+        let bounds = recorder::Bounds::default();
+        Self {
+            age_days_max: days(bounds.age_ms_max),
+            bytes_max: bounds.bytes_max,
+        }
+    }
+}
+
+impl RawScripts {
+    fn check(&self) -> Result<limits::Scripts, ConfigError> {
+        at_least("scripts.workers", Some(self.workers), 1)?;
+        at_least("scripts.cpu_soft_ms", Some(self.cpu_soft_ms), 1)?;
+        at_least(
+            "scripts.cpu_hard_ms",
+            Some(self.cpu_hard_ms),
+            self.cpu_soft_ms,
+        )?;
+        // The worker's clock ticks in hundredths of a second.
+        at_least("scripts.cpu_hard_ms", Some(self.cpu_hard_ms), 50)?;
+        at_least("scripts.heap_bytes_max", Some(self.heap_bytes_max), 1 << 20)?;
+        // Beyond, the worker's own stack might end first.
+        at_least(
+            "scripts.stack_bytes_max",
+            Some(self.stack_bytes_max),
+            64 << 10,
+        )?;
+        require(
+            "scripts.stack_bytes_max",
+            self.stack_bytes_max <= 4 << 20,
+            || format!("{} is above {}", self.stack_bytes_max, 4 << 20),
+        )?;
+        require(
+            "scripts.output_depth_max",
+            (1..=100).contains(&self.output_depth_max),
+            || format!("{} is not between 1 and 100", self.output_depth_max),
+        )?;
+        at_least("scripts.output_nodes_max", Some(self.output_nodes_max), 1)?;
+        Ok(limits::Scripts {
+            workers: self.workers,
+            cpu_soft_ms: self.cpu_soft_ms,
+            cpu_hard_ms: self.cpu_hard_ms,
+            heap_bytes_max: self.heap_bytes_max,
+            stack_bytes_max: self.stack_bytes_max,
+            output_nodes_max: self.output_nodes_max,
+            output_depth_max: self.output_depth_max,
+            console_bytes_max: self.console_bytes_max,
+            ..limits::Scripts::default()
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct RawLog {
     /// A word of [`FORMATS`].
     format: String,
@@ -408,6 +505,9 @@ impl Raw {
             Some(self.channel_log.bytes_max),
             1 << 20,
         )?;
+        let scripts = self.scripts.check()?;
+        at_least("recorder.age_days_max", Some(self.recorder.age_days_max), 1)?;
+        at_least("recorder.bytes_max", Some(self.recorder.bytes_max), 1 << 20)?;
         check_level(&self.log.level)?;
         let when_full = one_of(
             "quarantine.when_full",
@@ -448,6 +548,11 @@ impl Raw {
             channel_log: channel_log::Bounds {
                 age_ms_max: i64::from(self.channel_log.age_days_max) * DAY_MS,
                 bytes_max: self.channel_log.bytes_max,
+            },
+            scripts,
+            recorder: recorder::Bounds {
+                age_ms_max: i64::from(self.recorder.age_days_max) * DAY_MS,
+                bytes_max: self.recorder.bytes_max,
             },
             log: Log {
                 format,

@@ -55,6 +55,16 @@ impl House {
         });
     }
 
+    /// Says in every log concerned that a login was refused, and why.
+    fn refused(&self, login: &Login<'_>, why: &str) {
+        let message = format!("login from {} refused: {why}", login.peer.address);
+        tracing::info!(client = login.client_id, %message);
+        let client: Arc<str> = login.client_id.into();
+        for channel in self.concerned(login.username) {
+            self.log(&channel, Arc::clone(&client), error_line(message.clone()));
+        }
+    }
+
     /// The channels whose people should hear of a refused login: all of the product it names.
     fn concerned(&self, user_name: Option<&str>) -> Vec<ChannelName> {
         let snapshot = self.ingest.registry.snapshot();
@@ -76,6 +86,7 @@ impl crate::mqtt::House for House {
 
     fn login(&self, login: &Login<'_>) -> Result<Channel, Refusal> {
         if self.ingest.store.health() != State::Ok {
+            self.refused(login, "the store takes nothing now");
             return Err(Refusal::NotReady);
         }
         let now_ms = self.ingest.clock.now_ms();
@@ -91,17 +102,20 @@ impl crate::mqtt::House for House {
             },
             now_ms,
         ) {
-            Ok(admitted) => Ok(self.logins.channel(admitted)),
+            Ok(admitted) => {
+                let declared = snapshot.channel(&admitted.channel);
+                let is_paced = declared.is_some_and(|channel| channel.quotas.is_some());
+                Ok(self.logins.channel(admitted, is_paced))
+            }
             Err(error) => {
-                let message = format!("login from {} refused: {error}", login.peer.address);
-                tracing::info!(client = login.client_id, %message);
-                let client: Arc<str> = login.client_id.into();
-                for channel in self.concerned(login.username) {
-                    self.log(&channel, Arc::clone(&client), error_line(message.clone()));
-                }
+                self.refused(login, &error.to_string());
                 Err(refusal(error))
             }
         }
+    }
+
+    fn throttled(&self, login: &Login<'_>) {
+        self.refused(login, &Refusal::Throttled.to_string());
     }
 
     async fn take(
@@ -121,6 +135,7 @@ impl crate::mqtt::House for House {
             .await
         {
             Ok(outcomes) => Ok(outcomes.into_iter().map(outcome).collect()),
+            Err(NotTaken::ClientGone) => Err(StoreDown),
             Err(error) => {
                 tracing::error!(channel = %channel.name, %error, "a burst is not taken");
                 let line = error_line(not_taken(&error));
@@ -139,6 +154,10 @@ impl crate::mqtt::House for House {
             Event::Disconnected(ending) => What::Disconnect {
                 reason: ending.to_string().into(),
             },
+            Event::LoginRefused(refusal) => {
+                let address = client.peer.address;
+                error_line(format!("login from {address} refused: {refusal}"))
+            }
             Event::Subscribed { filter } => {
                 tracing::debug!(channel = %channel.name, filter, "subscribed");
                 return;
@@ -198,6 +217,7 @@ fn refusal(error: AuthError) -> Refusal {
 fn uplink(publish: Publish) -> Uplink {
     Uplink {
         topic: publish.topic.to_string(),
+        is_kept_by_client: publish.qos > Qos::AtMostOnce,
         packet_id: publish
             .packet_id
             .filter(|_| publish.qos == Qos::ExactlyOnce),
@@ -237,6 +257,7 @@ pub struct Channel {
     compression: Compression,
     connections_max: Option<usize>,
     revoked: CancellationToken,
+    is_paced: bool,
     gate: Arc<Gate>,
 }
 
@@ -255,6 +276,14 @@ impl ChannelHandle for Channel {
 
     fn revoked(&self) -> &CancellationToken {
         &self.revoked
+    }
+
+    fn is_paced(&self) -> bool {
+        self.is_paced
+    }
+
+    fn leave(&self) {
+        self.gate.leave();
     }
 }
 
@@ -285,7 +314,7 @@ impl Held {
 }
 
 impl Logins {
-    fn channel(&self, admitted: Admitted) -> Channel {
+    fn channel(&self, admitted: Admitted, is_paced: bool) -> Channel {
         let held = Held {
             channel: admitted.channel.clone(),
             secret_id: admitted.secret_id,
@@ -300,6 +329,7 @@ impl Logins {
                 .connections_max
                 .and_then(|max| usize::try_from(max).ok()),
             revoked,
+            is_paced,
             gate: Arc::default(),
         }
     }

@@ -29,9 +29,11 @@ mod products;
 mod quarantine;
 mod receipts;
 mod schemas;
+mod scripts;
 mod store;
 mod stream;
 mod token;
+mod trace;
 mod websocket;
 
 use std::sync::Arc;
@@ -49,8 +51,8 @@ pub use problem::{Problem, Refusals};
 pub use websocket::{Attend, Stream};
 
 use crate::{
-    channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine, redrive::Redriver,
-    registry::Registry, secrets::AdminToken,
+    channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine, recorder::Recorder,
+    redrive::Redriver, registry::Registry, script::Scripts, secrets::AdminToken,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -62,7 +64,9 @@ pub struct Api {
     pub store: Store,
     pub quarantine: Arc<Quarantine>,
     pub redriver: Arc<Redriver>,
+    pub recorder: Arc<Recorder>,
     pub log: Arc<Log>,
+    pub scripts: Arc<Scripts>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
@@ -92,6 +96,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(devices::routes())
         .merge(channels::routes())
         .merge(log::routes())
+        .merge(trace::routes())
         .merge(points::routes())
         .merge(latest::routes())
         .merge(events::routes())
@@ -101,6 +106,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(quarantine::routes())
         .merge(store::routes())
         .merge(schemas::routes())
+        .merge(scripts::routes())
         .merge(health::routes())
 }
 

@@ -12,9 +12,9 @@
 //! durable; acknowledge out of order (MQTT-4.6.0-2); cancel a burst that the house has begun
 //! because its connection is gone; buffer without a bound; print a CONNECT, which holds a password.
 //!
-//! What a crash can lose: the last second of waiting replies and of QoS 2 packet ids. Then a
-//! client misses a reply and asks again, or a message is stored a second time, which changes
-//! nothing. Data is never lost: without PUBACK the client still has it.
+//! What a crash can lose: the last second of waiting replies, and QoS 2 packet ids. Then a client
+//! misses a reply and asks again, or a message is stored a second time, which changes nothing. Data
+//! is never lost: without PUBACK or PUBREC the client still has it.
 
 mod connection;
 mod filter;
@@ -54,6 +54,10 @@ pub trait House: Send + Sync + 'static {
     /// The [`Refusal`], which the door says to the client as a CONNACK code.
     fn login(&self, login: &Login<'_>) -> Result<Self::Channel, Refusal>;
 
+    /// Logins like this one have failed so often that the next ones are refused unheard. Said once
+    /// until one is heard again. For the log.
+    fn throttled(&self, login: &Login<'_>);
+
     /// Takes a burst of publishes of one connection, in order. Resolves when the outcome of each
     /// is final and durable, with as many outcomes as publishes, in order.
     ///
@@ -82,6 +86,11 @@ pub trait ChannelHandle: Clone + Send + Sync + 'static {
     fn connections_max(&self) -> Option<usize>;
     /// Cancelled when the connections of this login must go: paused, rotated out, deleted.
     fn revoked(&self) -> &CancellationToken;
+    /// The house may make each message wait: bursts are of one, so that none waits for another's
+    /// acknowledgement.
+    fn is_paced(&self) -> bool;
+    /// The connection is gone. What the house makes wait, and the client still has, may be let go.
+    fn leave(&self);
 }
 
 /// What a CONNECT says about who it is. No `Debug`: it holds the password.
@@ -155,7 +164,7 @@ pub enum Refusal {
     Paused,
     #[error("compression is not supported: {0}")]
     BadCompression(String),
-    #[error("too many failed logins, try again later")]
+    #[error("too many logins or failed logins in a short time, try again later")]
     Throttled,
     #[error("too many connections")]
     TooManyConnections,
@@ -244,6 +253,8 @@ pub enum Event {
         session_present: bool,
     },
     Disconnected(Ending),
+    /// The password was right, and yet.
+    LoginRefused(Refusal),
     Subscribed {
         filter: String,
     },

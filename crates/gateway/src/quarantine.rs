@@ -347,6 +347,7 @@ mod tests {
                 index: Some(2),
                 device: Some(device.into()),
                 point: None,
+                script_version: None,
                 code: Code::UnknownDevice,
                 message: format!("device {device} not found").into(),
             }],
@@ -562,8 +563,9 @@ mod tests {
             redrive: Some(Redrive {
                 order: Sequence(order),
                 part: 0,
+                tried_ms: 5_000,
             }),
-            ..commit(5_000, parts)
+            ..commit(1_000, parts)
         }
     }
 

@@ -11,7 +11,7 @@ mod ledger;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use backtide_model::{ChannelName, Code};
+use backtide_model::{ChannelName, Code, Compression};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
@@ -30,6 +30,7 @@ use crate::{
     limits::{REDRIVE_JOBS_MAX, REDRIVE_MESSAGES_PER_S},
     pool::{Pool, PoolError},
     quarantine::{Entry, Filter, Page, Payload, Quarantine, QuarantineError},
+    recorder::Recording,
 };
 use ledger::Ledger;
 
@@ -61,12 +62,14 @@ pub struct Redriver {
     quarantine: Arc<Quarantine>,
     ledger: Mutex<Ledger>,
     pool: Pool,
+    /// Where what a blocking call asks of the scripts runs.
+    runtime: tokio::runtime::Handle,
     /// A job was begun or cancelled.
     news: Notify,
 }
 
 impl Redriver {
-    /// Opens or makes the file of jobs. `pool` runs what blocks.
+    /// Opens or makes the file of jobs. `pool` runs what blocks. Call it inside the runtime.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -76,6 +79,7 @@ impl Redriver {
             ingest,
             ledger: Mutex::new(Ledger::open(path)?),
             pool,
+            runtime: tokio::runtime::Handle::current(),
             news: Notify::new(),
         })
     }
@@ -132,20 +136,31 @@ impl Redriver {
         ledger.job(id)
     }
 
-    /// What the current model and script would make of an entry. Nothing changes.
+    /// What the current model and script would make of an entry. Nothing changes. Blocks.
     pub fn dry_run(&self, entry: &Entry, payload: &Payload) -> Outcome {
         match again(entry, payload) {
             Err(skipped) => skipped,
-            Ok(again) => outcome(self.ingest.dry_run(&again)),
+            Ok(again) => outcome(self.dry_run_message(&again)),
         }
     }
 
-    /// The same of any message, one that was recorded for instance.
-    ///
-    /// # Errors
-    /// The channel is gone.
-    pub fn dry_run_message(&self, again: &Again) -> Result<Verdict, NotTaken> {
-        self.ingest.dry_run(again)
+    /// The same of a recorded message of a channel. Blocks.
+    pub fn dry_run_recording(&self, channel: &ChannelName, recording: &Recording) -> Outcome {
+        if !recording.is_whole() {
+            return skipped_for("only the beginning of the payload is kept");
+        }
+        outcome(self.dry_run_message(&Again {
+            channel: channel.clone(),
+            client: recording.client.as_str().into(),
+            topic: recording.topic.clone(),
+            payload: Bytes::copy_from_slice(&recording.payload),
+            compression: recording.compression,
+            arrived_ms: recording.time,
+        }))
+    }
+
+    fn dry_run_message(&self, again: &Again) -> Result<Verdict, NotTaken> {
+        self.runtime.block_on(self.ingest.dry_run(again))
     }
 
     /// Runs jobs until `closing`. A job that is cut off goes on at the next start.
@@ -246,10 +261,11 @@ impl Redriver {
                 .or_default()
                 .count(outcome);
         };
+        let now_ms = self.ingest.clock.now_ms();
         let mut burst = Vec::with_capacity(found.entries.len());
         let mut names = Vec::with_capacity(found.entries.len());
         for (entry, payload) in &found.entries {
-            match (again(entry, payload), entry.id.redrive()) {
+            match (again(entry, payload), entry.id.redrive(now_ms)) {
                 (Ok(again), Some(redrive)) => {
                     burst.push((redrive, again));
                     names.push(entry.channel.as_str());
@@ -326,7 +342,7 @@ enum StepError {
 }
 
 /// What became, or would become, of an entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     Judged(Verdict),
     /// It cannot be tried.
@@ -366,6 +382,7 @@ fn again(entry: &Entry, payload: &Payload) -> Result<Again, Outcome> {
         client: entry.client.as_str().into(),
         topic: entry.topic.clone(),
         payload: Bytes::copy_from_slice(&payload.0),
+        compression: Compression::None,
         arrived_ms: entry.time_ms,
     })
 }
@@ -378,6 +395,8 @@ pub(crate) fn of_test(
     store: &backtide_store::Store,
     quarantine: &Arc<Quarantine>,
     log: &Arc<crate::channel_log::Log>,
+    scripts: &Arc<crate::script::Scripts>,
+    recorder: &Arc<crate::recorder::Recorder>,
     clock: &crate::clock::Clock,
 ) -> Arc<Redriver> {
     let ingest = Arc::new(Ingest {
@@ -385,7 +404,11 @@ pub(crate) fn of_test(
         store: store.clone(),
         quarantine: Arc::clone(quarantine),
         log: Arc::clone(log),
+        scripts: Arc::clone(scripts),
+        budgets: crate::ingest::Budgets::new().0,
+        recorder: Arc::clone(recorder),
         clock: clock.clone(),
+        shares: crate::ingest::Shares::default(),
     });
     let pool = Pool::start("redrive", 1, 8).unwrap();
     Arc::new(Redriver::open(&dir.join("redrive.db"), ingest, pool).unwrap())

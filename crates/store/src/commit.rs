@@ -41,6 +41,8 @@ pub struct Commit {
 pub struct Redrive {
     pub order: Sequence,
     pub part: u32,
+    /// Wall time of the try, milliseconds since 1970 UTC; the origin has that of the arrival.
+    pub tried_ms: i64,
 }
 
 /// A part of a message's outcome.
@@ -76,6 +78,8 @@ pub struct RefusedItem {
     pub device: Option<Box<str>>,
     /// The point, attribute, event or `event.output`.
     pub point: Option<Box<str>>,
+    /// The version of the script that could not decode the message; it excludes a point.
+    pub script_version: Option<u32>,
     pub code: Code,
     /// What, where, how to fix.
     pub message: Box<str>,

@@ -557,11 +557,11 @@ impl Library {
             for of_point in columns.chunk_by(|a, b| a.point == b.point) {
                 let point = &of_point[0].point;
                 let cells = run.cells(point, rows.clone(), |met| {
-                    if met.is_duplicate_for_sure() {
+                    let place = (run.device(met.row).clone(), run.times[met.row]);
+                    if met.is_duplicate_for_sure() && !chains.has(&place, point) {
                         duplicates += 1;
                         return;
                     }
-                    let place = (run.device(met.row).clone(), run.times[met.row]);
                     let points = chains.0.entry(place).or_default();
                     let chain = points.entry(point.clone()).or_default();
                     if chain.is_empty() {

@@ -18,6 +18,8 @@ use crate::{Commit, Origin, Part, Sequence, weight};
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub sequence: Sequence,
+    /// Its place in the order of commits: its own sequence, or that of the commit it re-drives.
+    pub order: Sequence,
     pub product: ProductKey,
     pub batch: Batch,
 }
@@ -26,8 +28,7 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct Told<T> {
     pub sequence: Sequence,
-    /// What decides which of two attribute values is the later one: the sequence, or where the commit
-    /// was driven again, that of the refusal.
+    /// As [`Entry::order`]: decides which of two attribute values is the later one.
     pub order: Sequence,
     pub origin: Arc<Origin>,
     pub product: ProductKey,
@@ -88,6 +89,7 @@ impl Table {
                     self.bytes += weight::batch(&batch);
                     let entry = Arc::new(Entry {
                         sequence,
+                        order,
                         product,
                         batch,
                     });

@@ -1,4 +1,4 @@
-//! `backtide channel show|rotate|pause|resume NAME`.
+//! `backtide channel show|rotate|pause|resume|log|trace|run NAME`.
 
 use std::io::Write;
 
@@ -19,10 +19,14 @@ pub enum Channel {
     Rotate(Rotate),
     /// Disconnect the channel's clients and refuse new ones
     Pause(Named),
-    /// Let the channel's clients in again
+    /// Let the channel's clients in again, and end a hold
     Resume(Named),
     /// Show what happened on the channel
     Log(super::log::Log),
+    /// Record messages with all that is made of them; `log --trace` shows them
+    Trace(super::trace::Trace),
+    /// Run a recorded message again, dry, against the current model and script
+    Run(super::trace::Run),
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,6 +59,8 @@ struct Strings {
     product: String,
     mode: String,
     paused: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held: Option<String>,
     broker_url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     broker_tls_url: Option<String>,
@@ -76,6 +82,8 @@ impl Channel {
         let client = Client::new(connection)?;
         match self {
             Self::Log(log) => return log.run(connection, terminal),
+            Self::Trace(trace) => trace.run(&client, terminal)?,
+            Self::Run(run) => return run.run(&client, terminal),
             Self::Show(show) => {
                 let strings = client.get(&path(&show.name, "connection"), &[])?;
                 print(terminal, show.output, &strings)?;
@@ -153,6 +161,9 @@ fn print(terminal: &mut Terminal, format: Format, strings: &Strings) -> Result<(
     ];
     for (title, value) in lines {
         writeln!(terminal.out, "{title:<12}  {value}")?;
+    }
+    if let Some(reason) = &strings.held {
+        writeln!(terminal.talk, "the channel is held, {reason}; resume it")?;
     }
     if let Some(until) = &strings.previous_secret_valid_until {
         writeln!(terminal.talk, "the old secret stays valid until {until}")?;

@@ -220,6 +220,26 @@ impl Client {
         self.accepted(request.send(body))
     }
 
+    /// `PUT` of a body of the given type, answered by a JSON document.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<T, Failure> {
+        let mut request = self
+            .agent
+            .put(format!("{}{path}", self.base))
+            .header(header::CONTENT_TYPE, content_type);
+        if let Some(bearer) = self.bearer() {
+            request = request.header(header::AUTHORIZATION, bearer);
+        }
+        self.json(self.accepted(request.send(body))?)
+    }
+
     /// `DELETE`; the answer has no body worth reading.
     ///
     /// # Errors

@@ -33,6 +33,8 @@ pub enum Quarantine {
     Export(Export),
     /// Drive them through the pipeline again; what is stored leaves the quarantine
     Redrive(redrive::Redrive),
+    /// Run one again, dry, and show every stage
+    Run(Show),
     /// List re-drives, the newest first
     Jobs(Output),
     /// End a re-drive; what is stored stays stored
@@ -128,6 +130,11 @@ impl Quarantine {
                 let lines =
                     client.get_stream(&format!("{PATH}/export"), &query, "application/x-ndjson")?;
                 copy(lines, &mut *terminal.out)?;
+            }
+            Self::Run(run) => {
+                let path = format!("{PATH}/{}/run", segment(&run.id));
+                let verdict = client.post(&path, &[], "application/json", b"")?;
+                return super::trace::print_verdict(&verdict, run.output, terminal);
             }
             Self::Redrive(redrive) => return redrive.run(&client, terminal),
             Self::Jobs(output) => redrive::jobs(&client, output.output, terminal)?,

@@ -16,7 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Api, Problem, Refusals, problem::Params};
 use crate::{
     redrive::{Cure, Declared},
-    registry::{self, Applied, Effect, Form, Kind, Run},
+    registry::{self, Applied, Document, Effect, Form, Kind, Run},
 };
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -76,10 +76,9 @@ async fn apply(
     } else {
         Run::Commit
     };
-    let (applied, cures) = api
+    let documents = api
         .pool
-        .clone()
-        .run(move || -> Result<_, Problem> {
+        .run(move || -> Result<Vec<Document>, Problem> {
             let text = std::str::from_utf8(&body).map_err(|error| {
                 Problem::bad_request("body", format!("the body is not UTF-8: {error}"))
             })?;
@@ -87,6 +86,16 @@ async fn apply(
             if documents.is_empty() {
                 return Err(Problem::bad_request("body", "the body declares nothing"));
             }
+            Ok(documents)
+        })
+        .await??;
+    super::scripts::trials(&api, &documents)
+        .await
+        .map_err(registry::refused)?;
+    let (applied, cures) = api
+        .pool
+        .clone()
+        .run(move || -> Result<_, Problem> {
             let applied = api.registry.apply(documents, run)?;
             let cures = match run {
                 Run::Dry => Vec::new(),
@@ -143,6 +152,12 @@ fn cures(api: &Api, applied: &[Applied]) -> Vec<Cure> {
             Kind::Channel => {
                 let channel = snapshot.channel(name);
                 declared.extend(channel.map(|channel| of_product(&channel.product_key)));
+            }
+            Kind::Script => {
+                let product = snapshot
+                    .script(name)
+                    .and_then(|script| snapshot.product(&script.product));
+                declared.extend(product.map(|product| of_product(&product.key)));
             }
             Kind::Device => {
                 let devices = snapshot.devices_named(name);

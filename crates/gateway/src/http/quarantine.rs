@@ -17,6 +17,7 @@ use super::{
     Api, Problem, Refusals,
     problem::{Body, Params, limit},
     stream::{self, Ended},
+    trace::DryRun,
 };
 use crate::{
     channel_log::{Entry as LogEntry, What},
@@ -46,6 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(job))
         .routes(routes!(cancel))
         .routes(routes!(show))
+        .routes(routes!(run))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -313,6 +315,22 @@ async fn show(
     Ok(Json(
         serde_json::to_value(Shown(&entry, &payload)).expect("an entry is JSON"),
     ))
+}
+
+/// Run a refused message again, dry: what the current model and script make of it
+#[utoipa::path(post, path = "/api/v1/quarantine/{id}/run", tag = "quarantine", operation_id = "run_quarantine",
+    params(("id" = String, Path, description = "Its id")),
+    responses((status = 200, description = "Stages and verdict; nothing is stored", body = serde_json::Value), Refusals))]
+async fn run(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<DryRun>, Problem> {
+    let absent = || Problem::not_found(format!("quarantine has no entry {id}"));
+    let wanted = Id::parse(&id).ok_or_else(absent)?;
+    let (quarantine, redriver) = (Arc::clone(&api.quarantine), Arc::clone(&api.redriver));
+    let run = move || -> Result<Option<Outcome>, QuarantineError> {
+        let found = quarantine.show(wanted)?;
+        Ok(found.map(|(entry, payload)| redriver.dry_run(&entry, &payload)))
+    };
+    let outcome = api.pool.run(run).await??.ok_or_else(absent)?;
+    Ok(Json(outcome.into()))
 }
 
 /// Export refused messages with their bytes, one a line

@@ -82,6 +82,15 @@ impl Answer {
     }
 }
 
+/// Scripts whose workers end at once: the door is tested here, not what is behind it.
+fn scripts() -> crate::script::Scripts {
+    let command = crate::script::WorkerCommand {
+        program: "/bin/false".into(),
+        arguments: Vec::new(),
+    };
+    crate::script::Scripts::start(command, crate::limits::Scripts::default()).unwrap()
+}
+
 /// What the handlers work with, over an empty data directory.
 pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let clock = Clock::stopped(1_700_000_000_000);
@@ -93,13 +102,27 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let bounds = crate::channel_log::Bounds::default();
     let log = Arc::new(Log::open(&dir.join("channel-log.db"), bounds).unwrap());
     let (registry, quarantine) = (Arc::new(registry), Arc::new(quarantine));
-    let redriver = crate::redrive::of_test(dir, &registry, &store, &quarantine, &log, &clock);
+    let scripts = Arc::new(scripts());
+    let bounds = crate::recorder::Bounds::default();
+    let recorder = Arc::new(Recorder::open(&dir.join("recorder.db"), bounds).unwrap());
+    let redriver = crate::redrive::of_test(
+        dir,
+        &registry,
+        &store,
+        &quarantine,
+        &log,
+        &scripts,
+        &recorder,
+        &clock,
+    );
     Api {
         registry,
         store,
         quarantine,
         redriver,
+        recorder,
         log,
+        scripts,
         pool: Pool::start("test", 1, 8).unwrap(),
         streams: Pool::start("test-streams", 2, 8).unwrap(),
         closing: CancellationToken::new(),

@@ -1,6 +1,6 @@
 //! The verdict on one message: a pure function of the message and what is declared.
 
-use std::{num::NonZeroU16, sync::Arc};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use backtide_model::{
     ChannelName, Checked, Code, Compression, ConflictPolicy, Content, DeviceKey, Envelope, Fault,
@@ -13,9 +13,13 @@ use bytes::Bytes;
 
 use super::{
     payload::{InflateError, Oversize, Payload, plain, sha256},
+    raw::{Decoded, Misread},
     reply::Reply,
 };
-use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::{
+    limits::PAYLOAD_BYTES_MAX,
+    recorder::{Account, Message},
+};
 
 /// What a message is judged by: its channel and product as declared at this moment.
 #[derive(Clone, Copy)]
@@ -40,6 +44,8 @@ pub struct Uplink {
     pub payload: Payload,
     /// Of a QoS 2 publish.
     pub packet_id: Option<NonZeroU16>,
+    /// Its client keeps it until it is acknowledged: QoS 1 and 2.
+    pub is_kept_by_client: bool,
 }
 
 /// Who sent it.
@@ -68,6 +74,10 @@ pub(super) struct Judged {
     pub(super) items_stored: u32,
     /// Values that are stored.
     pub(super) values: usize,
+    /// A script decoded it, or should have: its reply goes through that script too.
+    pub(super) is_raw: bool,
+    /// How long the verdict took.
+    pub(super) judge_time: Duration,
 }
 
 /// Why a whole message is refused.
@@ -76,13 +86,30 @@ struct Refusal {
     id: String,
     code: Code,
     message: String,
+    /// The version of the script that is to blame.
+    script: Option<u32>,
 }
 
-/// Judges a message: may it be said here, what does it say, does it fit the model.
+/// Judges a message: may it be said here, what does it say, does it fit the model. `decoded` is what
+/// the product's script made of a raw one.
 pub(super) fn judge(
     scope: &Scope<'_>,
     sender: &Sender,
     uplink: &Uplink,
+    decoded: Option<&Decoded>,
+    arrived_ms: i64,
+) -> Judged {
+    Judged {
+        is_raw: decoded.is_some(),
+        ..verdict(scope, sender, uplink, decoded, arrived_ms)
+    }
+}
+
+fn verdict(
+    scope: &Scope<'_>,
+    sender: &Sender,
+    uplink: &Uplink,
+    decoded: Option<&Decoded>,
     arrived_ms: i64,
 ) -> Judged {
     let origin = |id: &str| Origin {
@@ -105,12 +132,15 @@ pub(super) fn judge(
             return refuse_whole(scope, origin, payload, payload, inflate_refusal(error));
         }
     };
-    match read(scope, &uplink.topic, &plain, arrived_ms) {
+    match read(scope, &uplink.topic, &plain, decoded, arrived_ms) {
         Ok((envelope, checked)) => settle(
             scope,
             origin(envelope.id.as_json()),
             payload,
-            &plain,
+            Source {
+                plain: &plain,
+                is_raw: decoded.is_some(),
+            },
             envelope,
             checked,
         ),
@@ -123,10 +153,11 @@ fn read<'p>(
     scope: &Scope<'_>,
     topic: &str,
     plain: &'p [u8],
+    decoded: Option<&'p Decoded>,
     arrived_ms: i64,
 ) -> Result<(Envelope<'p>, Checked), Refusal> {
     let kind = authorize(scope, topic)?;
-    let envelope = decode(scope, kind, plain)?;
+    let envelope = decode(scope, kind, plain, decoded)?;
     Ok((envelope, check_items(scope, &envelope, arrived_ms)))
 }
 
@@ -136,6 +167,7 @@ fn authorize(scope: &Scope<'_>, topic: &str) -> Result<Kind, Refusal> {
         id: absent(),
         code: Code::NoPermission,
         message,
+        script: None,
     };
     let topic = Topic::parse(topic).map_err(|error| denied(error.to_string()))?;
     if topic.product != *scope.product {
@@ -147,32 +179,53 @@ fn authorize(scope: &Scope<'_>, topic: &str) -> Result<Kind, Refusal> {
     Ok(topic.kind)
 }
 
-fn decode<'p>(scope: &Scope<'_>, kind: Kind, plain: &'p [u8]) -> Result<Envelope<'p>, Refusal> {
+fn decode<'p>(
+    scope: &Scope<'_>,
+    kind: Kind,
+    plain: &'p [u8],
+    decoded: Option<&'p Decoded>,
+) -> Result<Envelope<'p>, Refusal> {
     let undecodable = |message: &str| Refusal {
         id: absent(),
         code: Code::Undecodable,
         message: message.to_owned(),
+        script: None,
     };
-    match kind {
+    let text = match kind {
         // Zero bytes are named as such before the format is looked at (mqtt-channel.md §4.2).
-        _ if plain.is_empty() => {}
+        _ if plain.is_empty() => plain,
         Kind::Raw if scope.is_json => {
             return Err(undecodable(
                 "the product's format is json; publish envelopes, not raw data",
             ));
         }
-        Kind::Raw => return Err(undecodable("the product has no data parsing script")),
+        Kind::Raw => match decoded {
+            Some(Ok(text)) => text,
+            Some(Err(Misread { message, version })) => {
+                return Err(Refusal {
+                    script: Some(*version),
+                    ..undecodable(message)
+                });
+            }
+            None => {
+                return Err(undecodable(
+                    "script invocation error: the product has no data parsing script that is \
+                     published",
+                ));
+            }
+        },
         _ if !scope.is_json => {
             return Err(undecodable(
                 "the product's format is custom; publish raw data",
             ));
         }
-        Kind::Points | Kind::Events | Kind::Attributes => {}
-    }
-    open(plain, kind, scope.mode).map_err(|fault: Fault<'_>| Refusal {
+        Kind::Points | Kind::Events | Kind::Attributes => plain,
+    };
+    open(text, kind, scope.mode).map_err(|fault: Fault<'_>| Refusal {
         id: fault.id.as_json().to_owned(),
         code: fault.code,
         message: fault.message,
+        script: None,
     })
 }
 
@@ -209,7 +262,15 @@ fn inflate_refusal(error: InflateError) -> Refusal {
         id: absent(),
         code,
         message,
+        script: None,
     }
+}
+
+/// What a checked message was read from.
+#[derive(Clone, Copy)]
+struct Source<'p> {
+    plain: &'p [u8],
+    is_raw: bool,
 }
 
 /// What is stored and what goes to quarantine of a message whose items were checked.
@@ -217,7 +278,7 @@ fn settle(
     scope: &Scope<'_>,
     origin: Origin,
     payload: &Bytes,
-    plain: &[u8],
+    source: Source<'_>,
     envelope: Envelope<'_>,
     checked: Checked,
 ) -> Judged {
@@ -225,7 +286,9 @@ fn settle(
     let values = checked.content.values();
     let refused = (code != Code::Ok).then(|| {
         let raw = match scope.mode {
-            Mode::Strict => plain.into(),
+            Mode::Strict => source.plain.into(),
+            // A later script may read them otherwise: raw bytes stay whole.
+            Mode::Lenient if source.is_raw => source.plain.into(),
             Mode::Lenient => bad_items_alone(&envelope, &checked.refused_params),
         };
         Refused {
@@ -252,6 +315,8 @@ fn settle(
         items: checked.items,
         items_stored,
         values,
+        is_raw: false,
+        judge_time: Duration::ZERO,
     }
 }
 
@@ -268,6 +333,7 @@ fn refused_item(rejection: Rejection) -> RefusedItem {
         index: Some(rejection.index),
         device: rejection.device,
         point: rejection.point,
+        script_version: None,
         code: rejection.code,
         message: rejection.message.into(),
     }
@@ -285,7 +351,10 @@ fn refuse_whole(
         raw: raw.into(),
         payload_bytes: bytes_u64(payload),
         payload_sha256: sha256(payload),
-        items: vec![whole_item(refusal.code, refusal.message)],
+        items: vec![RefusedItem {
+            script_version: refusal.script,
+            ..whole_item(refusal.code, refusal.message)
+        }],
         more: 0,
     };
     refused_message(scope, origin(&refusal.id), payload, refused)
@@ -319,6 +388,8 @@ fn refused_message(scope: &Scope<'_>, origin: Origin, payload: &Bytes, refused: 
         items: 0,
         items_stored: 0,
         values: 0,
+        is_raw: false,
+        judge_time: Duration::ZERO,
     }
 }
 
@@ -327,6 +398,7 @@ fn whole_item(code: Code, message: String) -> RefusedItem {
         index: None,
         device: None,
         point: None,
+        script_version: None,
         code,
         message: message.into(),
     }
@@ -341,6 +413,16 @@ impl Judged {
         self.refused
             .as_ref()
             .map_or(Code::Ok, |refused| refused.code)
+    }
+
+    /// The oldest time of what it stores.
+    pub(super) fn oldest_ms(&self) -> Option<i64> {
+        match &self.content {
+            Content::Points(batch) => batch.row_time.iter().min().copied(),
+            Content::Events(occurrences) => occurrences.iter().map(|one| one.time_ms).min(),
+            // Attributes have no time: they are of now.
+            Content::Attributes(_) => None,
+        }
     }
 
     /// What its commit weighs in memory, roughly.
@@ -375,11 +457,30 @@ impl Judged {
         }
     }
 
+    pub(super) fn in_time(mut self, judge_time: Duration) -> Self {
+        self.judge_time = judge_time;
+        self
+    }
+
+    /// What the flight recorder keeps of it. The payload is copied: the bytes it stands in are many
+    /// times its own.
+    pub(super) fn recording(&self, sender: &Sender, account: Account) -> Message {
+        Message {
+            time_ms: self.origin.arrived_ms,
+            channel: self.origin.channel.clone(),
+            client: Arc::clone(&self.origin.client),
+            topic: Arc::clone(&self.origin.topic),
+            payload: Bytes::copy_from_slice(&self.payload),
+            payload_bytes: self.payload_bytes,
+            compression: sender.compression,
+            code: self.code().number(),
+            account,
+        }
+    }
+
     /// The same message, as a further try of what was refused before.
-    pub(super) fn redriven(mut self, redrive: Redrive, now_ms: i64) -> Self {
+    pub(super) fn redriven(mut self, redrive: Redrive) -> Self {
         self.redrive = Some(redrive);
-        // Items without a time have that of the first arrival by now; the try itself is of today.
-        self.origin.arrived_ms = now_ms;
         self
     }
 
@@ -400,7 +501,7 @@ impl Judged {
         })
     }
 
-    /// The same message with nothing stored of it, for a reason the store found.
+    /// The same message with nothing stored of it, for a reason that its content does not have.
     pub(super) fn refuse(&mut self, code: Code, message: String) {
         self.refused = Some(Refused {
             code,
@@ -410,6 +511,7 @@ impl Judged {
             items: vec![whole_item(code, message)],
             more: 0,
         });
+        self.content = Content::default();
         self.items_stored = 0;
         self.values = 0;
     }
@@ -459,6 +561,7 @@ mod tests {
             find_device: &|key| devices.get(key),
         };
         let uplink = Uplink {
+            is_kept_by_client: true,
             topic: topic.to_owned(),
             payload: Payload::Whole(Bytes::copy_from_slice(payload.as_bytes())),
             packet_id: None,
@@ -467,7 +570,7 @@ mod tests {
             client: "client".into(),
             compression: Compression::None,
         };
-        judge(&scope, &sender, &uplink, 5)
+        judge(&scope, &sender, &uplink, None, 5)
     }
 
     fn post(params: &str) -> String {

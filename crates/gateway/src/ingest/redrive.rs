@@ -12,7 +12,10 @@ use backtide_store::{Redrive, RefusedItem};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Ingest, NotTaken, Payload, Sender, Uplink, judge::Judged, judge_burst};
+use super::{
+    Ingest, NotTaken, Payload, Sender, Uplink, judge::Judged, judge_burst, product_of, steps::steps,
+};
+use crate::recorder::Step;
 
 /// A message to be judged again.
 #[derive(Debug, Clone)]
@@ -20,14 +23,15 @@ pub struct Again {
     pub channel: ChannelName,
     pub client: Arc<str>,
     pub topic: String,
-    /// Plain bytes: what a session compressed is kept inflated.
     pub payload: Bytes,
+    /// What the payload is packed in. A quarantine keeps plain bytes.
+    pub compression: Compression,
     /// When it arrived first, milliseconds since 1970 UTC.
     pub arrived_ms: i64,
 }
 
 /// What became of a message that was judged again, or what would.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
     pub code: Code,
@@ -39,6 +43,9 @@ pub struct Verdict {
     pub rejected: Vec<Reason>,
     /// Reasons beyond these.
     pub more: u32,
+    /// The stages that it passed, up to the one that refused it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
 }
 
 /// Why something is refused, and what.
@@ -67,6 +74,7 @@ impl Verdict {
                 .map(|refused| refused.items.iter().map(reason).collect())
                 .unwrap_or_default(),
             more: refused.map_or(0, |refused| refused.more),
+            steps: Vec::new(),
         }
     }
 }
@@ -85,13 +93,16 @@ impl Ingest {
     /// What the current model and script would make of a message. Nothing changes.
     ///
     /// # Errors
-    /// [`NotTaken::ChannelGone`].
-    pub fn dry_run(&self, again: &Again) -> Result<Verdict, NotTaken> {
-        let mut judged = self.judge_again(again)?;
+    /// [`NotTaken::ChannelGone`], [`NotTaken::NoScriptWorker`].
+    pub async fn dry_run(&self, again: &Again) -> Result<Verdict, NotTaken> {
+        let mut judged = self.judge_again(again).await?;
         if let Some(clash) = judged.clash(&self.store) {
             judged.refuse(Code::ModelMismatch, clash.to_string());
         }
-        Ok(Verdict::of(&judged))
+        Ok(Verdict {
+            steps: steps(&judged),
+            ..Verdict::of(&judged)
+        })
     }
 
     /// Commits messages again, in order. Resolves when each outcome is durable.
@@ -103,13 +114,12 @@ impl Ingest {
         &self,
         burst: &[(Redrive, Again)],
     ) -> Result<Vec<Result<Verdict, NotTaken>>, NotTaken> {
-        let now_ms = self.clock.now_ms();
         let mut verdicts: Vec<Option<Result<Verdict, NotTaken>>> = Vec::with_capacity(burst.len());
         let mut judged = Vec::with_capacity(burst.len());
         for (redrive, again) in burst {
-            match self.judge_again(again) {
+            match self.judge_again(again).await {
                 Ok(one) => {
-                    judged.push(one.redriven(*redrive, now_ms));
+                    judged.push(one.redriven(*redrive));
                     verdicts.push(None);
                 }
                 Err(gone) => verdicts.push(Some(Err(gone))),
@@ -131,19 +141,31 @@ impl Ingest {
         Ok(verdicts.collect())
     }
 
-    fn judge_again(&self, again: &Again) -> Result<Judged, NotTaken> {
+    async fn judge_again(&self, again: &Again) -> Result<Judged, NotTaken> {
         let sender = Sender {
             client: Arc::clone(&again.client),
-            compression: Compression::None,
+            compression: again.compression,
         };
         let uplink = Uplink {
             topic: again.topic.clone(),
             payload: Payload::Whole(again.payload.clone()),
             packet_id: None,
+            is_kept_by_client: false,
         };
         let snapshot = self.registry.snapshot();
         let burst = [uplink];
-        let mut judged = judge_burst(&snapshot, &again.channel, &sender, &burst, again.arrived_ms)?;
+        let product = product_of(&snapshot, &again.channel)?;
+        let decoded = self
+            .decode_burst(product, again.compression, &burst, again.arrived_ms)
+            .await?;
+        let mut judged = judge_burst(
+            &snapshot,
+            &again.channel,
+            &sender,
+            &burst,
+            &decoded,
+            again.arrived_ms,
+        )?;
         Ok(judged.pop().expect("one message has one verdict"))
     }
 }

@@ -324,7 +324,7 @@ impl<H: House> Connection<H> {
             let mut acks = Vec::new();
             let room = usize::from(self.door.limits.in_flight_messages_max)
                 .saturating_sub(self.in_flight_messages)
-                .min(self.door.limits.burst_messages_max);
+                .min(self.burst_messages_max());
             let decoded = self.decode(room, &mut burst, &mut acks);
             // What came before a fault is good, and taken.
             let bytes = before - self.inbox.len();
@@ -334,6 +334,14 @@ impl<H: House> Connection<H> {
             decoded?;
         }
         Ok(())
+    }
+
+    fn burst_messages_max(&self) -> usize {
+        if self.link.channel.is_paced() {
+            1
+        } else {
+            self.door.limits.burst_messages_max
+        }
     }
 
     /// Decodes up to `room` publishes, and acts at once on everything else.
@@ -513,6 +521,7 @@ impl<H: House> Connection<H> {
         }
         self.link.meters.connections.decrement(1);
         self.note(Event::Disconnected(ending));
+        self.link.channel.leave();
         if !self.in_flight.is_empty() {
             let link = Arc::clone(&self.link);
             self.door

@@ -1,8 +1,9 @@
 //! The door itself: what all connections share, the accept loop, and the way to close.
 
 use std::{
+    hash::Hash,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     sync::{
         Arc,
@@ -10,6 +11,7 @@ use std::{
     },
 };
 
+use backtide_model::ChannelName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -23,7 +25,7 @@ use super::{
     House, Peer, Transport, WallClock, connection,
     kept::KeptError,
     sessions::Sessions,
-    throttle::{Addresses, FailedLogins, Held},
+    throttle::{Addresses, Budget, Held, Left, network},
 };
 use crate::{limits, tls};
 
@@ -37,8 +39,10 @@ pub struct Door<H: House> {
     pub(super) house: Arc<H>,
     pub(super) limits: Arc<limits::Mqtt>,
     pub(super) sessions: Arc<Sessions>,
-    pub(super) failed_addresses: FailedLogins<std::net::IpAddr>,
-    pub(super) failed_clients: FailedLogins<String>,
+    pub(super) failed_addresses: Budget<IpAddr>,
+    pub(super) failed_clients: Budget<String>,
+    pub(super) connecting_channels: Budget<ChannelName>,
+    connecting_addresses: Budget<IpAddr>,
     /// Buffers of all connections, in KiB.
     pub(super) buffers: Arc<Semaphore>,
     /// Cancelled when the server shuts down.
@@ -94,8 +98,10 @@ impl<H: House> Door<H> {
         let door = Arc::new(Self {
             house,
             sessions,
-            failed_addresses: FailedLogins::new(&limits),
-            failed_clients: FailedLogins::new(&limits),
+            failed_addresses: failures(&limits),
+            failed_clients: failures(&limits),
+            connecting_channels: connects(&limits),
+            connecting_addresses: connects(&limits),
             buffers: Arc::new(Semaphore::new(limits.buffer_bytes_max / 1024)),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -257,6 +263,17 @@ impl<H: House> Door<H> {
         (connection, handshake): (OwnedSemaphorePermit, OwnedSemaphorePermit),
     ) -> Option<Pass> {
         let limits = &self.limits;
+        let network = network(peer.ip());
+        match self.connecting_addresses.left(&network) {
+            Left::Some => self.connecting_addresses.spend(network),
+            left => {
+                refused("address_rate");
+                if left == Left::NoneAtFirst {
+                    tracing::info!(%peer, "connections from this address come too fast");
+                }
+                return None;
+            }
+        }
         let address = self
             .connected_addresses
             .hold(peer.ip(), limits.connections_per_address_max);
@@ -275,6 +292,20 @@ impl<H: House> Door<H> {
             handshake: Some((handshake, handshaking)),
         })
     }
+}
+
+fn failures<K: Eq + Hash>(limits: &limits::Mqtt) -> Budget<K> {
+    let refill = Duration::from_secs(limits.failed_login_refill_s);
+    Budget::new(
+        limits.failed_logins_burst,
+        refill,
+        limits.throttle_tracked_max,
+    )
+}
+
+fn connects<K: Eq + Hash>(limits: &limits::Mqtt) -> Budget<K> {
+    let refill = Duration::from_millis(limits.connect_refill_ms);
+    Budget::new(limits.connects_burst, refill, limits.throttle_tracked_max)
 }
 
 fn refused(reason: &'static str) {

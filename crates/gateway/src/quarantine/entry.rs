@@ -29,11 +29,13 @@ impl Id {
         })
     }
 
-    /// The refusal in the log that the entry stands for; `None` where no commit can have this id.
-    pub fn redrive(self) -> Option<Redrive> {
+    /// A try of the refusal in the log that the entry stands for; `None` where no commit can have
+    /// this id.
+    pub fn redrive(self, tried_ms: i64) -> Option<Redrive> {
         Some(Redrive {
             order: Sequence(u64::try_from(self.sequence).ok()?),
             part: u32::try_from(self.part).ok()?,
+            tried_ms,
         })
     }
 }
@@ -71,6 +73,9 @@ pub struct Item {
     pub device_key: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point: Option<Box<str>>,
+    /// The version of the script that could not decode the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script_version: Option<u32>,
     pub code: u16,
     pub message: Box<str>,
 }
@@ -111,6 +116,7 @@ impl Entry {
             index: item.index,
             device_key: item.device.clone(),
             point: item.point.clone(),
+            script_version: item.script_version,
             code: item.code.number(),
             message: item.message.clone(),
         });
@@ -195,6 +201,9 @@ impl Serialize for Subject<'_> {
             }
             if let Some(point) = &item.point {
                 map.serialize_entry("point", point)?;
+            }
+            if let Some(version) = item.script_version {
+                map.serialize_entry("scriptVersion", &version)?;
             }
         }
         map.end()

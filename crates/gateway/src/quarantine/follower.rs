@@ -220,7 +220,7 @@ fn changes(followed: &Followed) -> Vec<Change<'_>> {
         None => vec![Change::Stored(id)],
         Some(refused) => {
             let mut entry = Entry::new(id, followed, refused);
-            entry.tried_ms = Some(followed.commit.origin.arrived_ms);
+            entry.tried_ms = Some(redrive.tried_ms);
             vec![Change::RefusedAgain(entry, &*refused.raw)]
         }
     }

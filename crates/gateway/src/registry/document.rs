@@ -15,7 +15,9 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Kind, channel::ChannelFile, device::DeviceFile, product::ProductFile};
+use super::{
+    Kind, channel::ChannelFile, device::DeviceFile, product::ProductFile, script::ScriptFile,
+};
 
 /// How an object file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,7 @@ pub enum Declared {
     Product(ObjectName, ProductFile),
     Device(ObjectName, DeviceFile),
     Channel(ChannelName, ChannelFile),
+    Script(ObjectName, Box<ScriptFile>),
 }
 
 impl Declared {
@@ -74,12 +77,16 @@ impl Declared {
             Self::Product(..) => Kind::Product,
             Self::Device(..) => Kind::Device,
             Self::Channel(..) => Kind::Channel,
+            Self::Script(..) => Kind::Script,
         }
     }
 
     pub fn name(&self) -> &str {
         match self {
-            Self::Model(name, _) | Self::Product(name, _) | Self::Device(name, _) => name.as_str(),
+            Self::Model(name, _)
+            | Self::Product(name, _)
+            | Self::Device(name, _)
+            | Self::Script(name, _) => name.as_str(),
             Self::Channel(name, _) => name.as_str(),
         }
     }
@@ -88,7 +95,7 @@ impl Declared {
     pub fn owner(&self) -> &str {
         match self {
             Self::Device(_, file) => file.product.as_str(),
-            Self::Model(..) | Self::Product(..) | Self::Channel(..) => "",
+            Self::Model(..) | Self::Product(..) | Self::Channel(..) | Self::Script(..) => "",
         }
     }
 
@@ -366,6 +373,7 @@ impl<'de> Visitor<'de> for Header<'_> {
             Kind::Product => Body::Product(ProductFile::deserialize(members)?),
             Kind::Device => Body::Device(DeviceFile::deserialize(members)?),
             Kind::Channel => Body::Channel(ChannelFile::deserialize(members)?),
+            Kind::Script => Body::Script(Box::new(ScriptFile::deserialize(members)?)),
         };
         let name = name.ok_or_else(|| A::Error::missing_field("name"))?;
         body.named(&name).map_err(A::Error::custom)
@@ -378,6 +386,7 @@ enum Body {
     Product(ProductFile),
     Device(DeviceFile),
     Channel(ChannelFile),
+    Script(Box<ScriptFile>),
 }
 
 impl Body {
@@ -387,6 +396,7 @@ impl Body {
             Self::Product(file) => Declared::Product(ObjectName::new(name)?, file),
             Self::Device(file) => Declared::Device(ObjectName::new(name)?, file),
             Self::Channel(file) => Declared::Channel(ChannelName::new(name)?, file),
+            Self::Script(file) => Declared::Script(ObjectName::new(name)?, file),
         })
     }
 }

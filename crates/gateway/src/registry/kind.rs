@@ -15,10 +15,18 @@ pub enum Kind {
     Device,
     #[value(alias = "channels", alias = "Channel")]
     Channel,
+    #[value(alias = "scripts", alias = "Script")]
+    Script,
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Model, Self::Product, Self::Device, Self::Channel];
+    pub const ALL: [Self; 5] = [
+        Self::Model,
+        Self::Product,
+        Self::Device,
+        Self::Channel,
+        Self::Script,
+    ];
 
     /// The word of `kind:` in an object file.
     pub const fn word(self) -> &'static str {
@@ -27,6 +35,7 @@ impl Kind {
             Self::Product => "Product",
             Self::Device => "Device",
             Self::Channel => "Channel",
+            Self::Script => "Script",
         }
     }
 
@@ -37,6 +46,7 @@ impl Kind {
             Self::Product => "product",
             Self::Device => "device",
             Self::Channel => "channel",
+            Self::Script => "script",
         }
     }
 
@@ -47,6 +57,7 @@ impl Kind {
             Self::Product => "products",
             Self::Device => "devices",
             Self::Channel => "channels",
+            Self::Script => "scripts",
         }
     }
 
@@ -56,6 +67,7 @@ impl Kind {
             Self::Product => Collection::Product,
             Self::Device => Collection::Device,
             Self::Channel => Collection::Channel,
+            Self::Script => Collection::Script,
         }
     }
 
@@ -66,6 +78,7 @@ impl Kind {
             Self::Product => &["name", "key", "model", "format"],
             Self::Device => &["name", "product", "key", "assetId", "timezone"],
             Self::Channel => &["name", "product", "mode", "description"],
+            Self::Script => &["name", "product", "dialect", "description"],
         }
     }
 

@@ -12,16 +12,24 @@ pub enum Collection {
     Login,
     /// The asset id of a deleted device.
     RetiredAsset,
+    /// Whose script it is, and which version runs.
+    Script,
+    /// Owned by its script, named by its number.
+    ScriptVersion,
+    ScriptDraft,
 }
 
 impl Collection {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Model,
         Self::Product,
         Self::Device,
         Self::Channel,
         Self::Login,
         Self::RetiredAsset,
+        Self::Script,
+        Self::ScriptVersion,
+        Self::ScriptDraft,
     ];
 
     pub const fn word(self) -> &'static str {
@@ -32,11 +40,14 @@ impl Collection {
             Self::Channel => "channel",
             Self::Login => "login",
             Self::RetiredAsset => "retired-asset",
+            Self::Script => "script",
+            Self::ScriptVersion => "script-version",
+            Self::ScriptDraft => "script-draft",
         }
     }
 }
 
-/// Names a record: `owner` is the product of a device, else empty.
+/// Names a record: `owner` is the product of a device, the script of a version, else empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordKey {
     pub collection: Collection,

@@ -1,7 +1,11 @@
 //! Certificate files: read, checked, made into what rustls serves. What is wrong is said in plain
 //! words, with the file.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     Error, InconsistentKeys, RootCertStore, ServerConfig,
@@ -168,7 +172,7 @@ impl Files {
         };
         let damaged = |reason: String| TlsError::Damaged {
             key: CLIENT_CA,
-            path: path.clone(),
+            path: path.to_owned(),
             reason,
         };
         let mut roots = RootCertStore::empty();
@@ -185,15 +189,15 @@ impl Files {
     }
 }
 
-fn read(key: &'static str, path: &PathBuf) -> Result<Vec<u8>, TlsError> {
+fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => TlsError::Missing {
             key,
-            path: path.clone(),
+            path: path.to_owned(),
         },
         _ => TlsError::Unreadable {
             key,
-            path: path.clone(),
+            path: path.to_owned(),
             source,
         },
     })
@@ -201,19 +205,19 @@ fn read(key: &'static str, path: &PathBuf) -> Result<Vec<u8>, TlsError> {
 
 fn certificates(
     key: &'static str,
-    path: &PathBuf,
+    path: &Path,
     bytes: &[u8],
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let found = found.map_err(|error| TlsError::Damaged {
         key,
-        path: path.clone(),
+        path: path.to_owned(),
         reason: error.to_string(),
     })?;
     if found.is_empty() {
         return Err(TlsError::Empty {
             key,
-            path: path.clone(),
+            path: path.to_owned(),
             wanted: "certificate",
         });
     }

@@ -4,7 +4,7 @@ use backtide_model::ProductKey;
 
 use super::{
     attributes, events, origin, points, refused,
-    wire::{DecodeError, Reader, put_count, put_str, put_varint},
+    wire::{DecodeError, Reader, put_count, put_signed, put_str, put_varint},
 };
 use crate::{Commit, Part, Redrive, Sequence};
 
@@ -22,10 +22,16 @@ pub(super) fn encode(commit: &Commit, out: &mut Vec<u8>) {
         out,
         commit.parts.len() + usize::from(commit.redrive.is_some()),
     );
-    if let Some(Redrive { order, part }) = commit.redrive {
+    if let Some(Redrive {
+        order,
+        part,
+        tried_ms,
+    }) = commit.redrive
+    {
         out.push(REDRIVE);
         put_varint(out, order.0);
         put_varint(out, u64::from(part));
+        put_signed(out, tried_ms);
     }
     for part in &commit.parts {
         match part {
@@ -63,6 +69,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Commit, DecodeError> {
                 redrive = Some(Redrive {
                     order: Sequence(reader.varint("the re-driven commit")?),
                     part: reader.number("the re-driven part")?,
+                    tried_ms: reader.signed("the time of the re-drive")?,
                 });
                 continue;
             }
@@ -104,15 +111,16 @@ pub(in crate::journal) mod tests {
             origin::tests::any_origin(),
             "[a-zA-Z0-9:]{1,64}",
             vec(part, 0..3),
-            prop::option::of((any::<u64>(), any::<u32>())),
+            prop::option::of(any::<(u64, u32, i64)>()),
         )
             .prop_map(|(origin, product, parts, redrive)| Commit {
                 origin,
                 product: ProductKey::new(&product).unwrap(),
                 parts,
-                redrive: redrive.map(|(order, part)| Redrive {
+                redrive: redrive.map(|(order, part, tried_ms)| Redrive {
                     order: Sequence(order),
                     part,
+                    tried_ms,
                 }),
             })
     }

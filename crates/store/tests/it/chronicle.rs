@@ -47,7 +47,11 @@ fn commit_as(store: &Store, part: Part, of: Option<Sequence>) -> Sequence {
         origin: origin(id),
         product: product(),
         parts: vec![part],
-        redrive: of.map(|order| Redrive { order, part: 0 }),
+        redrive: of.map(|order| Redrive {
+            order,
+            part: 0,
+            tried_ms: 0,
+        }),
     };
     let committed = store.commit(vec![commit]).unwrap().remove(0).unwrap();
     assert_eq!(committed.sequence(), Sequence(id));

@@ -14,9 +14,9 @@ use super::{
         listener::Door,
         outbound::{self, Accepted},
         packet::{self, Connect},
-        sessions::{RoomFull, Wish},
+        sessions::{Attached, RoomFull, Wish},
         strict::NotConnect,
-        throttle::network,
+        throttle::{Left, network},
     },
     Greeted, Inbox,
 };
@@ -250,13 +250,14 @@ fn enter<H: House>(
             .unwrap_or(usize::MAX)
             .min(door.limits.connections_per_channel_max),
     };
-    let attached = door
-        .sessions
-        .enter(channel.name(), &wish)
-        .map_err(|RoomFull| {
-            let (no, refused) = refused(&Refusal::TooManyConnections);
-            answered(no, refused)
-        })?;
+    let attached = attach(door, &channel, &wish).map_err(|(refusal, is_told)| {
+        let (no, refused) = refused(&refusal);
+        if !is_told {
+            door.house
+                .note(&channel, &client, Event::LoginRefused(refusal));
+        }
+        answered(no, refused)
+    })?;
 
     let limits = &door.limits;
     let keep_alive_s = connect.keep_alive_s.min(limits.keep_alive_s_max);
@@ -302,6 +303,22 @@ fn enter<H: House>(
     })
 }
 
+/// The session of a login, unless its channel has too many connections, or they come too fast; and
+/// whether the channel's log has that already.
+fn attach<H: House>(
+    door: &Arc<Door<H>>,
+    channel: &H::Channel,
+    wish: &Wish,
+) -> Result<Attached, (Refusal, bool)> {
+    match door.connecting_channels.left(channel.name()) {
+        Left::Some => door.connecting_channels.spend(channel.name().clone()),
+        left => return Err((Refusal::Throttled, left == Left::None)),
+    }
+    door.sessions
+        .enter(channel.name(), wish)
+        .map_err(|RoomFull| (Refusal::TooManyConnections, false))
+}
+
 /// The largest packet that is taken whole. Larger payloads are drained and answered, but a client
 /// that knows the limit need not try.
 fn packet_limit(limits: &crate::limits::Mqtt) -> u32 {
@@ -317,10 +334,6 @@ fn log_in<H: House>(
 ) -> Result<H::Channel, Refusal> {
     let address = network(peer.address.ip());
     let client_id = connect.client_id.to_string();
-    if door.failed_addresses.is_throttled(&address) || door.failed_clients.is_throttled(&client_id)
-    {
-        return Err(Refusal::Throttled);
-    }
     let login = Login {
         client_id: &connect.client_id,
         username: connect.username.as_deref(),
@@ -328,10 +341,20 @@ fn log_in<H: House>(
         peer,
         version: connect.version,
     };
+    let left = [
+        door.failed_addresses.left(&address),
+        door.failed_clients.left(&client_id),
+    ];
+    if left != [Left::Some; 2] {
+        if left.contains(&Left::NoneAtFirst) {
+            door.house.throttled(&login);
+        }
+        return Err(Refusal::Throttled);
+    }
     let channel = door.house.login(&login);
     if let Err(Refusal::BadCredentials | Refusal::NotAuthorized) = channel {
-        door.failed_addresses.failed(address);
-        door.failed_clients.failed(client_id);
+        door.failed_addresses.spend(address);
+        door.failed_clients.spend(client_id);
     }
     channel
 }

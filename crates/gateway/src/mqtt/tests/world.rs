@@ -65,6 +65,12 @@ impl ChannelHandle for TestChannel {
     fn revoked(&self) -> &CancellationToken {
         &self.revoked
     }
+
+    fn is_paced(&self) -> bool {
+        false
+    }
+
+    fn leave(&self) {}
 }
 
 impl House for TestHouse {
@@ -83,6 +89,8 @@ impl House for TestHouse {
             revoked: self.revoked.clone(),
         })
     }
+
+    fn throttled(&self, _: &Login<'_>) {}
 
     async fn take(
         &self,
