@@ -233,11 +233,11 @@ impl Store {
     /// The chronicle cannot be read.
     pub fn events(
         &self,
-        range: EventRange,
+        range: &EventRange,
     ) -> Result<impl Iterator<Item = Result<Vec<StoredEvent>, ReadError>> + use<>, ReadError> {
         // The memtable first, as in `read`.
         let told = self.shared().memtable.chapter(&range.product).events;
-        self.shared().library.chronicle().events(told, range)
+        self.shared().library.chronicle().events(&told, range)
     }
 
     /// Attribute values in the order of device, then attribute, a slab at a time; with
@@ -248,11 +248,11 @@ impl Store {
     /// The chronicle cannot be read.
     pub fn attributes(
         &self,
-        range: AttributeRange,
+        range: &AttributeRange,
     ) -> Result<impl Iterator<Item = Result<Vec<StoredAttribute>, ReadError>> + use<>, ReadError>
     {
         let told = self.shared().memtable.chapter(&range.product).attributes;
-        self.shared().library.chronicle().attributes(told, range)
+        self.shared().library.chronicle().attributes(&told, range)
     }
 
     /// Figures of the flushed events and attributes.

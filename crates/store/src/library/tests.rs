@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Order, disk::RealDisk};
 
+mod chronicle;
 mod faults;
 mod real;
 
