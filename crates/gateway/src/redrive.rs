@@ -397,7 +397,6 @@ pub(crate) fn of_test(
     store: &backtide_store::Store,
     quarantine: &Arc<Quarantine>,
     log: &Arc<crate::channel_log::Log>,
-    scripts: &Arc<crate::script::Scripts>,
     recorder: &Arc<crate::recorder::Recorder>,
     clock: &crate::clock::Clock,
 ) -> Arc<Redriver> {
@@ -406,7 +405,7 @@ pub(crate) fn of_test(
         store: store.clone(),
         quarantine: Arc::clone(quarantine),
         log: Arc::clone(log),
-        scripts: Arc::clone(scripts),
+        scripts: Arc::new(crate::http::tests::scripts()),
         budgets: crate::ingest::Budgets::new().0,
         recorder: Arc::clone(recorder),
         clock: clock.clone(),

@@ -110,6 +110,10 @@ fn load(dir: &Path, seconds: u64, rate: f64) {
         sent += 700.0;
         let ahead = sent / rate - began.elapsed().as_secs_f64();
         if ahead > 0.0 {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a load at a pace: nothing to wait for"
+            )]
             std::thread::sleep(Duration::from_secs_f64(ahead));
         }
         if looked.elapsed() > Duration::from_millis(250) {

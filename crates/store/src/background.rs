@@ -146,7 +146,7 @@ fn wait_for_merges(shared: &Shared, table: &Table) {
     let began = Instant::now();
     while !is_over() {
         // The merging thread wakes us after each step.
-        shared.memtable.wait(TICK, &is_over);
+        shared.memtable.wait(TICK, is_over);
     }
     shared.waits.note(began.elapsed());
 }

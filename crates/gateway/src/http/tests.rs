@@ -83,7 +83,8 @@ impl Answer {
 }
 
 /// Scripts whose workers end at once: the door is tested here, not what is behind it.
-fn scripts() -> crate::script::Scripts {
+/// None that would run.
+pub(crate) fn scripts() -> crate::script::Scripts {
     let command = crate::script::WorkerCommand {
         program: "/bin/false".into(),
         arguments: Vec::new(),
@@ -105,16 +106,8 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let scripts = Arc::new(scripts());
     let bounds = crate::recorder::Bounds::default();
     let recorder = Arc::new(Recorder::open(&dir.join("recorder.db"), bounds).unwrap());
-    let redriver = crate::redrive::of_test(
-        dir,
-        &registry,
-        &store,
-        &quarantine,
-        &log,
-        &scripts,
-        &recorder,
-        &clock,
-    );
+    let redriver =
+        crate::redrive::of_test(dir, &registry, &store, &quarantine, &log, &recorder, &clock);
     Api {
         registry,
         store,

@@ -109,7 +109,7 @@ type Answers = mpsc::Receiver<(u64, Result<Committed, CommitError>)>;
 
 /// Submits every commit, spread so that every table overlaps the one before.
 fn submit_all(store: &Store) -> Answers {
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(usize::try_from(COMMITS).unwrap());
     for turn in 0..COMMITS {
         let commit = commit(turn * 17 % COMMITS);
         let (id, tell) = (id_of(&commit), tell.clone());
