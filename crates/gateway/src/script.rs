@@ -183,3 +183,13 @@ impl std::fmt::Display for Failure {
         f.write_str(&self.message)
     }
 }
+
+/// Workers that none can be started of: for tests that run no script.
+#[cfg(test)]
+pub(crate) fn of_test() -> Scripts {
+    let command = WorkerCommand {
+        program: "/bin/false".into(),
+        arguments: Vec::new(),
+    };
+    Scripts::start(&command, &crate::limits::Scripts::default()).expect("threads can be started")
+}
