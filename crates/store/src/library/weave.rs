@@ -319,23 +319,10 @@ impl Woven {
         (picks, rules)
     }
 
-    /// Versions meet in the order of their own commits, whichever source they come from.
+    /// Versions meet in the order of their sources; the fold asks for the order of their commits.
     fn stands(&self, point: usize, versions: &[Pick]) -> Option<(Pick, Rule)> {
         let cells = |pick: Pick| self.slices[pick.0].points[point].as_ref();
         let base = |pick: Pick| self.slices[pick.0].base(pick.1);
-        let sequence = |pick: &Pick| {
-            let base = base(*pick);
-            cells(*pick).map_or(base, |cells| cells.sequence(pick.1, base))
-        };
-        let in_order: Vec<Pick>;
-        let versions = if versions.is_sorted_by_key(sequence) {
-            versions
-        } else {
-            let mut versions = versions.to_vec();
-            versions.sort_by_key(sequence);
-            in_order = versions;
-            &in_order
-        };
         let mut stands: Option<(Pick, Rule)> = None;
         for pick in versions {
             let Some(newcomer) = cells(*pick).filter(|cells| cells.has(pick.1)) else {
