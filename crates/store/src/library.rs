@@ -486,7 +486,7 @@ impl Library {
                 stats.unmerged_segments += u64::from(!card.is_merged);
             }
         }
-        stats.overlapping_segments_max = shelf.heights.values().copied().max().unwrap_or(0) as u64;
+        stats.overlapping_segments_max = self.height() as u64;
         Ok(stats)
     }
 
@@ -555,6 +555,11 @@ impl Library {
             height.is_some_and(|height| self.is_high(*height))
         };
         !self.is_stuck.load(Ordering::Relaxed) && products.any(is_high)
+    }
+
+    /// The most segments of one product that hold the same moment of the same device.
+    pub(crate) fn height(&self) -> usize {
+        self.shelf().heights.values().copied().max().unwrap_or(0)
     }
 
     fn is_high(&self, height: usize) -> bool {

@@ -51,6 +51,8 @@ pub struct Stats {
     /// Submissions waiting for the committer.
     pub queued: usize,
     pub memtable: MemtableStats,
+    /// The most segments of one product that hold the same moment of the same device.
+    pub overlapping_segments: usize,
     /// How long flushes have waited for merges since the store opened.
     pub flush_waited_ms: u64,
 }
@@ -344,6 +346,7 @@ impl Store {
             log_bytes,
             queued: shared.queue.len(),
             memtable: shared.memtable.stats(),
+            overlapping_segments: shared.library.height(),
             flush_waited_ms: shared.waits.waited_ms(),
         }
     }
