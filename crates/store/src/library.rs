@@ -65,6 +65,7 @@ pub use origins::Lineage;
 use self::{
     chains::Chains,
     chronicle::Chronicle,
+    fold::Refusals,
     latest::Board,
     manifest::{Flushed, Manifest, unsigned},
     merge::Merge,
@@ -74,7 +75,7 @@ use self::{
     write::{Packing, Plan, PointColumn, SegmentWriter, remove},
 };
 use crate::{
-    Options, Origin, Range, ReadError, Sequence, Slabs,
+    Commit, Options, Origin, Part, Range, ReadError, Sequence, Slabs,
     disk::Disk,
     memtable::{Chapter, Entry},
 };
@@ -98,6 +99,7 @@ pub(crate) struct Library {
     /// The storage of every point ever noted, also of what is not flushed yet.
     points: RwLock<HashMap<ProductKey, BTreeMap<ElementName, Storage>>>,
     latest: Mutex<Board>,
+    refusals: Refusals,
     next_id: AtomicU64,
     /// Merges on their way; the last is the most urgent.
     merges: Mutex<Vec<Merge>>,
@@ -185,6 +187,7 @@ impl Library {
             latest.load(&product, &device, &cells)?;
         }
         let store_id = manifest.about("store_id")?;
+        let refusals = Refusals::new(manifest.first_refusal()?);
         Ok(Self {
             segments_dir,
             disk,
@@ -197,6 +200,7 @@ impl Library {
             shelf: RwLock::new(Arc::new(shelf)),
             points: RwLock::new(points),
             latest: Mutex::new(latest),
+            refusals,
             next_id: AtomicU64::new(next_id),
             merges: Mutex::new(Vec::new()),
             is_stuck: AtomicBool::new(false),
@@ -216,6 +220,16 @@ impl Library {
     /// What a point is stored as, or `None` where nothing was ever noted of it.
     pub(crate) fn storage_of(&self, product: &ProductKey, point: &ElementName) -> Option<Storage> {
         self.points.read().get(product)?.get(point).copied()
+    }
+
+    /// Takes note of the first refusal among durable commits, `first` and those that follow; before
+    /// anything of them can be read.
+    pub(crate) fn note_refusals(&self, first: Sequence, commits: &[Commit]) {
+        let is_refusal = |part: &Part| matches!(part, Part::Refused(_));
+        let refuses = |commit: &Commit| commit.parts.iter().any(is_refusal);
+        if let Some(at) = commits.iter().position(refuses) {
+            self.refusals.note(Sequence(first.0 + at as u64));
+        }
     }
 
     /// Takes note of a durable commit, in order of commit; again after a restart.
@@ -271,7 +285,8 @@ impl Library {
         };
         let (mut segments, mut points, mut duplicates) = (Vec::new(), Vec::new(), 0);
         for (product, entries) in by_product {
-            let run = Run::new(entries, &Wanted::ALL).map_err(|clash| changed(product, &clash))?;
+            let run = Run::new(entries, &Wanted::ALL, self.refusals.first())
+                .map_err(|clash| changed(product, &clash))?;
             let known = run.points.iter();
             points.extend(known.map(|point| (product.clone(), point.name.clone(), point.storage)));
             let Some((sequence_min, sequence_max)) = run.sequences().filter(|_| run.rows() > 0)
@@ -307,6 +322,7 @@ impl Library {
             points: &points,
             latest: &saved,
             duplicates,
+            first_refusal: self.refusals.known(),
         };
         if let Err(error) = self.manifest.flushed(&flushed) {
             self.latest.lock().unsaved(&saved);
@@ -367,7 +383,7 @@ impl Library {
             .get(&range.product)
             .cloned()
             .unwrap_or_default();
-        reading::Query::new(segments, entries, points, range).slabs()
+        reading::Query::new(segments, entries, points, range, self.refusals.first()).slabs()
     }
 
     /// Events and attribute values.

@@ -112,7 +112,9 @@ impl Store {
             };
             journal::open(&place, &mut |sequence, commit| {
                 storages.learn(&commit);
-                for entry in memtable.insert(sequence, vec![commit]) {
+                let commits = vec![commit];
+                library.note_refusals(sequence, &commits);
+                for entry in memtable.insert(sequence, commits) {
                     library.noted(&entry);
                 }
                 flush_frozen(&library, &memtable)

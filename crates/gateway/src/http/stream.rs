@@ -149,8 +149,8 @@ pub(super) async fn answer(
     });
     let frames = stream::StreamExt::chain(stream::iter(first.map(Ok)), rest);
     let headers = [
-        (header::CONTENT_TYPE, content_type),
-        (header::TRAILER, SERVER_TIMING.as_str()),
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        (header::TRAILER, HeaderValue::from(SERVER_TIMING)),
     ];
     Ok((headers, Body::new(StreamBody::new(frames))).into_response())
 }

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use super::{
     cells::Version,
     codec::{Damaged, Sink, Source, unpack},
-    fold::{Rule, fold},
+    fold::{FirstRefusal, Rule, fold},
 };
 use crate::{Sequence, memtable::Entry};
 
@@ -341,7 +341,8 @@ impl DeviceBoard {
                 } else {
                     let same = standing.version.same(&newcomer.version);
                     let sides = (standing.version.side(), newcomer.version.side());
-                    let (outcome, rule) = fold(sides.0, sides.1, same);
+                    // One value a point: nothing is saved by leaving the first commit that said it.
+                    let (outcome, rule) = fold(sides.0, sides.1, same, FirstRefusal::default());
                     if outcome.newcomer_stands() {
                         *standing = newcomer;
                     }

@@ -10,6 +10,7 @@ use backtide_model::{DeviceKey, ElementName, Storage};
 use super::{
     cells::data_type,
     fault::FlushError,
+    fold::FirstRefusal,
     names::Role,
     scan::{Columns, Piece, SLICE_ROWS, SegmentScan, Slices, devices_of, pieces},
     segment::{Card, Segment},
@@ -163,6 +164,7 @@ impl Merge {
         choice: Choice,
         mut plan: Plan,
         file_rows: usize,
+        refusals: FirstRefusal,
     ) -> Result<Self, FlushError> {
         let mut points: BTreeMap<ElementName, Storage> = BTreeMap::new();
         for segment in &choice.inputs {
@@ -185,7 +187,7 @@ impl Merge {
             let scan = SegmentScan::new(Arc::clone(segment), source, all, columns.clone())?;
             scans.push(Box::new(scan));
         }
-        let weave = Weave::new(scans)?;
+        let weave = Weave::new(scans, refusals)?;
         let writer = Some(SegmentWriter::create(disk, plan.clone())?);
         let (disk, outputs) = (Arc::clone(disk), Vec::new());
         let input_rows = choice.inputs.iter().map(|input| input.rows() as u64).sum();

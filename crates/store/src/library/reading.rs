@@ -12,6 +12,7 @@ use foldhash::fast::RandomState;
 
 use super::{
     cells::data_type,
+    fold::FirstRefusal,
     index::Stretch,
     names::{DEVICE, Role, SEQUENCE, TIME, column_name},
     run::{Run, StorageClash, Wanted},
@@ -37,6 +38,7 @@ pub(super) struct Query {
     has_quality: Vec<bool>,
     schema: SchemaRef,
     range: Range,
+    refusals: FirstRefusal,
 }
 
 impl Query {
@@ -46,6 +48,7 @@ impl Query {
         entries: Vec<Arc<Entry>>,
         points: Vec<(ElementName, Option<Storage>)>,
         range: &Range,
+        refusals: FirstRefusal,
     ) -> Self {
         let entries = touched(entries, range);
         let (points, storages): (Vec<_>, Vec<_>) = points.into_iter().unzip();
@@ -86,6 +89,7 @@ impl Query {
             storages,
             has_quality,
             schema,
+            refusals,
             range,
         }
     }
@@ -130,7 +134,8 @@ impl Query {
                 devices,
                 times: Some(from_ms..last_ms.saturating_add(1)),
             };
-            let run = Run::new(self.entries.clone(), &wanted).map_err(|clash| clashed(&clash))?;
+            let run = Run::new(self.entries.clone(), &wanted, self.refusals)
+                .map_err(|clash| clashed(&clash))?;
             let rank = |device| self.devices.binary_search(device).ok();
             let ranks = run.index.0.iter().map(|stretch| {
                 let rank = rank(&stretch.device).and_then(|rank| u32::try_from(rank).ok());
@@ -145,7 +150,7 @@ impl Query {
                 columns,
             )));
         }
-        Weave::new(sources)
+        Weave::new(sources, self.refusals)
     }
 
     /// The columns of a slab; rows without any value are left out, and those that are not wanted.

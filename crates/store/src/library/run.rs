@@ -17,7 +17,7 @@ use foldhash::fast::RandomState;
 
 use super::{
     cells::{Cells, Typed, Version},
-    fold::{Outcome, Rule, Side, fold},
+    fold::{FirstRefusal, Outcome, Rule, Side, fold},
     index::DeviceIndex,
 };
 use crate::memtable::Entry;
@@ -58,6 +58,7 @@ pub(super) struct Run {
     pub(super) points: Vec<RunPoint>,
     /// Inputs that share their row: by row, then in order of commit.
     shared: Vec<SharedInput>,
+    refusals: FirstRefusal,
 }
 
 /// A row of an entry that is wanted, and the row of the run that it goes to.
@@ -176,6 +177,7 @@ impl Run {
     pub(super) fn new(
         mut entries: Vec<Arc<Entry>>,
         wanted: &Wanted<'_>,
+        refusals: FirstRefusal,
     ) -> Result<Self, StorageClash> {
         entries.sort_by_key(|entry| (entry.order, entry.sequence));
         let Inputs {
@@ -196,6 +198,7 @@ impl Run {
             base: Vec::new(),
             points,
             shared: Vec::new(),
+            refusals,
         };
         run.sort(&times, devices, &of_device);
         run.fold_shared();
@@ -401,7 +404,12 @@ impl Run {
                     rule: standing_rule,
                     ..standing.side()
                 };
-                let (outcome, rule) = fold(side, newcomer.side(), standing.same(&newcomer));
+                let (outcome, rule) = fold(
+                    side,
+                    newcomer.side(),
+                    standing.same(&newcomer),
+                    self.refusals,
+                );
                 met(Meeting {
                     row: inputs[0].to as usize,
                     standing,

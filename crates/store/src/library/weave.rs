@@ -9,7 +9,7 @@ use backtide_model::Storage;
 
 use super::{
     cells::{Cells, data_type},
-    fold::{Rule, Side, fold},
+    fold::{FirstRefusal, Rule, Side, fold},
     scan::{Slice, Slices},
 };
 use crate::ReadError;
@@ -30,6 +30,7 @@ struct Least {
 /// Sources in order of commit, the oldest first. A key stands at most once in each.
 pub(super) struct Weave {
     sources: Vec<Strand>,
+    refusals: FirstRefusal,
 }
 
 struct Strand {
@@ -62,10 +63,11 @@ pub(super) struct Woven {
     pub(super) picks: Vec<Pick>,
     /// Rows that several sources have: all of them, oldest first, the newest included.
     pub(super) shared: BTreeMap<usize, Vec<Pick>>,
+    refusals: FirstRefusal,
 }
 
 impl Weave {
-    pub(super) fn new(sources: Vec<Slices>) -> Result<Self, ReadError> {
+    pub(super) fn new(sources: Vec<Slices>, refusals: FirstRefusal) -> Result<Self, ReadError> {
         let mut strands = Vec::with_capacity(sources.len());
         for slices in sources {
             let mut strand = Strand {
@@ -77,12 +79,18 @@ impl Weave {
             strand.load()?;
             strands.push(strand);
         }
-        Ok(Self { sources: strands })
+        Ok(Self {
+            sources: strands,
+            refusals,
+        })
     }
 
     /// The next rows, at most `rows_max`; none at the end.
     pub(super) fn next(&mut self, rows_max: usize) -> Result<Woven, ReadError> {
-        let mut woven = Woven::default();
+        let mut woven = Woven {
+            refusals: self.refusals,
+            ..Woven::default()
+        };
         for strand in &mut self.sources {
             strand.in_slab = None;
         }
@@ -337,7 +345,12 @@ impl Woven {
                         rule,
                         ..standing.side(at.1, base(at))
                     };
-                    let (outcome, rule) = fold(side, newcomer.side(pick.1, base(*pick)), same);
+                    let (outcome, rule) = fold(
+                        side,
+                        newcomer.side(pick.1, base(*pick)),
+                        same,
+                        self.refusals,
+                    );
                     match outcome.newcomer_stands() {
                         true => (*pick, rule),
                         false => (at, rule),

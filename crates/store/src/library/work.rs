@@ -108,7 +108,7 @@ impl Library {
             duplicates += verdicts.duplicates;
             self.manifest.note_conflicts(pass, product, &verdicts)
         };
-        let comparison = Pass::new(older, &fresh, &mut note);
+        let comparison = Pass::new(older, &fresh, self.refusals.first(), &mut note);
         if !many && !comparison.is_cheap() {
             return Ok(false);
         }
@@ -170,7 +170,13 @@ impl Library {
             packing: choice.packing,
             ..self.plan(product)
         };
-        Merge::new(&self.disk, choice, plan, self.file_rows)
+        Merge::new(
+            &self.disk,
+            choice,
+            plan,
+            self.file_rows,
+            self.refusals.first(),
+        )
     }
 
     /// The next file of the same merge.
