@@ -114,7 +114,8 @@ def real_history(plan):
 def read_a_million(gateway, sent, times=3):
     """Range reads of about a million points, all that some devices have, as CSV over HTTP; the median of `times`.
 
-    From outside: until the last byte. Inside: as the server itself says, where it does, in a Server-Timing header.
+    From outside: until the last byte. Inside: as the server itself says in a Server-Timing trailer, from the request to the last
+    row written, without the time that it waited for the client.
     """
     rows_a_device = max(1, sent["rowsUnique"] / DEVICES)
     devices = min(DEVICES, max(1, round(1_000_000 / len(POINTS) / rows_a_device)))

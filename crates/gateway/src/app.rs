@@ -129,7 +129,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.quarantine,
         store.clone(),
     )?);
-    let scripts = Scripts::start(WorkerCommand::this_program(), config.scripts.clone());
+    let scripts = Scripts::start(&WorkerCommand::this_program(), &config.scripts);
     let scripts = Arc::new(scripts.map_err(StartError::Thread)?);
     let recorder = Arc::new(Recorder::open(
         &config.data_dir.join("recorder.db"),

@@ -4,14 +4,19 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::{Sequence, library::FlushError, memtable::Table, store::Shared};
+use crate::{
+    Sequence,
+    library::{FlushError, Haste},
+    memtable::Table,
+    store::Shared,
+};
 
 /// How often the age of the log and the quiet are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -26,6 +31,23 @@ pub(crate) struct Signals {
     changed: Condvar,
     compactions: Mutex<Compactions>,
     compacted: Condvar,
+}
+
+/// How long flushes waited for merges.
+#[derive(Debug, Default)]
+pub(crate) struct Waits {
+    waited_ms: AtomicU64,
+}
+
+impl Waits {
+    fn note(&self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.waited_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn waited_ms(&self) -> u64 {
+        self.waited_ms.load(Ordering::Relaxed)
+    }
 }
 
 /// Requests to merge and classify everything now, not only in a quiet moment.
@@ -102,10 +124,31 @@ pub(crate) fn flush(shared: &Arc<Shared>) {
                 .wait_for_frozen(TICK, || signals.is_stopped());
             continue;
         };
+        wait_for_merges(shared, &table);
         if shared.health.is_poisoned() || !flush_table(shared, &table) {
             shared.memtable.wait(RETRY, || signals.is_stopped());
         }
     }
+}
+
+/// Lets merges catch up, so that reads never have to join many segments. Frozen tables wait
+/// meanwhile, and commits with them once two do. Nothing waits for merges that fail, nor at the end.
+fn wait_for_merges(shared: &Shared, table: &Table) {
+    let is_over = || {
+        shared.signals.is_stopped()
+            || shared.queue.is_closed()
+            || shared.health.is_poisoned()
+            || !shared.library.waits_for_merges(table.products())
+    };
+    if is_over() {
+        return;
+    }
+    let began = Instant::now();
+    while !is_over() {
+        // The merging thread wakes us after each step.
+        shared.memtable.wait(TICK, is_over);
+    }
+    shared.waits.note(began.elapsed());
 }
 
 fn flush_table(shared: &Shared, table: &Table) -> bool {
@@ -144,7 +187,15 @@ pub(crate) fn merge(shared: &Arc<Shared>) {
             continue;
         }
         let asked = signals.compaction_asked();
-        match shared.library.work(shared.is_quiet() || asked.is_some()) {
+        let haste = if shared.is_quiet() || asked.is_some() {
+            Haste::Quiet
+        } else {
+            Haste::Busy
+        };
+        let worked = shared.library.work(haste);
+        // The flusher may wait for this.
+        shared.memtable.wake();
+        match worked {
             Ok(true) => {}
             Ok(false) => match asked {
                 Some(asked) => signals.compaction_done(asked),

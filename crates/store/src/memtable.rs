@@ -78,6 +78,11 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// Those it has points of.
+    pub(crate) fn products(&self) -> impl Iterator<Item = ProductKey> {
+        self.by_product.keys().cloned()
+    }
+
     fn insert(&mut self, sequence: Sequence, commit: Commit) {
         let origin = Arc::new(commit.origin);
         let order = commit.redrive.map_or(sequence, |redrive| redrive.order);

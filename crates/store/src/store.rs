@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::{
     Commit, CommitError, Committed, Done, FollowError, Followed, MemtableStats, OpenError, Options,
     Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs, State, Watch,
-    background::{self, Signals},
+    background::{self, Signals, Waits},
     committer::{Committer, Storages},
     disk::{Disk, Lock},
     health::Health,
@@ -51,6 +51,10 @@ pub struct Stats {
     /// Submissions waiting for the committer.
     pub queued: usize,
     pub memtable: MemtableStats,
+    /// The most segments of one product that hold the same moment of the same device.
+    pub overlapping_segments: usize,
+    /// How long flushes have waited for merges since the store opened.
+    pub flush_waited_ms: u64,
 }
 
 /// What the threads of a store share.
@@ -63,6 +67,7 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     pub(crate) watchers: Watchers,
     pub(crate) signals: Signals,
+    pub(crate) waits: Waits,
     durable: AtomicU64,
     committed_at: Mutex<Instant>,
 }
@@ -124,6 +129,7 @@ impl Store {
             health,
             watchers: Watchers::default(),
             signals: Signals::default(),
+            waits: Waits::default(),
             durable: AtomicU64::new(opened.last.0),
             committed_at: Mutex::new(Instant::now()),
         });
@@ -229,11 +235,11 @@ impl Store {
     /// The chronicle cannot be read.
     pub fn events(
         &self,
-        range: EventRange,
+        range: &EventRange,
     ) -> Result<impl Iterator<Item = Result<Vec<StoredEvent>, ReadError>> + use<>, ReadError> {
         // The memtable first, as in `read`.
         let told = self.shared().memtable.chapter(&range.product).events;
-        self.shared().library.chronicle().events(told, range)
+        self.shared().library.chronicle().events(&told, range)
     }
 
     /// Attribute values in the order of device, then attribute, a slab at a time; with
@@ -244,11 +250,11 @@ impl Store {
     /// The chronicle cannot be read.
     pub fn attributes(
         &self,
-        range: AttributeRange,
+        range: &AttributeRange,
     ) -> Result<impl Iterator<Item = Result<Vec<StoredAttribute>, ReadError>> + use<>, ReadError>
     {
         let told = self.shared().memtable.chapter(&range.product).attributes;
-        self.shared().library.chronicle().attributes(told, range)
+        self.shared().library.chronicle().attributes(&told, range)
     }
 
     /// Figures of the flushed events and attributes.
@@ -340,6 +346,8 @@ impl Store {
             log_bytes,
             queued: shared.queue.len(),
             memtable: shared.memtable.stats(),
+            overlapping_segments: shared.library.height(),
+            flush_waited_ms: shared.waits.waited_ms(),
         }
     }
 
@@ -479,6 +487,8 @@ impl Running {
 
     fn close(&self) {
         self.shared.queue.close();
+        // The flusher no longer waits for merges.
+        self.shared.memtable.wake();
         let threads = std::mem::take(&mut *self.threads.lock());
         // The committer may wait for the flusher, so the flusher goes on until it is through.
         threads.committer.into_iter().for_each(join);

@@ -91,7 +91,7 @@ pub struct Draft {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(id = "input", multiple = false)]
+#[command(group(clap::ArgGroup::new("input").multiple(false)))]
 pub struct Test {
     name: String,
     /// Bytes to decode, as hex digits

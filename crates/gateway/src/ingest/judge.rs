@@ -448,7 +448,7 @@ impl Judged {
     /// What is to be made durable. The content is moved out: a message is committed once.
     pub(super) fn commit(&mut self) -> Commit {
         let content = std::mem::take(&mut self.content);
-        let stored = (!content.is_empty()).then(|| match content {
+        let stored = (!content.is_empty()).then_some(match content {
             Content::Points(batch) => Part::Points(batch),
             Content::Events(occurrences) => Part::Events(occurrences),
             Content::Attributes(values) => Part::Attributes(values),

@@ -84,6 +84,7 @@ impl World {
             point: None,
             code,
             message: "refused".into(),
+            script_version: None,
         };
         let refused = Refused {
             code,

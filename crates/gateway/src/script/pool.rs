@@ -23,6 +23,9 @@ use crate::limits::{
 
 /// How often a worker may die of one call before the call is given up.
 const CRASHES_MAX: u32 = 2;
+/// How often it may die before a script is loaded: whoever kills workers from outside is no
+/// script's fault.
+const LOADS_MAX: u32 = 5;
 /// After a worker could not be started, calls are refused for so long before it is tried again.
 const START_AGAIN: Duration = Duration::from_secs(1);
 
@@ -38,7 +41,7 @@ impl Scripts {
     ///
     /// # Errors
     /// The operating system gives no thread.
-    pub fn start(command: WorkerCommand, limits: Limits) -> io::Result<Self> {
+    pub fn start(command: &WorkerCommand, limits: &Limits) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
         let scripts = Self {
             limits: limits.clone(),
@@ -220,7 +223,7 @@ impl Keeper {
             };
             self.process = None;
             deaths += 1;
-            if deaths == CRASHES_MAX || matches!(death, Death::OverLimit { .. }) {
+            if deaths == LOADS_MAX || matches!(death, Death::OverLimit { .. }) {
                 let done = dead(death, "the script's body");
                 self.note(program, &done);
                 return Err(done);
@@ -310,7 +313,7 @@ fn dead(death: Death, what: &str) -> Done {
         },
         Death::Crash => Done::failed(Failure::new(
             Cause::Crashed,
-            format!("{what} ended its worker {CRASHES_MAX} times"),
+            format!("{what} ended its worker again and again"),
         )),
     }
 }

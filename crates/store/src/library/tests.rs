@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Order, disk::RealDisk};
 
+mod chronicle;
 mod faults;
 mod real;
 
@@ -102,7 +103,7 @@ impl World {
     }
 
     pub(super) fn work_to_the_end(&mut self) {
-        while self.library.work(true).unwrap() {}
+        while self.library.work(Haste::Quiet).unwrap() {}
     }
 
     pub(super) fn reopen(&mut self) {
@@ -515,7 +516,8 @@ fn play(steps: &[Step], other: ConflictPolicy, mixed: bool, file_rows: usize) {
             Step::Flush => world.flush(),
             Step::Work { quiet, units } => {
                 for _ in 0..*units {
-                    world.library.work(*quiet).unwrap();
+                    let haste = if *quiet { Haste::Quiet } else { Haste::Busy };
+                    world.library.work(haste).unwrap();
                 }
             }
             Step::Reopen => {
