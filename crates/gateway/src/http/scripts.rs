@@ -18,12 +18,13 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api, Problem, Refusals,
+    Api, Problem, Refusals, apply,
     objects::{self, ListParams, Page, Position},
     problem::Params,
 };
 use crate::{
     clock::iso,
+    redrive::Cure,
     registry::{Kind, Script, ScriptFile, ScriptVersion, written},
     script::State as Doing,
 };
@@ -120,6 +121,17 @@ struct Status {
     running: Option<Doing>,
 }
 
+/// The version that runs now, and what that cures.
+#[derive(Debug, Serialize, ToSchema)]
+struct Published {
+    #[serde(flatten)]
+    state: Status,
+    /// Quarantined messages that would be stored now, by cause: what `/quarantine/cures` says of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    cures: Vec<Cure>,
+}
+
 /// Show how a script is doing: its versions, what its calls came to, whether it is paused
 #[utoipa::path(get, path = "/api/v1/scripts/{name}/status", tag = "scripts", operation_id = "script_status",
     params(("name" = String, Path, description = "Its name")),
@@ -192,12 +204,12 @@ async fn drop_draft(
 /// Publish the draft: it becomes a version that never changes and runs at once
 #[utoipa::path(post, path = "/api/v1/scripts/{name}/publish", tag = "scripts", operation_id = "publish_script",
     params(("name" = String, Path, description = "Its name")),
-    responses((status = 200, description = "It runs", body = Status),
+    responses((status = 200, description = "It runs", body = Published),
         (status = 422, description = "It does not compile, or a golden test fails", body = ref("#/components/schemas/Problem"), content_type = "application/problem+json"), Refusals))]
 async fn publish(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-) -> Result<Json<Status>, Problem> {
+) -> Result<Json<Published>, Problem> {
     let script = found(&api, &name)?;
     let draft = Arc::clone(draft_of(&script)?);
     api.scripts
@@ -211,7 +223,7 @@ async fn publish(
         .await??;
     let state = state_of(&script);
     tracing::info!(target: "audit", script = %script.name, version = state.live, "a script was published");
-    Ok(Json(state))
+    published(&api, script).await
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -225,12 +237,12 @@ struct RollBackParams {
 /// Let an earlier version run again
 #[utoipa::path(post, path = "/api/v1/scripts/{name}/rollback", tag = "scripts", operation_id = "roll_back_script",
     params(("name" = String, Path, description = "Its name"), RollBackParams),
-    responses((status = 200, description = "It runs", body = Status), Refusals))]
+    responses((status = 200, description = "It runs", body = Published), Refusals))]
 async fn roll_back(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
     Params(params): Params<RollBackParams>,
-) -> Result<Json<Status>, Problem> {
+) -> Result<Json<Published>, Problem> {
     let script = found(&api, &name)?;
     let to = match params.to {
         Some(to) => to,
@@ -242,7 +254,17 @@ async fn roll_back(
         .run(move || registry.roll_back_script(&name, to))
         .await??;
     tracing::info!(target: "audit", script = %script.name, version = to, "a script was rolled back");
-    Ok(Json(state_of(&script)))
+    published(&api, script).await
+}
+
+async fn published(api: &Arc<Api>, script: Arc<Script>) -> Result<Json<Published>, Problem> {
+    let state = state_of(&script);
+    let of = Arc::clone(api);
+    let cures = api
+        .pool
+        .run(move || apply::cures_of_script(&of, &script))
+        .await?;
+    Ok(Json(Published { state, cures }))
 }
 
 fn before_live(script: &Script) -> Result<u32, Problem> {
