@@ -350,6 +350,12 @@ fn readiness(
     quarantine: Arc<Quarantine>,
 ) -> Box<dyn Fn() -> Readiness + Send + Sync> {
     Box::new(move || {
+        let held = store.held_log().map(|held| {
+            format!(
+                "log held: the follower {} stands at commit {} and keeps {} bytes of log",
+                held.cursor, held.at.0, held.log_bytes
+            )
+        });
         let store = match store.health() {
             State::Ok => None,
             State::DiskFull {
@@ -366,6 +372,7 @@ fn readiness(
             .is_full()
             .then(|| "quarantine full: messages with refusals are held".to_owned());
         Readiness::unless(store.into_iter().chain(quarantine).collect())
+            .with_warnings(held.into_iter().collect())
     })
 }
 

@@ -21,6 +21,9 @@ pub struct Readiness {
     /// Why not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
+    /// What somebody should look after, although messages are taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Readiness {
@@ -29,7 +32,13 @@ impl Readiness {
         Self {
             ready: reasons.is_empty(),
             reasons,
+            warnings: Vec::new(),
         }
+    }
+
+    #[must_use]
+    pub fn with_warnings(self, warnings: Vec<String>) -> Self {
+        Self { warnings, ..self }
     }
 }
 
