@@ -385,6 +385,12 @@ fn readiness(
     registry: Arc<Registry>,
 ) -> Box<dyn Fn() -> Readiness + Send + Sync> {
     Box::new(move || {
+        let held = store.held_log().map(|held| {
+            format!(
+                "log held: the follower {} stands at commit {} and keeps {} bytes of log",
+                held.cursor, held.at.0, held.log_bytes
+            )
+        });
         let store = match store.health() {
             State::Ok => None,
             State::DiskFull {
@@ -400,7 +406,8 @@ fn readiness(
         let quarantine = quarantine
             .is_full()
             .then(|| "quarantine full: messages with refusals are held".to_owned());
-        Readiness::unless(store.into_iter().chain(quarantine).collect()).with(warnings(&registry))
+        let warnings = warnings(&registry).into_iter().chain(held).collect();
+        Readiness::unless(store.into_iter().chain(quarantine).collect()).with(warnings)
     })
 }
 

@@ -69,6 +69,10 @@ pub fn gauge_store(store: &Store) {
     metrics::gauge!("backtide_store_flushed_sequence").set(stats.flushed.0 as f64);
     metrics::gauge!("backtide_store_log_bytes").set(stats.log_bytes as f64);
     gauge("backtide_store_log_files", stats.log_files);
+    gauge(
+        "backtide_store_log_held",
+        usize::from(store.held_log().is_some()),
+    );
     gauge("backtide_store_queued_submissions", stats.queued);
     gauge("backtide_store_memtable_bytes", stats.memtable.bytes);
     gauge(

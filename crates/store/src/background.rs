@@ -12,7 +12,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    Sequence,
+    HeldLog, Sequence,
     library::{FlushError, Haste},
     memtable::Table,
     store::Shared,
@@ -217,10 +217,9 @@ impl Shared {
             Ok(cursors) => cursors,
             Err(error) => return tracing::warn!(%error, "the log is not trimmed"),
         };
-        let settled = cursors
-            .into_iter()
-            .map(|(_, at)| at)
-            .fold(self.library.flushed(), Sequence::min);
+        let flushed = self.library.flushed();
+        let slowest = cursors.into_iter().min_by_key(|(_, at)| *at);
+        let settled = slowest.as_ref().map_or(flushed, |(_, at)| flushed.min(*at));
         let options = &self.options;
         let now_ms = (options.clock)();
         let trimmed = self.log.trim(
@@ -232,5 +231,31 @@ impl Shared {
         if let Err(error) = trimmed {
             tracing::warn!(%error, "a journal file was not removed");
         }
+        self.note_held(slowest.filter(|(_, at)| *at < flushed));
+    }
+
+    /// Takes note of whether a follower that stands still keeps the log beyond its bound. What it
+    /// has not seen is never removed: someone must look after it.
+    fn note_held(&self, slowest: Option<(String, Sequence)>) {
+        let (_, log_bytes) = self.log.size();
+        let held = slowest
+            .filter(|_| log_bytes > self.options.log_bytes_max)
+            .map(|(cursor, at)| HeldLog {
+                cursor,
+                at,
+                log_bytes,
+            });
+        let mut before = self.held.lock();
+        match (&*before, &held) {
+            (None, Some(held)) => tracing::warn!(
+                cursor = held.cursor,
+                at = held.at.0,
+                log_bytes,
+                "a follower that stands still keeps the log beyond its bound"
+            ),
+            (Some(_), None) => tracing::info!("no follower keeps the log beyond its bound"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        *before = held;
     }
 }

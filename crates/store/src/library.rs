@@ -507,10 +507,8 @@ impl Library {
     }
 
     /// Reads every byte of every live segment and checks it.
-    ///
-    /// # Errors
-    /// The first segment that does not hold what was written to it.
-    pub(crate) fn verify(&self) -> Result<(), ReadError> {
+    #[cfg(test)]
+    fn verify(&self) -> Result<(), ReadError> {
         let shelf = self.shelf();
         shelf
             .products

@@ -203,6 +203,25 @@ impl Memtable {
         whole
     }
 
+    /// Where some commits came from, as far as they are here.
+    pub(crate) fn origins(&self, sequences: &[Sequence]) -> Vec<(Sequence, Arc<Origin>)> {
+        let tables = self.tables.lock();
+        let all = tables
+            .frozen
+            .iter()
+            .map(|table| &**table)
+            .chain([&tables.active]);
+        all.flat_map(|table| {
+            sequences.iter().filter_map(|sequence| {
+                let at = table
+                    .origins
+                    .binary_search_by_key(sequence, |(known, _)| *known);
+                at.ok().map(|at| table.origins[at].clone())
+            })
+        })
+        .collect()
+    }
+
     /// Waits until another group may come in, or `gives_up` says so.
     pub(crate) fn wait_for_room(&self, gives_up: impl Fn() -> bool) {
         let mut tables = self.tables.lock();

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::{
     Commit, CommitError, Committed, Done, FollowError, Followed, MemtableStats, OpenError, Options,
-    Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs, State, Watch,
+    Origin, Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs, State, Watch,
     background::{self, Signals, Waits},
     committer::{Committer, Storages},
     disk::{Disk, Lock},
@@ -57,6 +57,15 @@ pub struct Stats {
     pub flush_waited_ms: u64,
 }
 
+/// A follower keeps more of the log than its bound allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldLog {
+    pub cursor: String,
+    /// How far it has come.
+    pub at: Sequence,
+    pub log_bytes: u64,
+}
+
 /// What the threads of a store share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
@@ -68,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) watchers: Watchers,
     pub(crate) signals: Signals,
     pub(crate) waits: Waits,
+    pub(crate) held: Mutex<Option<HeldLog>>,
     durable: AtomicU64,
     committed_at: Mutex<Instant>,
 }
@@ -132,6 +142,7 @@ impl Store {
             watchers: Watchers::default(),
             signals: Signals::default(),
             waits: Waits::default(),
+            held: Mutex::default(),
             durable: AtomicU64::new(opened.last.0),
             committed_at: Mutex::new(Instant::now()),
         });
@@ -304,12 +315,33 @@ impl Store {
         (sequence <= self.durable()).then_some(sequence)
     }
 
-    /// Where commits came from; only those that are in segments are found.
+    /// Where commits came from, in order of sequence; commits that there are not are left out.
+    /// Sorted sequences are found quickest.
     ///
     /// # Errors
     /// The manifest cannot be read.
     pub fn origins(&self, sequences: &[Sequence]) -> Result<Vec<Lineage>, ReadError> {
-        self.shared().library.origins(sequences)
+        // The memtable first: what is flushed in between is then found here already.
+        let recent = self.shared().memtable.origins(sequences);
+        let is_recent = |sequence: &Sequence| recent.iter().any(|(first, _)| first == sequence);
+        let older: Vec<Sequence> = sequences
+            .iter()
+            .filter(|sequence| !is_recent(sequence))
+            .copied()
+            .collect();
+        let mut found = self.shared().library.origins(&older)?;
+        found.extend(recent.into_iter().map(|(sequence, origin)| Lineage {
+            sequence,
+            origin: Origin::clone(&origin),
+        }));
+        found.sort_by_key(|lineage| lineage.sequence);
+        Ok(found)
+    }
+
+    /// Whether a follower that stands still keeps more of the log than its bound allows, as last
+    /// seen when the log was trimmed.
+    pub fn held_log(&self) -> Option<HeldLog> {
+        self.shared().held.lock().clone()
     }
 
     /// What a point is stored as, if a value of it ever was.
@@ -323,14 +355,6 @@ impl Store {
     /// The manifest cannot be read.
     pub fn segment_stats(&self) -> Result<LibraryStats, ReadError> {
         self.shared().library.stats()
-    }
-
-    /// Reads every byte of every segment and checks it.
-    ///
-    /// # Errors
-    /// The first segment that does not hold what was written to it.
-    pub fn verify_segments(&self) -> Result<(), ReadError> {
-        self.shared().library.verify()
     }
 
     pub fn health(&self) -> State {

@@ -16,7 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Api, Problem, Refusals, problem::Params};
 use crate::{
     redrive::{Cure, Declared},
-    registry::{self, Applied, Document, Effect, Form, Kind, Run},
+    registry::{self, Applied, Document, Effect, Form, Kind, Run, Script},
 };
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {

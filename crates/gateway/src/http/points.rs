@@ -223,7 +223,7 @@ impl From<ParquetError> for Problem {
     }
 }
 
-pub(super) fn unreadable() -> Problem {
+fn unreadable() -> Problem {
     Problem::new(
         StatusCode::INTERNAL_SERVER_ERROR,
         "store",

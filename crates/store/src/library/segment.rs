@@ -170,6 +170,7 @@ impl Segment {
     }
 
     /// Reads every byte and checks it.
+    #[cfg(test)]
     pub(super) fn verify(&self) -> Result<(), ReadError> {
         for start in (0..self.card.bytes).step_by(1 << 20) {
             let len = usize_of((self.card.bytes - start).min(1 << 20));
