@@ -30,7 +30,7 @@ async fn main() -> Outcome<()> {
     let mut arguments = std::env::args_os().skip(1);
     let program = arguments.next().ok_or("name the backtide binary")?;
     let command = WorkerCommand {
-        program: program.into(),
+        program: std::fs::canonicalize(program)?,
         arguments: vec!["script-worker".into()],
     };
     let scripts = Scripts::start(&command, &Limits::default())?;

@@ -12,7 +12,7 @@ globalThis.Date = class Date extends RealDate {
   constructor(...given) { super(...(given.length ? given : [now])); }
   static now() { return now; }
 };
-const root = path.join(process.argv[2], 'node_modules');
+const root = path.resolve(process.argv[2], 'node_modules');
 const from = (name) => require(path.join(root, name));
 const read = (name) => fs.readFileSync(path.join(root, name), 'utf8');
 

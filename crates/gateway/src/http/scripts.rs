@@ -104,6 +104,7 @@ async fn delete(
 /// How a script is doing.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ScriptStatus)]
 struct Status {
     name: String,
     product: String,
@@ -284,6 +285,7 @@ fn before_live(script: &Script) -> Result<u32, Problem> {
 /// A version of a script.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ScriptVersion)]
 struct Version {
     version: u32,
     /// When it was published.
@@ -297,6 +299,7 @@ struct Version {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ScriptVersions)]
 struct Versions {
     items: Vec<Version>,
 }
@@ -350,6 +353,7 @@ struct DiffParams {
 
 /// How two sources differ.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ScriptDiff)]
 struct Diff {
     from: String,
     to: String,

@@ -179,16 +179,16 @@ impl Keeper {
     fn run(&mut self, program: &Program, calls: &[Call], detail: Detail) -> Vec<Done> {
         let mut work = Work::new(calls);
         while let Some(next) = work.next() {
-            match self.exchange(program, &work.calls_of(&next), detail) {
+            match self.exchange(program, work.calls_of(&next), detail) {
                 Ok(exchange) => {
-                    for (place, done) in next.iter().zip(&exchange.done) {
-                        self.note(program, done);
-                        work.outcomes[*place] = Some(done.clone());
+                    self.note(program, &exchange.done);
+                    for (place, done) in next.iter().zip(exchange.done) {
+                        work.outcomes[*place] = Some(done);
                     }
                     if let Some(broken) = exchange.broken {
                         self.process = None;
                         if let Some((place, done)) = work.blame(&next, &broken, program) {
-                            self.note(program, &done);
+                            self.note(program, std::slice::from_ref(&done));
                             work.outcomes[place] = Some(done);
                         }
                     }
@@ -204,7 +204,7 @@ impl Keeper {
     fn exchange(
         &mut self,
         program: &Program,
-        calls: &[Call],
+        calls: Vec<Call>,
         detail: Detail,
     ) -> Result<Exchange, Done> {
         if let Some(refusal) = held(program) {
@@ -225,7 +225,7 @@ impl Keeper {
             deaths += 1;
             if deaths == LOADS_MAX || matches!(death, Death::OverLimit { .. }) {
                 let done = dead(death, "the script's body");
-                self.note(program, &done);
+                self.note(program, std::slice::from_ref(&done));
                 return Err(done);
             }
         }
@@ -258,28 +258,39 @@ impl Keeper {
     }
 
     /// Tells the breaker and the counters.
-    fn note(&self, program: &Program, done: &Done) {
-        let change = program
-            .breaker
-            .lock()
-            .note(done, self.limits.workers, Instant::now());
-        if let Change::Held(reason) = change {
+    fn note(&self, program: &Program, all: &[Done]) {
+        let now = Instant::now();
+        let mut breaker = program.breaker.lock();
+        let held = all
+            .iter()
+            .filter_map(|done| match breaker.note(done, self.limits.workers, now) {
+                Change::Held(reason) => Some(reason),
+                Change::Nothing => None,
+            })
+            .last();
+        drop(breaker);
+        let name = || program.name.to_string();
+        if let Some(reason) = held {
             tracing::warn!(
                 script = program.label(),
                 reason,
                 "the script is paused for {SCRIPT_PAUSE_S} s; its messages are refused into quarantine"
             );
-            metrics::gauge!("backtide_script_paused", "script" => program.name.to_string()).set(1);
+            metrics::gauge!("backtide_script_paused", "script" => name()).set(1);
         }
-        let outcome = match &done.outcome {
-            Ok(_) => "ok",
-            Err(failure) => failure.cause.word(),
-        };
-        let name = program.name.to_string();
-        metrics::counter!("backtide_script_calls_total", "script" => name.clone(), "outcome" => outcome)
-            .increment(1);
-        metrics::counter!("backtide_script_cpu_us_total", "script" => name)
-            .increment(u64::from(done.cpu_us));
+        // Most go well: counters are told once of all those.
+        let cpu_us = all.iter().map(|done| u64::from(done.cpu_us)).sum();
+        metrics::counter!("backtide_script_cpu_us_total", "script" => name()).increment(cpu_us);
+        let failures = all.iter().filter_map(|done| done.outcome.as_ref().err());
+        let mut good = all.len() as u64;
+        for failure in failures {
+            good -= 1;
+            let outcome = failure.cause.word();
+            metrics::counter!("backtide_script_calls_total", "script" => name(), "outcome" => outcome)
+                .increment(1);
+        }
+        metrics::counter!("backtide_script_calls_total", "script" => name(), "outcome" => "ok")
+            .increment(good);
     }
 }
 

@@ -170,14 +170,15 @@ impl Process {
     }
 
     /// Runs calls of a loaded program.
-    pub(super) fn run(&mut self, program: &Program, calls: &[Call], detail: Detail) -> Exchange {
-        let mut done = Vec::with_capacity(calls.len());
+    pub(super) fn run(&mut self, program: &Program, calls: Vec<Call>, detail: Detail) -> Exchange {
+        let count = calls.len();
+        let mut done = Vec::with_capacity(count);
         let mut watch = Watch::default();
         self.drain_begun();
         let batch = Request::Batch(Batch {
             id: program.id,
             detail,
-            calls: calls.to_vec(),
+            calls,
         });
         let death = match self.send(&[batch]) {
             Err(_) => Death::Crash,
@@ -187,7 +188,7 @@ impl Process {
                     Ok(Answer::Loaded(_)) => break Death::Crash,
                     Err(death) => break death,
                 }
-                match done.len().cmp(&calls.len()) {
+                match done.len().cmp(&count) {
                     std::cmp::Ordering::Less => {}
                     std::cmp::Ordering::Equal => return Exchange { done, broken: None },
                     std::cmp::Ordering::Greater => {
@@ -202,7 +203,7 @@ impl Process {
         let running = usize::try_from(watch.begun)
             .ok()
             .and_then(|begun| begun.checked_sub(1))
-            .filter(|running| (done.len()..calls.len()).contains(running));
+            .filter(|running| (done.len()..count).contains(running));
         let broken = Some(Broken {
             death: self.bury(death),
             running,
