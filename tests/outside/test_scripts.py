@@ -487,7 +487,7 @@ def test_killed_workers_lose_no_message(plant, raw):
     assert killed >= 5
     refused = codes.count(1202)
     assert codes.count(200) + refused == 600
-    assert refused <= killed, "only a call that its worker died of twice is given up"
+    assert refused <= killed, f"only a call that its worker died of twice is given up: {[e.message for e in plant.channel_log(CHANNEL) if e.kind == 'error'][:8]}"
     assert len(eventually(lambda: len(refused_on(plant)) >= refused and [1], "what was refused is in quarantine")) == 1
 
 

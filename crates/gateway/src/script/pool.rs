@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{
     Call, Cause, Detail, Done, Failure, Program, WorkerCommand,
     breaker::Change,
-    process::{Broken, Death, Exchange, Process},
+    process::{Broken, Death, Exchange, Process, Unloaded},
     queue::{Queue, Slice},
 };
 use crate::limits::{
@@ -23,9 +23,11 @@ use crate::limits::{
 
 /// How often a worker may die of one call before the call is given up.
 const CRASHES_MAX: u32 = 2;
-/// How often it may die before a script is loaded: whoever kills workers from outside is no
-/// script's fault.
-const LOADS_MAX: u32 = 5;
+/// How often workers may die, one after the other, before they have looked at a script: whoever
+/// kills them from outside is no script's fault.
+const STARTS_MAX: u32 = 100;
+/// The same while they look at one.
+const LOADS_MAX: u32 = 20;
 /// After a worker could not be started, calls are refused for so long before it is tried again.
 const START_AGAIN: Duration = Duration::from_secs(1);
 
@@ -210,20 +212,24 @@ impl Keeper {
         if let Some(refusal) = held(program) {
             return Err(refusal);
         }
-        let mut deaths = 0;
+        let (mut starts, mut loads) = (0, 0);
         loop {
             let process = self.process()?;
-            let death = match process.load(program) {
+            let Unloaded { death, has_begun } = match process.load(program) {
                 Ok(Ok(functions)) => {
                     program.functions.get_or_init(|| functions);
                     return Ok(process.run(program, calls, detail));
                 }
                 Ok(Err(failure)) => return Err(Done::failed(failure)),
-                Err(death) => death,
+                Err(unloaded) => unloaded,
             };
             self.process = None;
-            deaths += 1;
-            if deaths == LOADS_MAX || matches!(death, Death::OverLimit { .. }) {
+            starts += 1;
+            loads += u32::from(has_begun);
+            if starts == STARTS_MAX {
+                return Err(unavailable("its workers end as soon as they are started"));
+            }
+            if loads == LOADS_MAX || matches!(death, Death::OverLimit { .. }) {
                 let done = dead(death, "the script's body");
                 self.note(program, std::slice::from_ref(&done));
                 return Err(done);
