@@ -18,12 +18,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::{self, Access, AccessError},
     alarms::Alarms,
     channel_log::{Log, LogError},
     clock::Clock,
     config::Config,
     house::House,
-    http::{self, Api, Readiness},
+    http::{self, Api, Live, Readiness},
     ingest::{Budgets, Ingest, Shares},
     limits,
     mqtt::{self, Door, Peer, Transport},
@@ -63,6 +64,8 @@ pub enum StartError {
     Registry(#[from] crate::registry::OpenError),
     #[error(transparent)]
     Secret(#[from] SecretError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error(transparent)]
     Log(#[from] LogError),
     #[error(transparent)]
@@ -120,6 +123,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Arc::new(StoredPoints(store.clone())),
         clock.clone(),
     )?);
+    let access = Arc::new(Access::open(
+        &config.data_dir.join("access.db"),
+        AdminToken::open(&config.data_dir)?,
+        clock.clone(),
+    )?);
+    registry.set_witness(access::witness(&access));
     let log = Arc::new(Log::open(
         &config.data_dir.join("channel-log.db"),
         config.channel_log,
@@ -188,7 +197,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         pool: Pool::start("api", config.http.threads, config.http.waiting_max)
             .map_err(StartError::Thread)?,
         clock: clock.clone(),
-        token: AdminToken::open(&config.data_dir)?,
+        access,
+        live: Live::default(),
         broker_url: config
             .mqtt
             .advertised_url
@@ -220,6 +230,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         )),
         tokio::spawn(upkeep(metrics, closing.clone())),
         tokio::spawn(redriver.run(closing.clone())),
+        tokio::spawn(http::beat(Arc::clone(&api))),
         tokio::spawn(http::serve(http_listener, api)),
         tokio::spawn(Arc::clone(&door).serve(mqtt_listener, None)),
     ];

@@ -8,6 +8,7 @@
 //! written, but a power loss may take the last second. That is accepted here: nothing of a message
 //! depends on this log.
 
+mod activity;
 mod book;
 mod entry;
 
@@ -23,6 +24,7 @@ use backtide_model::ChannelName;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
+pub use activity::{Activity, Doing, Hour};
 pub use book::{Bounds, Filter, LogError};
 pub use entry::{Entry, Kind, Record, What};
 
@@ -39,6 +41,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// The log of all channels. Share it in an `Arc`; dropping the last writes what waits.
 pub struct Log {
+    /// What the channels do at the moment.
+    pub activity: Activity,
     desk: Arc<Desk>,
     readers: Mutex<Book>,
     newest: watch::Receiver<i64>,
@@ -63,6 +67,7 @@ impl Log {
             })
             .map_err(LogError::Thread)?;
         Ok(Self {
+            activity: Activity::default(),
             desk,
             readers,
             newest,
@@ -72,6 +77,7 @@ impl Log {
 
     /// Takes an entry; never blocks on I/O.
     pub fn note(&self, entry: Entry) {
+        self.activity.note(&entry);
         self.desk.put(entry);
     }
 

@@ -2,23 +2,29 @@
 //!
 //! Handlers read snapshots on the spot and hand everything that blocks to the pool. What goes wrong
 //! leaves as problem+json, through [`problem::Problem`] alone. Under `/api/v1` nothing answers
-//! without the administrator's token.
+//! but to whom [`guard`] lets pass.
 
 #![expect(
     unused_qualifications,
     reason = "what utoipa's attributes expand to has them"
 )]
 
+mod access;
 mod apply;
 mod attributes;
 mod channels;
 mod conflicts;
+mod console;
 mod devices;
 mod events;
+mod extremes;
+mod guard;
 mod health;
 mod latest;
+mod lineage;
 mod lines;
 mod listener;
+mod live;
 mod log;
 mod models;
 mod objects;
@@ -32,7 +38,6 @@ mod schemas;
 mod scripts;
 mod store;
 mod stream;
-mod token;
 mod trace;
 mod websocket;
 
@@ -47,12 +52,13 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use health::Readiness;
+pub use live::{Live, beat};
 pub use problem::{Problem, Refusals};
 pub use websocket::{Attend, Stream};
 
 use crate::{
-    channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine, recorder::Recorder,
-    redrive::Redriver, registry::Registry, script::Scripts, secrets::AdminToken,
+    access::Access, channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine, recorder::Recorder,
+    redrive::Redriver, registry::Registry, script::Scripts,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -74,7 +80,9 @@ pub struct Api {
     /// Cancelled to close the door: answers without an end then end.
     pub closing: CancellationToken,
     pub clock: Clock,
-    pub token: AdminToken,
+    pub access: Arc<Access>,
+    /// What browsers are told as it happens.
+    pub live: Live,
     /// Where devices connect, such as `tcp://127.0.0.1:11883`.
     pub broker_url: String,
     /// The same over TLS, such as `ssl://127.0.0.1:18883`, if that door is open.
@@ -90,6 +98,8 @@ pub struct Api {
 /// Every route, with what the API description says of it.
 fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .merge(access::routes())
+        .merge(live::routes())
         .merge(apply::routes())
         .merge(models::routes())
         .merge(products::routes())
@@ -98,6 +108,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(log::routes())
         .merge(trace::routes())
         .merge(points::routes())
+        .merge(extremes::routes())
+        .merge(lineage::routes())
         .merge(latest::routes())
         .merge(events::routes())
         .merge(attributes::routes())
@@ -120,7 +132,7 @@ pub fn router(api: Arc<Api>) -> Router {
             get(async move || openapi::serve(&description)),
         )
         .route("/mqtt", get(websocket::upgrade))
-        .fallback(problem::no_such_resource)
+        .fallback(console::serve)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(RequestBodyTimeoutLayer::new(Duration::from_secs(
@@ -128,7 +140,7 @@ pub fn router(api: Arc<Api>) -> Router {
         )))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&api),
-            token::require,
+            guard::guard,
         ))
         .with_state(api)
 }

@@ -326,6 +326,8 @@ impl Ingest {
                 point: first.point.clone(),
             }));
         }
+        let values = u64::try_from(judged.values).unwrap_or(u64::MAX);
+        self.log.activity.stored(&origin.channel, values);
         count(judged, code);
     }
 }

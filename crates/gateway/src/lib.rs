@@ -1,8 +1,10 @@
 //! Everything of Backtide that talks: the doors, and what stands behind them.
 
+pub mod access;
 pub mod alarms;
 pub mod app;
 pub mod auth;
+pub mod author;
 pub mod channel_log;
 pub mod cli;
 pub mod clock;

@@ -17,6 +17,15 @@ pub const MADE_BYTES_MAX: usize = 64 << 10;
 /// Entries that one selection names by their ids.
 pub const SELECTION_IDS_MAX: usize = 1_000;
 
+/// Streams of live figures to browsers, in all …
+pub const LIVE_STREAMS_MAX: usize = 200;
+/// … and of one user or token.
+pub const LIVE_STREAMS_PER_CALLER_MAX: usize = 20;
+/// Buckets of a series that is reduced for a chart; each has four values at most.
+pub const EXTREMES_BUCKETS_MAX: usize = 5_000;
+/// Series, a device's point each, in one such answer.
+pub const EXTREMES_SERIES_MAX: usize = 100;
+
 /// Caps of the HTTP door. Long answers end by themselves: a client that takes nothing is given up.
 #[derive(Debug, Clone, Copy)]
 pub struct Http {

@@ -17,6 +17,8 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::author::Author;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Why a job has no result.
@@ -60,9 +62,11 @@ impl Pool {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolError> {
         let (done, result) = oneshot::channel();
+        let author = Author::current();
         let job = Box::new(move || {
+            let work = AssertUnwindSafe(|| author.asks_blocking(job));
             // Nobody waits any more: the work is done all the same.
-            drop(done.send(catch_unwind(AssertUnwindSafe(job))));
+            drop(done.send(catch_unwind(work)));
         });
         self.jobs.try_send(job).map_err(|_| PoolError::Full)?;
         let outcome: Result<T, Box<dyn Any + Send>> =

@@ -8,6 +8,7 @@
 mod attributes;
 mod cursor;
 mod events;
+mod extremes;
 mod lines;
 mod parquet;
 mod question;
@@ -17,6 +18,7 @@ mod time;
 pub use attributes::attributes_asked;
 pub use cursor::Cursor;
 pub use events::events_asked;
+pub use extremes::{Extremes, TooManySeries};
 pub use lines::{Line, LineWriter};
 pub use parquet::ParquetRows;
 pub use question::{Asked, AskedPoint, Question, QuestionError, is_json, product_of};

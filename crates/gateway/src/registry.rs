@@ -25,7 +25,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     fmt,
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -52,7 +52,7 @@ use crate::{
 };
 use channel::{Login, Previous};
 use draft::{Draft, Trust};
-use records::{Collection, Records, RecordsError};
+use records::{Change, Collection, Records, RecordsError};
 use script::Scripts;
 
 /// Enabled channels of one product (`decisions.md` §2).
@@ -158,6 +158,23 @@ pub enum OpenError {
     Damaged { object: String, reason: String },
 }
 
+/// A record of the registry that is another now. Texts are JSON; channel secrets in them are sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Altered {
+    /// The collection, such as `device` or `login`.
+    pub kind: &'static str,
+    /// Its owner, where it has one, a slash, and its name.
+    pub name: String,
+    pub before: Option<String>,
+    pub after: Option<String>,
+}
+
+/// Records of one change that are told with what they were; the rest is counted.
+const ALTERED_MAX: usize = 1_000;
+
+/// Is told of every change after it was committed, in order: its records, and how many more.
+pub type Witness = Box<dyn Fn(Vec<Altered>, usize) + Send + Sync>;
+
 /// Everything declared.
 pub struct Registry {
     /// Held through every change, so that changes are one at a time.
@@ -167,6 +184,7 @@ pub struct Registry {
     seal: Seal,
     stored: Arc<dyn StoredTypes>,
     clock: Clock,
+    witness: OnceLock<Witness>,
 }
 
 impl Registry {
@@ -202,7 +220,15 @@ impl Registry {
             seal,
             stored,
             clock,
+            witness: OnceLock::new(),
         })
+    }
+
+    /// Tells `witness` of every change from here on; the first one stays.
+    pub fn set_witness(&self, witness: Witness) {
+        if self.witness.set(witness).is_err() {
+            tracing::error!("the registry has a witness already");
+        }
     }
 
     /// What is declared now, to be held for as long as one message takes.
@@ -460,6 +486,11 @@ impl Registry {
         if run == Run::Dry || draft.changes.is_empty() {
             return Ok(());
         }
+        let altered = match self.witness.get() {
+            Some(_) => altered(&mut **records, &draft.changes)?,
+            None => Vec::new(),
+        };
+        let more = draft.changes.len().saturating_sub(ALTERED_MAX);
         records.commit(&draft.changes)?;
         let mut snapshot = draft.snapshot;
         snapshot.version += 1;
@@ -467,8 +498,38 @@ impl Registry {
         self.snapshot.store(Arc::new(snapshot));
         // After the store: who is told of a version sees it.
         self.version.send_replace(version);
+        // Still under the lock: the witness hears of changes in their order.
+        if let Some(witness) = self.witness.get() {
+            witness(altered, more);
+        }
         Ok(())
     }
+}
+
+/// What changes about to be committed make of the records that are there.
+fn altered(records: &mut dyn Records, changes: &[Change]) -> Result<Vec<Altered>, RecordsError> {
+    let mut altered = Vec::new();
+    for change in changes.iter().take(ALTERED_MAX) {
+        let (key, after) = match change {
+            Change::Put(record) => (&record.key, Some(record.body.clone())),
+            Change::Remove(key) => (key, None),
+        };
+        let before = records.body(key)?;
+        if before == after {
+            continue;
+        }
+        let name = match key.owner.as_str() {
+            "" => key.name.clone(),
+            owner => format!("{owner}/{}", key.name),
+        };
+        altered.push(Altered {
+            kind: key.collection.word(),
+            name,
+            before,
+            after,
+        });
+    }
+    Ok(altered)
 }
 
 /// The device of this name, of this product where one is named.

@@ -152,7 +152,7 @@ impl Health {
         self.flush_is_full.load(Ordering::Relaxed)
     }
 
-    fn free_bytes(&self) -> u64 {
+    pub(crate) fn free_bytes(&self) -> u64 {
         let mut seen = self.seen.lock();
         if let Some(seen) = *seen
             && seen.at.elapsed() < LOOK_EVERY

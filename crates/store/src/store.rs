@@ -361,6 +361,11 @@ impl Store {
         self.shared().health.state()
     }
 
+    /// Bytes that are free where the store is, as seen within the last second.
+    pub fn disk_free_bytes(&self) -> u64 {
+        self.shared().health.free_bytes()
+    }
+
     pub fn stats(&self) -> Stats {
         let shared = self.shared();
         let (log_files, log_bytes) = shared.log.size();

@@ -9,11 +9,11 @@ use utoipa::{
     Modify, OpenApi,
     openapi::{
         OpenApi as Document,
-        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 
-use super::problem::Details;
+use super::{guard, problem::Details};
 use crate::registry::{Kind, object_schemas};
 
 /// What the whole API has in common.
@@ -24,24 +24,29 @@ use crate::registry::{Kind, object_schemas};
         description = "A self-hosted gateway for historical device data. Every refusal is problem+json."
     ),
     components(schemas(Details)),
-    security(("bearer" = [])),
-    modifiers(&Bearer)
+    security(("bearer" = []), ("session" = [])),
+    modifiers(&Ways)
 )]
 pub(super) struct Description;
 
-/// The text of `admin.token`, as a bearer token.
-struct Bearer;
+/// How a caller shows who they are.
+struct Ways;
 
-impl Modify for Bearer {
+impl Modify for Ways {
     fn modify(&self, document: &mut Document) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("The text of admin.token in the data directory"))
+            .description(Some(
+                "The text of admin.token in the data directory, or an API token",
+            ))
             .build();
-        document
-            .components
-            .get_or_insert_default()
-            .add_security_scheme("bearer", SecurityScheme::Http(scheme));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+        let cookie = ApiKeyValue::with_description(
+            guard::COOKIE,
+            "What signing in sets. Every change shows csrf of /api/v1/access/me as X-CSRF-Token too",
+        );
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
     }
 }
 

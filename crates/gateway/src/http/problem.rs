@@ -61,6 +61,10 @@ pub(super) struct Details {
     /// What is wrong with each document that was to be applied; capped.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<DocumentError>,
+    /// How long to wait before trying again; told as `Retry-After`.
+    #[serde(skip)]
+    #[schema(ignore)]
+    retry_after_s: Option<u64>,
 }
 
 /// An object that uses another.
@@ -108,6 +112,7 @@ impl Problem {
             column: None,
             used_by: Vec::new(),
             errors: Vec::new(),
+            retry_after_s: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
         }))
     }
 
@@ -146,6 +151,13 @@ impl Problem {
         self
     }
 
+    /// Says when to try again.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.0.retry_after_s = Some(seconds);
+        self
+    }
+
     fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.0.status).expect("made from a status")
     }
@@ -154,6 +166,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status();
+        let retry_after_s = self.0.retry_after_s;
         let mut response = (status, Json(self.0)).into_response();
         let headers = response.headers_mut();
         headers.insert(
@@ -163,8 +176,8 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -306,7 +319,7 @@ impl IntoResponses for Refusals {
         BTreeMap::from([
             (
                 "401".to_owned(),
-                problem("The bearer token is missing or wrong"),
+                problem("The bearer token or the session is missing or wrong"),
             ),
             ("default".to_owned(), problem("Refused")),
         ])

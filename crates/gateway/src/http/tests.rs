@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
-use crate::registry::StoredTypes;
+use crate::{registry::StoredTypes, secrets::AdminToken};
 
 const FARM: &str = include_str!("../registry/farm.yaml");
 const TOKEN: &str = "t0ken";
@@ -99,6 +99,9 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let recorder = Arc::new(Recorder::open(&dir.join("recorder.db"), bounds).unwrap());
     let redriver =
         crate::redrive::of_test(dir, &registry, &store, &quarantine, &log, &recorder, &clock);
+    let access = Access::open(&dir.join("access.db"), token, clock.clone()).unwrap();
+    let access = Arc::new(access);
+    registry.set_witness(crate::access::witness(&access));
     Api {
         registry,
         store,
@@ -111,7 +114,8 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         streams: Pool::start("test-streams", 2, 8).unwrap(),
         closing: CancellationToken::new(),
         clock,
-        token,
+        access,
+        live: Live::default(),
         broker_url: "tcp://127.0.0.1:11883".into(),
         broker_tls_url: None,
         mqtt: Box::new(|_, _| Box::pin(async {})),
@@ -522,4 +526,112 @@ fn the_api_description_stays_as_it_is_promised() {
         assert!(description.pointer(pointer).is_some(), "{pointer}");
     }
     insta::assert_json_snapshot!("openapi", description);
+}
+
+/// Somebody who signs in, and what their browser then sends.
+async fn signed_in(world: &World, role: &str) -> (String, String) {
+    let order = json!({ "role": role, "password": "correct horse" });
+    let made = world.tell(Method::PUT, "/api/v1/access/users/mei", order).await;
+    assert_eq!(made.status, StatusCode::OK, "{}", made.text);
+    let request = Request::post("/api/v1/access/sign-in")
+        .body(json!({ "name": "mei", "password": "correct horse" }).to_string().into())
+        .unwrap();
+    let answer = world.send(request).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    let cookie = answer.headers[header::SET_COOKIE].to_str().unwrap();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    let pair = cookie.split(';').next().unwrap().to_owned();
+    (pair, answer.json()["csrf"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn a_session_reads_with_its_cookie_and_changes_with_its_csrf_token_only() {
+    let world = World::with_farm().await;
+    let (cookie, csrf) = signed_in(&world, "operator").await;
+    let request = |csrf: Option<&str>| {
+        let request = Request::delete("/api/v1/channels/scada-history");
+        let request = request.header(header::COOKIE, &cookie);
+        let request = match csrf {
+            Some(csrf) => request.header("X-CSRF-Token", csrf),
+            None => request,
+        };
+        request.body(Body::empty()).unwrap()
+    };
+    world.send(request(None)).await.problem(403, "csrf");
+    world.send(request(Some("wrong"))).await.problem(403, "csrf");
+    assert_eq!(world.send(request(Some(&csrf))).await.status, StatusCode::NO_CONTENT);
+    let audit = world.get("/api/v1/access/audit?author=mei").await.json();
+    let deeds: Vec<_> = audit["items"].as_array().unwrap().iter().collect();
+    assert_eq!(deeds[0]["action"], "login deleted");
+    assert_eq!(deeds[1]["action"], "channel deleted");
+    assert!(deeds[1]["before"].as_str().unwrap().contains("wind-farm"), "{audit}");
+}
+
+#[tokio::test]
+async fn a_viewer_changes_nothing_and_sees_no_secret() {
+    let world = World::with_farm().await;
+    let (cookie, csrf) = signed_in(&world, "viewer").await;
+    for (method, path, status) in [
+        (Method::GET, "/api/v1/channels", 200),
+        (Method::GET, "/api/v1/channels/scada-history/connection", 403),
+        (Method::POST, "/api/v1/channels/scada-history/pause", 403),
+        (Method::GET, "/api/v1/access/users", 403),
+        (Method::GET, "/api/v1/access/me", 200),
+    ] {
+        let request = Request::builder()
+            .method(&method)
+            .uri(path)
+            .header(header::COOKIE, &cookie)
+            .header("X-CSRF-Token", &csrf)
+            .body(Body::empty())
+            .unwrap();
+        assert_eq!(world.send(request).await.status.as_u16(), status, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn the_trail_has_what_was_declared_before_and_after() {
+    let world = World::with_farm().await;
+    let lenient = FARM.replace("mode: strict", "mode: lenient");
+    assert_eq!(world.apply("", &lenient).await.status, StatusCode::OK);
+    let audit = world.get("/api/v1/access/audit?action=channel%20changed").await.json();
+    let deed = &audit["items"][0];
+    assert_eq!((&deed["author"], &deed["object"]), (&json!("admin.token"), &json!("scada-history")));
+    assert!(deed["before"].as_str().unwrap().contains("strict"));
+    assert!(deed["after"].as_str().unwrap().contains("lenient"));
+}
+
+#[tokio::test]
+async fn a_stream_tells_the_figures_and_what_a_channel_does() {
+    let world = World::with_farm().await;
+    let beating = tokio::spawn(beat(Arc::clone(&world.api)));
+    let mut reading = world.read("/api/v1/stream?channel=scada-history").await;
+    assert_eq!(reading.chunk().await, "retry: 1000\n\n");
+    let events = reading.chunk().await;
+    assert!(events.starts_with("event: overview\ndata: {"), "{events}");
+    assert!(events.contains("event: channel\ndata: {\"name\":\"scada-history\""), "{events}");
+    world.api.closing.cancel();
+    assert_eq!(reading.chunk().await, "");
+    beating.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_browser_gets_the_page_for_any_address_and_a_program_a_problem() {
+    let world = World::new();
+    let page = |path: &str| {
+        Request::get(path)
+            .header(header::ACCEPT, "text/html,*/*")
+            .body(Body::empty())
+            .unwrap()
+    };
+    for path in ["/", "/channels/scada-history/log?kind=error"] {
+        let answer = world.send(page(path)).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(answer.text.contains("<html"), "{}", answer.text);
+        let policy = answer.headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.contains("script-src 'self'"), "{policy}");
+    }
+    world.send(page("/api/nothing")).await.problem(404, "not-found");
+    let program = Request::get("/nothing").body(Body::empty()).unwrap();
+    world.send(program).await.problem(404, "not-found");
 }

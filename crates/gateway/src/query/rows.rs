@@ -36,6 +36,15 @@ pub struct RowError {
     found: String,
 }
 
+impl RowError {
+    pub(super) fn of(column: &str, array: Option<&ArrayRef>) -> Self {
+        Self {
+            column: column.to_owned(),
+            found: array.map_or("none".to_owned(), |array| array.data_type().to_string()),
+        }
+    }
+}
+
 /// Writes the rows of one answer.
 pub struct RowWriter {
     form: RowForm,
@@ -209,10 +218,7 @@ enum Values<'a> {
 
 impl<'a> Slab<'a> {
     fn new(slab: &'a RecordBatch, points: &[Point]) -> Result<Self, RowError> {
-        let wrong = |column: &str, array: Option<&ArrayRef>| RowError {
-            column: column.to_owned(),
-            found: array.map_or("none".to_owned(), |array| array.data_type().to_string()),
-        };
+        let wrong = RowError::of;
         let (devices, times) = (slab.column_by_name(DEVICE), slab.column_by_name(TIME));
         let columns = points.iter().map(|point| {
             let array = slab.column_by_name(&point.name);

@@ -91,6 +91,12 @@ pub trait Records: Send {
     /// [`RecordsError`].
     fn load(&mut self) -> Result<Vec<Record>, RecordsError>;
 
+    /// The body of a record, if there is such a one.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn body(&mut self, key: &RecordKey) -> Result<Option<String>, RecordsError>;
+
     /// Makes all changes in one transaction, in order, durable when it returns.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::records::{Change, Collection, Record, RecordKey, Records, RecordsError};
 use crate::sqlite::{self, Sync};
@@ -108,6 +108,18 @@ impl Sqlite {
 impl Records for Sqlite {
     fn load(&mut self) -> Result<Vec<Record>, RecordsError> {
         self.all().map_err(|error| failed(&self.database, &error))
+    }
+
+    fn body(&mut self, key: &RecordKey) -> Result<Option<String>, RecordsError> {
+        let read = || {
+            let mut select = self.connection.prepare_cached(
+                "SELECT body FROM record WHERE collection = ?1 AND owner = ?2 AND name = ?3",
+            )?;
+            select
+                .query_row(params![key.collection.word(), key.owner, key.name], |row| row.get(0))
+                .optional()
+        };
+        read().map_err(|error| failed(&self.database, &error))
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), RecordsError> {

@@ -467,6 +467,9 @@ fn a_failed_commit_changes_nothing() {
         fn load(&mut self) -> Result<Vec<records::Record>, RecordsError> {
             Ok(Vec::new())
         }
+        fn body(&mut self, _: &records::RecordKey) -> Result<Option<String>, RecordsError> {
+            Ok(None)
+        }
         fn commit(&mut self, _: &[records::Change]) -> Result<(), RecordsError> {
             Err(RecordsError::Failed {
                 database: "test".into(),

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
-const FORBIDDEN: [(&str, &[&str]); 12] = [
+const FORBIDDEN: [(&str, &[&str]); 13] = [
     (
         "mqtt",
         &[
@@ -34,6 +34,10 @@ const FORBIDDEN: [(&str, &[&str]); 12] = [
             "quarantine",
             "channel_log",
         ],
+    ),
+    (
+        "access",
+        &["mqtt", "http", "cli", "ingest", "house", "app", "store"],
     ),
     (
         "quarantine",
