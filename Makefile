@@ -8,12 +8,13 @@ PYTEST := $(TOOLS)/py/bin/python -m pytest
 # What the outside suite drives; `BACKTIDE_BIN=… make test-outside` tests another one.
 export BACKTIDE_BIN ?= $(TARGET)/debug/backtide
 
-.PHONY: help build tools lint test test-rust test-outside fuzz demo bench soak clean
+.PHONY: help build console tools lint test test-rust test-outside fuzz demo bench soak clean
 
 help:
 	@echo "make demo          build, start a gateway, send it real history, read it back"
 	@echo "make test          set up and pass every test (Debian 12 as root installs what it needs)"
 	@echo "make build         the development binary: $(BACKTIDE_BIN)"
+	@echo "make console       the console that is embedded in it (Node.js 20 or newer; build does it where npm is there)"
 	@echo "make lint          formatting and clippy"
 	@echo "make test-rust     the Rust tests alone"
 	@echo "make test-outside  the outside suite alone; ARGS='-k quickstart' picks tests"
@@ -23,8 +24,17 @@ help:
 	@echo "make tools         what tests need, into .tools/ (apt where root)"
 	@echo "make clean         remove what was built; .tools/ too"
 
-build: | need-rust
+build: $(if $(shell command -v npm),console) | need-rust
 	$(CARGO) build --workspace --bins
+
+# Built anew where a source of it, or the API description that its types come from, has changed.
+CONSOLE_FROM := $(shell find console -path console/node_modules -prune -o -path console/dist -prune -o -type f ! -name schema.ts -print) \
+	crates/gateway/src/http/snapshots/backtide__http__tests__openapi.snap
+
+console: console/dist/index.html
+
+console/dist/index.html: $(CONSOLE_FROM)
+	cd console && npm ci --no-audit --no-fund && npm run build
 
 tools:
 	@tests/tools/install
@@ -51,7 +61,7 @@ test:
 fuzz: | need-rust
 	fuzz/run
 
-demo: | need-rust
+demo: $(if $(shell command -v npm),console) | need-rust
 	$(CARGO) build --release --bin backtide
 	$(TARGET)/release/backtide demo $(ARGS)
 

@@ -5,6 +5,7 @@ import pytest
 
 import truth
 import world
+from browser import Browser, Console
 from mqtt import Client
 from proxy import Proxy
 
@@ -64,6 +65,34 @@ def connect(farm):
     yield connected
     for client in clients:
         client.close()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Real Chromium, one for all tests."""
+    chromium = Browser()
+    yield chromium
+    chromium.close()
+
+
+@pytest.fixture
+def console_of(browser):
+    """Opens consoles of a gateway, each in a profile of its own."""
+    opened = []
+
+    def open_(gateway, **options):
+        opened.append(Console(browser, gateway, **options))
+        return opened[-1]
+
+    yield open_
+    for console in opened:
+        console.close()
+
+
+@pytest.fixture
+def console(farm, console_of):
+    """The console of the farm's gateway, an admin signed in."""
+    return console_of(farm).sign_in()
 
 
 @pytest.fixture

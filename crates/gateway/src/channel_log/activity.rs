@@ -32,6 +32,7 @@ pub struct Doing {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_message: Option<i64>,
     /// The last 24 hours in which something came, oldest first.
+    #[schema(value_type = Vec<Hour>)]
     pub hours: VecDeque<Hour>,
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json,
-    extract::{Path, Request, State},
+    extract::{FromRequest as _, Path, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -92,8 +92,7 @@ async fn sign_in(State(api): State<Arc<Api>>, request: Request) -> Result<Respon
     let agent = request.headers().get(header::USER_AGENT);
     let agent = agent.and_then(|agent| agent.to_str().ok()).unwrap_or("");
     let agent = agent.to_owned();
-    let Body(SignIn { name, password }) =
-        axum::extract::FromRequest::from_request(request, &()).await?;
+    let Body(SignIn { name, password }) = Body::from_request(request, &()).await?;
     let access = Arc::clone(&api.access);
     let opened = api
         .pool

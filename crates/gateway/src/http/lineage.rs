@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{Array, RecordBatch, cast::AsArray, types::UInt64Type};
+use arrow_array::{RecordBatch, cast::AsArray, types::UInt64Type};
 use axum::{Json, extract::State};
 use backtide_store::{Sequence, Store};
 use serde::{Deserialize, Serialize};

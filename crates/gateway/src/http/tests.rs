@@ -198,6 +198,16 @@ impl World {
         self.send(request).await
     }
 
+    async fn tell(&self, method: Method, path: &str, body: Value) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::AUTHORIZATION, format!("Bearer {TOKEN}"))
+            .body(body.to_string().into())
+            .unwrap();
+        self.send(request).await
+    }
+
     async fn apply(&self, query: &str, yaml: &str) -> Answer {
         let path = format!("/api/v1/apply{query}");
         self.post(&path, "application/yaml; charset=utf-8", yaml.to_owned())
@@ -605,7 +615,7 @@ async fn the_trail_has_what_was_declared_before_and_after() {
 async fn a_stream_tells_the_figures_and_what_a_channel_does() {
     let world = World::with_farm().await;
     let beating = tokio::spawn(beat(Arc::clone(&world.api)));
-    let mut reading = world.read("/api/v1/stream?channel=scada-history").await;
+    let mut reading = world.open("/api/v1/stream?channel=scada-history").await;
     assert_eq!(reading.chunk().await, "retry: 1000\n\n");
     let events = reading.chunk().await;
     assert!(events.starts_with("event: overview\ndata: {"), "{events}");

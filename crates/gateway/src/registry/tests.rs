@@ -470,7 +470,7 @@ fn a_failed_commit_changes_nothing() {
         fn body(&mut self, _: &records::RecordKey) -> Result<Option<String>, RecordsError> {
             Ok(None)
         }
-        fn commit(&mut self, _: &[records::Change]) -> Result<(), RecordsError> {
+        fn commit(&mut self, _: &[Change]) -> Result<(), RecordsError> {
             Err(RecordsError::Failed {
                 database: "test".into(),
                 reason: "disk full".into(),

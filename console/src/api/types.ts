@@ -1,0 +1,219 @@
+// Shapes that the API description leaves open; the gateway's documentation tells them (docs/).
+
+export interface LogEntry {
+  id: number;
+  time: number;
+  channel: string;
+  clientId: string;
+  kind: 'connect' | 'disconnect' | 'transmission' | 'error' | 'audit' | 'dropped';
+  remote?: string;
+  protocol?: string;
+  reason?: string;
+  topic?: string;
+  bytes?: number;
+  items?: number;
+  code?: number;
+  ms?: number;
+  receipt?: string;
+  message?: string;
+  deviceKey?: string;
+  point?: string;
+  entries?: number;
+}
+
+export interface Step {
+  stage: string;
+  ok: boolean;
+  detail: string;
+  made?: string;
+}
+
+export interface Recording {
+  id: number;
+  time: number;
+  clientId: string;
+  topic: string;
+  code: number;
+  bytes: number;
+  whole: boolean;
+  gzip: boolean;
+  payloadHex: string;
+  payloadBase64: string;
+  payload?: string;
+  steps: Step[];
+  reply: string;
+  receipt: string;
+  judgeMs: number;
+  commitMs: number;
+  totalMs: number;
+}
+
+export interface Reason {
+  index?: number;
+  deviceKey?: string;
+  point?: string;
+  code: number;
+  message: string;
+}
+
+export interface DryRun {
+  code?: number;
+  items?: number;
+  stored?: number;
+  values?: number;
+  rejected?: Reason[];
+  more?: number;
+  steps?: Step[];
+  skipped?: string;
+}
+
+export interface Quarantined {
+  id: string;
+  time: number;
+  channel: string;
+  clientId: string;
+  topic: string;
+  productKey: string;
+  bytes: number;
+  sha256: string;
+  truncated: boolean;
+  code: number;
+  reason: string;
+  subject: { index?: number; deviceKey?: string; point?: string };
+  rejected: Reason[];
+  more: number;
+  cause: number;
+  attempts: number;
+  lastAttempt?: number;
+  payload?: string;
+  payloadBase64?: string;
+}
+
+export interface Cure {
+  id: number;
+  channel: string;
+  productKey: string;
+  code: number;
+  deviceKey?: string;
+  point?: string;
+  entries: number;
+  first: number;
+  last: number;
+  example: string;
+  reason: string;
+  wouldCure: number;
+  tried: number;
+  advice: string;
+}
+
+export interface Job {
+  id: number;
+  messagesPerSecond: number;
+  began: number;
+  ended?: number;
+  state: 'running' | 'done' | 'cancelled';
+  error?: string;
+  entries: number;
+  stored: number;
+  partly: number;
+  refused: number;
+  skipped: number;
+}
+
+export interface Selection {
+  all?: boolean;
+  ids?: string[];
+  cause?: number;
+  channel?: string;
+  code?: number;
+  device?: string;
+  point?: string;
+}
+
+export interface DataType {
+  type: string;
+  unit?: string;
+  signal?: string;
+  quality?: boolean;
+  description?: string;
+  maxLength?: number;
+  values?: Record<string, string>;
+  [more: string]: unknown;
+}
+
+export interface ModelFile {
+  kind: 'Model';
+  name: string;
+  description?: string;
+  passthrough?: boolean;
+  measurepoints?: Record<string, DataType>;
+  attributes?: Record<string, DataType>;
+  events?: Record<string, { level?: string; output?: Record<string, DataType>; description?: string }>;
+  [more: string]: unknown;
+}
+
+export interface ProductFile {
+  kind: 'Product';
+  name: string;
+  key?: string;
+  model: string;
+  format?: 'json' | 'custom';
+  description?: string;
+}
+
+export interface DeviceFile {
+  kind: 'Device';
+  name: string;
+  product: string;
+  key?: string;
+  assetId?: string;
+  timezone?: string;
+  attributes?: Record<string, unknown>;
+}
+
+export interface ChannelFile {
+  kind: 'Channel';
+  name: string;
+  product: string;
+  mode?: 'strict' | 'lenient';
+  description?: string;
+  [more: string]: unknown;
+}
+
+export interface Golden {
+  name?: string;
+  decode?: string;
+  encode?: unknown;
+  time?: number;
+  expect?: unknown;
+  fails?: string;
+}
+
+export interface ScriptFile {
+  kind?: 'Script';
+  name?: string;
+  product: string;
+  dialect?: string;
+  mapping?: unknown;
+  keepState?: boolean;
+  source: string;
+  golden?: Golden[];
+  description?: string;
+}
+
+export interface Page<T> {
+  items: T[];
+  next?: string;
+}
+
+export interface Conflict {
+  deviceKey: string;
+  point: string;
+  time: number;
+  overwritten: unknown;
+  kept: unknown;
+  overwrittenReceipt: string;
+  keptReceipt: string;
+  overwrittenChannel?: string;
+  keptChannel?: string;
+}

@@ -1,0 +1,178 @@
+// The frame of the console: who is signed in, the menu, and the screen of the address.
+import { AppShell, Badge, Burger, Group, Menu, NavLink, Button, Select, Text, UnstyledButton, useMantineColorScheme } from '@mantine/core';
+import { useDisclosure } from '@mantine/hooks';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { Suspense, createContext, lazy, useContext, useEffect, useState } from 'react';
+import { Link, Route, Routes, useLocation } from 'react-router';
+import { Problem, api, ok, setCsrf, whenSignedOut, type Schemas } from './api/client';
+import { useWords } from './i18n';
+import { SignIn } from './screens/signin';
+import { useZone } from './time';
+import { Empty, Waiting } from './ui/page';
+import { ProblemAlert, tellProblem } from './ui/problem';
+
+const Overview = lazy(() => import('./screens/overview'));
+const Channels = lazy(() => import('./screens/channels'));
+const Channel = lazy(() => import('./screens/channel'));
+const Models = lazy(() => import('./screens/models'));
+const Model = lazy(() => import('./screens/model'));
+const Products = lazy(() => import('./screens/products'));
+const Devices = lazy(() => import('./screens/devices'));
+const Device = lazy(() => import('./screens/device'));
+const Quarantine = lazy(() => import('./screens/quarantine'));
+const History = lazy(() => import('./screens/history'));
+const Scripts = lazy(() => import('./screens/scripts'));
+const Script = lazy(() => import('./screens/script'));
+const Access = lazy(() => import('./screens/access'));
+
+export type Me = Schemas['Me'];
+const MeContext = createContext<Me | undefined>(undefined);
+
+export function useMe(): Me {
+  const me = useContext(MeContext);
+  if (!me) throw new Error('nobody is signed in');
+  return me;
+}
+
+/** Whether the user's role is that or more. */
+export function useMay(role: 'operator' | 'admin'): boolean {
+  const own = useMe().role;
+  return own === 'admin' || own === role;
+}
+
+export function App() {
+  const client = useQueryClient();
+  const me = useQuery({
+    queryKey: ['me'],
+    queryFn: async () => {
+      const me = await ok(api.GET('/api/v1/access/me'));
+      setCsrf(me.csrf ?? undefined);
+      return me;
+    },
+    staleTime: Infinity,
+  });
+  useEffect(() => whenSignedOut(() => void client.invalidateQueries({ queryKey: ['me'] })), [client]);
+  if (me.isPending) return <Waiting />;
+  if (me.error && Problem.from(me.error).status === 401) {
+    return <SignIn onSignedIn={() => { client.clear(); void client.invalidateQueries({ queryKey: ['me'] }); }} />;
+  }
+  if (me.error || !me.data) return <ProblemAlert error={me.error} />;
+  return (
+    <MeContext value={me.data}>
+      <Frame />
+    </MeContext>
+  );
+}
+
+function Frame() {
+  const { t } = useWords();
+  const { pathname } = useLocation();
+  const [isOpen, { toggle, close }] = useDisclosure();
+  const isAdmin = useMay('admin');
+  useEffect(close, [pathname, close]);
+  const link = (to: string, label: string) => {
+    const isHere = to === '/' ? pathname === '/' : pathname === to || pathname.startsWith(`${to}/`);
+    return <NavLink key={to} component={Link} to={to} label={label} active={isHere} aria-current={isHere ? 'page' : undefined} variant="light" color="gray" styles={{ label: { color: 'inherit' } }} />;
+  };
+  const head = (text: string) => <Text size="xs" className="quiet" tt="uppercase" fw={700} mt="sm" mb={4} px="sm" component="h2">{text}</Text>;
+  return (
+    <AppShell header={{ height: 52 }} navbar={{ width: 220, breakpoint: 'sm', collapsed: { mobile: !isOpen } }} padding="md">
+      <a className="skip" href="#main">{t('Skip to content')}</a>
+      <AppShell.Header>
+        <Group h="100%" px="md" justify="space-between" wrap="nowrap">
+          <Group gap="sm" wrap="nowrap">
+            <Burger opened={isOpen} onClick={toggle} hiddenFrom="sm" size="sm" aria-label={t('Menu')} />
+            <img src="/favicon.svg" alt="" width={26} height={26} />
+            <Text fw={700} component={Link} to="/" c="inherit" td="none">Backtide</Text>
+          </Group>
+          <Settings />
+        </Group>
+      </AppShell.Header>
+      <AppShell.Navbar p="xs" component="nav" aria-label={t('Menu')}>
+        {link('/', t('Overview'))}
+        {head(t('Device Management'))}
+        {link('/channels', t('Message Integration'))}
+        {link('/models', t('Models'))}
+        {link('/products', t('Products'))}
+        {link('/devices', t('Devices'))}
+        {link('/scripts', t('Scripts'))}
+        {head(t('Data'))}
+        {link('/history', t('History'))}
+        {link('/quarantine', t('Quarantine'))}
+        {isAdmin && head(t('Administration'))}
+        {isAdmin && link('/access', t('Access'))}
+      </AppShell.Navbar>
+      <AppShell.Main id="main" tabIndex={-1} style={{ outline: 'none' }}>
+        <Suspense fallback={<Waiting />}>
+          <Routes>
+            <Route path="/" element={<Overview />} />
+            <Route path="/channels" element={<Channels />} />
+            <Route path="/channels/:name/:tab?" element={<Channel />} />
+            <Route path="/models" element={<Models />} />
+            <Route path="/models/:name" element={<Model />} />
+            <Route path="/products" element={<Products />} />
+            <Route path="/devices" element={<Devices />} />
+            <Route path="/devices/:product/:name" element={<Device />} />
+            <Route path="/quarantine" element={<Quarantine />} />
+            <Route path="/history" element={<History />} />
+            <Route path="/scripts" element={<Scripts />} />
+            <Route path="/scripts/:name/:tab?" element={<Script />} />
+            <Route path="/access/:tab?" element={<Access />} />
+            <Route path="*" element={<Empty action={<Button component={Link} to="/">{t('Overview')}</Button>}>{t('There is no such page.')}</Empty>} />
+          </Routes>
+        </Suspense>
+      </AppShell.Main>
+    </AppShell>
+  );
+}
+
+const SYSTEM_ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const ZONES = ['UTC', ...Intl.supportedValuesOf('timeZone').filter((zone) => zone !== 'UTC')];
+
+function Settings() {
+  const { t, language, setLanguage } = useWords();
+  const { zone, setZone } = useZone();
+  const { colorScheme, setColorScheme } = useMantineColorScheme();
+  const me = useMe();
+  const [search, setSearch] = useState('');
+  const client = useQueryClient();
+  const signOut = async () => {
+    try {
+      await ok(api.POST('/api/v1/access/sign-out'));
+      setCsrf(undefined);
+      await client.resetQueries({ queryKey: ['me'] });
+    } catch (error) {
+      tellProblem(error);
+    }
+  };
+  return (
+    <Group gap="xs" wrap="nowrap">
+      <Select
+        aria-label={t('Time zone')} size="xs" w={170} visibleFrom="xs" searchable allowDeselect={false}
+        data={[...new Set([zone, 'UTC', SYSTEM_ZONE, ...(search ? ZONES : [])])]} searchValue={search} onSearchChange={setSearch} limit={30}
+        value={zone} onChange={(zone) => zone && setZone(zone)}
+      />
+      <Select
+        aria-label={t('Language')} size="xs" w={100} visibleFrom="xs" allowDeselect={false}
+        data={[{ value: 'en', label: 'English' }, { value: 'zh', label: '中文' }]}
+        value={language} onChange={(language) => setLanguage(language === 'zh' ? 'zh' : 'en')}
+      />
+      <Select
+        aria-label={t('Colours')} size="xs" w={100} visibleFrom="xs" allowDeselect={false}
+        data={[{ value: 'auto', label: t('System') }, { value: 'light', label: t('Light') }, { value: 'dark', label: t('Dark') }]}
+        value={colorScheme} onChange={(scheme) => setColorScheme((scheme ?? 'auto') as 'auto' | 'light' | 'dark')}
+      />
+      <Menu position="bottom-end" withinPortal>
+        <Menu.Target>
+          <UnstyledButton px="xs" aria-label={t('Account of {name}', { name: me.name })}>
+            <Group gap={6} wrap="nowrap"><Text size="sm">{me.name}</Text><Badge size="sm" variant="default">{me.role}</Badge></Group>
+          </UnstyledButton>
+        </Menu.Target>
+        <Menu.Dropdown>
+          <Menu.Item component="a" href="/api/openapi.json">{t('API description')}</Menu.Item>
+          <Menu.Item onClick={() => void signOut()}>{t('Sign out')}</Menu.Item>
+        </Menu.Dropdown>
+      </Menu>
+    </Group>
+  );
+}

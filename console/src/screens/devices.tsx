@@ -1,0 +1,147 @@
+// Devices: a list of any length, bulk import, and those that were seen but are not registered.
+import { Anchor, Autocomplete, Button, Group, Modal, Select, Stack, Tabs, Text, TextInput } from '@mantine/core';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { useState, type FormEvent } from 'react';
+import { Link } from 'react-router';
+import { api, ok } from '../api/client';
+import type { Cure, DeviceFile, Page as PageOf } from '../api/types';
+import { useMay } from '../app';
+import { useWords } from '../i18n';
+import { Time, count } from '../time';
+import { Asked, Empty, FilterText, Page, useFilters } from '../ui/page';
+import { ProblemAlert, tell } from '../ui/problem';
+import { LongRows, Rows } from '../ui/rows';
+import { useProducts } from './channels';
+import { Cured } from './cured';
+import { declare, type Outcome } from './declare';
+import { Import, Report } from './objects';
+
+export default function Devices() {
+  const { t } = useWords();
+  const filters = useFilters();
+  const may = useMay('operator');
+  const products = useProducts();
+  const overview = useQuery({ queryKey: ['overview'], queryFn: () => ok(api.GET('/api/v1/overview')) });
+  const tab = filters.get('tab') || 'registered';
+  const [name, product, key] = [filters.get('name'), filters.get('product'), filters.get('key')];
+  const make = may && <Button onClick={() => filters.set({ new: '1' })}>{t('New device')}</Button>;
+  return (
+    <Page title={t('Devices')} actions={<>{may && <Button variant="default" onClick={() => filters.set({ import: '1' })}>{t('Bulk import')}</Button>}{make}</>}>
+      <Tabs value={tab} onChange={(tab) => filters.set({ tab: tab === 'registered' ? null : tab })} keepMounted={false}>
+        <Tabs.List mb="sm"><Tabs.Tab value="registered">{t('Registered')}</Tabs.Tab><Tabs.Tab value="unknown">{t('Seen but unknown')}</Tabs.Tab></Tabs.List>
+        <Tabs.Panel value="registered">
+          <Stack>
+            <Group align="flex-end">
+              <FilterText label={t('Name contains')} value={name} onChange={(name) => filters.set({ name })} />
+              <FilterText label={t('Key')} value={key} onChange={(key) => filters.set({ key })} />
+              <Select label={t('Product')} w={200} clearable searchable data={(products.data ?? []).map((p) => p.name)} value={product || null} onChange={(product) => filters.set({ product })} />
+            </Group>
+            <LongRows<DeviceFile>
+              label={t('Devices')} name={['devices', name, product, key]} id={(device) => `${device.product}/${device.name}`}
+              total={name || product || key ? undefined : overview.data?.devices}
+              page={async (cursor) => (await ok(api.GET('/api/v1/devices', { params: { query: { limit: 200, ...(name && { name }), ...(product && { product }), ...(key && { key }), ...(cursor && { cursor }) } } }))) as unknown as PageOf<DeviceFile>}
+              columns={[
+                { name: t('Device'), width: '1.4fr', cell: (d) => <Anchor component={Link} to={`/devices/${encodeURIComponent(d.product)}/${encodeURIComponent(d.name)}`}>{d.name}</Anchor> },
+                { name: t('Key'), width: '1.2fr', cell: (d) => <span className="mono">{d.key}</span> },
+                { name: t('Product'), width: '1fr', cell: (d) => d.product },
+                { name: t('Asset id'), width: '1.2fr', cell: (d) => <span className="mono">{d.assetId}</span> },
+                { name: t('Time zone'), width: '0.8fr', cell: (d) => d.timezone ?? '' },
+              ]}
+              empty={<Empty action={make}>{name || product || key ? t('No device fits the filters.') : t('There is no device yet.')}</Empty>}
+            />
+          </Stack>
+        </Tabs.Panel>
+        <Tabs.Panel value="unknown"><Unknown /></Tabs.Panel>
+      </Tabs>
+      {filters.get('new') && <NewDevice products={(products.data ?? []).map((p) => p.name)} onClose={() => filters.set({ new: null })} />}
+      {filters.get('import') && <Import title={t('Bulk import')} about={t('Devices as YAML, a JSON array or an object a line: kind, name, product, key. All of them are taken, or none.')} onClose={() => filters.set({ import: null })} />}
+    </Page>
+  );
+}
+
+const ZONES = ['UTC', ...Intl.supportedValuesOf('timeZone')];
+
+function NewDevice({ products, onClose }: { products: string[]; onClose: () => void }) {
+  const { t } = useWords();
+  const client = useQueryClient();
+  const [name, setName] = useState('');
+  const [key, setKey] = useState('');
+  const [product, setProduct] = useState<string | null>(products.length === 1 ? (products[0] ?? null) : null);
+  const [timezone, setTimezone] = useState('');
+  const [error, setError] = useState<unknown>();
+  const [busy, setBusy] = useState(false);
+  const make = async (event: FormEvent) => {
+    event.preventDefault();
+    setBusy(true);
+    setError(undefined);
+    try {
+      await declare(client, [{ kind: 'Device', name, product, ...(key && { key }), ...(timezone && { timezone }) }], 'new');
+      tell(t('The device is registered.'));
+      onClose();
+    } catch (error) {
+      setError(error);
+      setBusy(false);
+    }
+  };
+  return (
+    <Modal opened onClose={onClose} title={t('New device')} closeButtonProps={{ 'aria-label': t('Close') }}>
+      <form onSubmit={(event) => void make(event)}>
+        <Stack>
+          <TextInput label={t('Name')} required value={name} onChange={(e) => setName(e.currentTarget.value)} data-autofocus />
+          <TextInput label={t('Key')} description={t('What messages call it; made up unless given')} value={key} onChange={(e) => setKey(e.currentTarget.value)} />
+          <Select label={t('Product')} required searchable data={products} value={product} onChange={setProduct} nothingFoundMessage={t('Make a product first.')} />
+          <Autocomplete label={t('Time zone')} data={ZONES} limit={20} value={timezone} onChange={setTimezone} />
+          <ProblemAlert error={error} />
+          <Group justify="flex-end"><Button variant="default" onClick={onClose}>{t('Cancel')}</Button><Button type="submit" loading={busy}>{t('Register the device')}</Button></Group>
+        </Stack>
+      </form>
+    </Modal>
+  );
+}
+
+/** Devices that messages named and nobody registered: the quarantine knows them. */
+function Unknown() {
+  const { t } = useWords();
+  const may = useMay('operator');
+  const client = useQueryClient();
+  const products = useProducts();
+  const [outcome, setOutcome] = useState<Outcome>();
+  const [error, setError] = useState<unknown>();
+  const causes = useQuery({
+    queryKey: ['quarantine', 'causes', 1257],
+    queryFn: async () => (await ok(api.GET('/api/v1/quarantine/causes', { params: { query: { code: 1257, limit: 1000 } } }))) as unknown as PageOf<Cure>,
+  });
+  const register = async (cause: Cure) => {
+    setError(undefined);
+    setOutcome(undefined);
+    const product = (products.data ?? []).find((product) => product.key === cause.productKey)?.name;
+    try {
+      setOutcome(await declare(client, [{ kind: 'Device', name: cause.deviceKey?.replace(/:/g, '-'), key: cause.deviceKey, product }], 'new'));
+    } catch (error) {
+      setError(error);
+    }
+  };
+  return (
+    <Stack>
+      <Text size="sm">{t('Messages named these devices, and none is registered. Their values wait in quarantine.')}</Text>
+      <ProblemAlert error={error} />
+      {outcome && <><Report outcome={{ ...outcome, cures: [] }} /><Cured cures={outcome.cures ?? []} /></>}
+      <Asked query={causes}>
+        {({ items }) => (
+          <Rows
+            label={t('Seen but unknown')} rows={items.filter((cause) => cause.deviceKey)} id={(cause) => String(cause.id)}
+            columns={[
+              { name: t('Key'), cell: (c) => <span className="mono">{c.deviceKey}</span> },
+              { name: t('Channel'), cell: (c) => <Anchor component={Link} to={`/channels/${encodeURIComponent(c.channel)}`}>{c.channel}</Anchor> },
+              { name: t('Messages'), right: true, cell: (c) => <Anchor component={Link} to={`/quarantine?cause=${c.id}`}>{count(c.entries)}</Anchor> },
+              { name: t('First'), cell: (c) => <Time ms={c.first} /> },
+              { name: t('Last'), cell: (c) => <Time ms={c.last} /> },
+              ...(may ? [{ name: t('Register'), cell: (c: Cure) => <Button size="compact-sm" onClick={() => void register(c)}>{t('Register')}</Button> }] : []),
+            ]}
+            empty={<Empty>{t('Every device that messages named is registered.')}</Empty>}
+          />
+        )}
+      </Asked>
+    </Stack>
+  );
+}

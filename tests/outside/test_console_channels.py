@@ -1,0 +1,151 @@
+"""Message Integration in the console: list, create, details, log, message inspector."""
+
+import json
+import shlex
+import subprocess
+
+from browser import expect
+from mqtt import Client
+from world import CHANNEL, FARM, Strings, eventually
+
+T0 = 1_388_534_400_000
+
+
+def strings_on(console):
+    """The four strings as a person copies them."""
+    console.click("Show the connection strings")
+    return Strings(brokerUrl=console.copy("Broker URL"), clientId=console.copy("Client ID"), username=console.copy("User name"),
+                   password=console.copy("Password"), productKey=console.copy("Product key"), secret=console.copy("Product secret"))
+
+
+def test_the_list_shows_each_channel_and_keeps_its_filters_in_the_address(farm, console, connect):
+    farm.apply("kind: Channel\nname: second\nproduct: wind-farm\nmode: lenient\n")
+    farm.cli("channel", "pause", "second")
+    connect().post(("R80711", T0, {"P_avg": 1.0}))
+    console.menu("Message Integration")
+    expect(console.row(CHANNEL)).to_contain_text("open")
+    expect(console.row(CHANNEL)).to_contain_text("strict")
+    expect(console.row("second")).to_contain_text("paused")
+    expect(console.row(CHANNEL).get_by_role("img", name="1 messages, 0 refused")).to_be_visible()
+    console.inspect("channels")
+    console.choose("State", "paused")
+    expect(console.row(CHANNEL)).to_have_count(0)
+    assert "state=paused" in console.page.url
+    console.page.reload()
+    expect(console.row("second")).to_be_visible()
+    expect(console.row(CHANNEL)).to_have_count(0)
+
+
+def test_a_channel_is_made_and_its_copied_strings_log_a_client_in(farm, console):
+    console.menu("Message Integration").click("New message channel")
+    dialog = console.dialog()
+    expect(dialog).to_be_visible()
+    console.fill("Channel name", "历史-1").fill("Description", "from the plant").inspect("channel-new")
+    console.click("Make the channel").heading("历史-1").see("Waiting for your first message…")
+    expect(console.page.get_by_label("Password", exact=True)).to_have_count(0)
+    strings = strings_on(console)
+    console.inspect("channel-details")
+    assert strings == farm.channel("历史-1")
+    client = Client(farm.mqtt_address, strings).connect()
+    console.see("A client is connected")
+    assert client.post(("R80711", T0, {"P_avg": 1.0}))["code"] == 200
+    client.close()
+    expect(console.page.get_by_test_id("first-message")).to_contain_text("The last message came")
+    deeds = farm.http("GET", "/api/v1/access/audit?author=mei").json()["items"]
+    assert [deed["action"] for deed in deeds if deed["object"] == "历史-1"][:1] == ["channel secret shown"]
+
+
+def test_a_name_that_is_taken_is_refused_with_cause_and_fix(console):
+    console.menu("Message Integration").click("New message channel").fill("Channel name", CHANNEL).click("Make the channel")
+    alert = console.page.get_by_test_id("problem")
+    expect(alert).to_contain_text("conflict")
+    expect(alert).to_contain_text("is there already")
+    expect(alert).to_contain_text("What to do: choose another name")
+
+
+def test_the_command_for_mosquitto_pub_works_as_pasted(farm, console, connect):
+    console.open(f"/channels/{CHANNEL}").click("Show the connection strings")
+    command = console.copy("mosquitto_pub").replace("DEVICE", "R80711").replace("POINT", "P_avg")
+    done = subprocess.run(shlex.split(command.replace("\\\n", " ")), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    eventually(lambda: farm.cells(devices=["R80711"], points=["P_avg"]), "stored")
+
+
+def test_pausing_disconnects_and_rotating_keeps_the_old_password_for_a_while(farm, console, connect):
+    client = connect()
+    console.open(f"/channels/{CHANNEL}")
+    console.click("Pause")
+    console.click("Pause", within=console.dialog())
+    eventually(lambda: client.disconnects, "disconnected")
+    console.click("Open again")
+    expect(console.page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
+    before = strings_on(console)
+    console.click("New password…")
+    console.click("Make a new password", within=console.dialog())
+    console.see("is valid until")
+    assert console.copy("Password") != before.password
+    Client(farm.mqtt_address, before).connect().close()
+
+
+def test_the_log_shows_its_three_kinds_filters_and_follows_live(farm, console, connect):
+    client = connect()
+    client.post(("R80711", T0, {"P_avg": 1.0}))
+    client.post(("R80711", T0, {"P_avg": "much"}))
+    console.open(f"/channels/{CHANNEL}/log")
+    for kind in ("connect", "transmission", "error"):
+        expect(console.row(kind).first).to_be_visible()
+    console.inspect("channel-log")
+    console.choose("Kind", "errors")
+    expect(console.row("transmission")).to_have_count(0)
+    expect(console.row("1204")).to_have_count(1)
+    assert "kind=error" in console.page.url
+    console.click("Show", within=console.row("1204"))
+    console.see("See what was refused for this").inspect("channel-log-entry")
+    console.page.keyboard.press("Escape")
+    console.page.get_by_role("switch", name="Live").check()
+    expect(console.row("1204")).to_have_count(1)
+    client.post(("NOBODY", T0, {"P_avg": 1.0}))
+    expect(console.row("1257")).to_be_visible()
+    exported = json.loads(console.download("Export"))
+    assert {entry["code"] for entry in exported["items"]} == {1204, 1257}
+
+
+def test_the_log_goes_on_after_a_restart(farm, console, connect):
+    console.open(f"/channels/{CHANNEL}/log?live=1")
+    client = connect()
+    expect(console.row("connect").first).to_be_visible()
+    client.close()
+    farm.restart()
+    connect().post(("NOBODY", T0, {"P_avg": 1.0}))
+    expect(console.row("1257").first).to_be_visible()
+    console.trouble.clear()
+
+
+def test_a_message_is_recorded_inspected_and_run_again_dry(farm, console, connect):
+    console.open(f"/channels/{CHANNEL}/messages").click("Record")
+    expect(console.page.get_by_role("status").filter(has_text="recording").first).to_have_text("recording")
+    connect().post(("R80711", T0, {"P_avg": "much"}))
+    console.click("Show", within=console.row("1204"))
+    drawer = console.dialog()
+    expect(drawer.get_by_role("table", name="Steps")).to_be_visible()
+    expect(drawer).to_contain_text('"P_avg": "much"')
+    drawer.get_by_role("tab", name="Hex").click()
+    expect(drawer.get_by_role("region", name="Hex")).to_contain_text("7b 22")
+    expect(drawer.get_by_label("Reply", exact=True)).to_contain_text('"code":1204')
+    console.inspect("message-inspector")
+    farm.apply(FARM.read_text().replace("P_avg: { type: double, unit: kW, signal: AI }", "P_avg: { type: string }"))
+    console.click("Run again as dry run")
+    expect(console.page.get_by_test_id("dry-run")).to_contain_text("1 of 1 items would be stored")
+    assert "message=" in console.page.url
+
+
+def test_settings_are_changed_as_text_and_wrong_ones_refused_by_name(farm, console):
+    console.open(f"/channels/{CHANNEL}/settings")
+    expect(console.page.get_by_test_id("editor")).to_contain_text("strict")
+    console.inspect("channel-settings")
+    console.write(json.dumps({"kind": "Channel", "name": CHANNEL, "product": "wind-farm", "quota": 1}))
+    console.click("Save")
+    expect(console.page.get_by_test_id("problem")).to_contain_text("quota")
+    console.write(json.dumps({"kind": "Channel", "name": CHANNEL, "product": "wind-farm", "mode": "lenient"}))
+    console.click("Save").see("Saved.")
+    assert farm.cli("get", "channel", CHANNEL, "-o", "json").json()["mode"] == "lenient"
