@@ -54,7 +54,12 @@ export function App() {
   useEffect(() => whenSignedOut(() => void client.invalidateQueries({ queryKey: ['me'] })), [client]);
   if (me.isPending) return <Waiting />;
   if (me.error && Problem.from(me.error).status === 401) {
-    return <SignIn onSignedIn={() => { client.clear(); void client.invalidateQueries({ queryKey: ['me'] }); }} />;
+    // What the one before was told is not for this one.
+    const start = () => {
+      client.removeQueries({ predicate: (query) => query.queryKey[0] !== 'me' });
+      void me.refetch();
+    };
+    return <SignIn onSignedIn={start} />;
   }
   if (me.error || !me.data) return <ProblemAlert error={me.error} />;
   return (
@@ -164,8 +169,8 @@ function Settings() {
       />
       <Menu position="bottom-end" withinPortal>
         <Menu.Target>
-          <UnstyledButton px="xs" aria-label={t('Account of {name}', { name: me.name })}>
-            <Group gap={6} wrap="nowrap"><Text size="sm">{me.name}</Text><Badge size="sm" variant="default">{me.role}</Badge></Group>
+          <UnstyledButton px="xs">
+            <Group gap={6} wrap="nowrap"><Text size="sm">{me.name}</Text><Badge size="sm" variant="default">{{ viewer: t('viewer'), operator: t('operator'), admin: t('admin') }[me.role]}</Badge></Group>
           </UnstyledButton>
         </Menu.Target>
         <Menu.Dropdown>

@@ -28,8 +28,7 @@ fn main() -> io::Result<()> {
     for (number, (name, file)) in files.iter().enumerate() {
         let gzipped = out.join(format!("console-{number}.gz"));
         // No time and no name in it: the same files make the same binary.
-        let mut encoder =
-            GzBuilder::new().write(fs::File::create(&gzipped)?, Compression::best());
+        let mut encoder = GzBuilder::new().write(fs::File::create(&gzipped)?, Compression::best());
         encoder.write_all(&fs::read(file)?)?;
         encoder.finish()?;
         table.push_str(&format!(
@@ -48,7 +47,9 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<(String, PathBuf)>) -> io
         if path.is_dir() {
             collect(root, &path, files)?;
         } else if path.file_name().is_some_and(|name| name != ".gitignore") {
-            let name = path.strip_prefix(root).expect("it was found below the root");
+            let name = path
+                .strip_prefix(root)
+                .expect("it was found below the root");
             files.push((name.to_string_lossy().replace('\\', "/"), path));
         }
     }

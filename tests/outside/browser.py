@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 
 from playwright.sync_api import expect, sync_playwright
 
@@ -87,12 +88,21 @@ class Console:
 
     # --- acting by what is read ---
 
+    @property
+    def front(self):
+        """What can be used: the dialog while one is open, else the page."""
+        return self.page.locator("[role=dialog], body:not(:has([role=dialog]))")
+
+    def field(self, label):
+        """A text field by its label; a star marks those that are needed."""
+        return self.front.get_by_label(re.compile(rf"^{re.escape(label)}( \*)?$")).and_(self.page.locator("input,textarea"))
+
     def fill(self, label, text):
-        self.page.get_by_label(label, exact=True).and_(self.page.locator("input,textarea")).fill(text)
+        self.field(label).fill(text)
         return self
 
     def click(self, name, exact=True, within=None):
-        (within or self.page).get_by_role("button", name=name, exact=exact).click()
+        (within or self.front).get_by_role("button", name=name, exact=exact).click()
         return self
 
     def link(self, name, exact=True):
@@ -105,7 +115,7 @@ class Console:
 
     def choose(self, label, option):
         """An entry of a list that drops down."""
-        self.page.get_by_role("textbox", name=label, exact=True).or_(self.page.get_by_role("combobox", name=label, exact=True)).first.click()
+        self.front.get_by_role("combobox", name=label, exact=True).click()
         self.page.get_by_role("option", name=option, exact=True).click()
         return self
 
@@ -128,11 +138,11 @@ class Console:
         return self
 
     def value(self, label):
-        return self.page.get_by_label(label, exact=True).and_(self.page.locator("input,textarea")).input_value()
+        return self.field(label).input_value()
 
     def copy(self, label):
         """Presses the copy button of a text and reads the clipboard, as a person would paste it."""
-        self.page.get_by_role("button", name=f"Copy {label}", exact=True).click()
+        self.front.get_by_role("button", name=f"Copy {label}", exact=True).click()
         return self.page.evaluate("navigator.clipboard.readText()")
 
     def download(self, name):

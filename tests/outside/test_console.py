@@ -25,7 +25,7 @@ def test_the_first_sign_in_takes_the_admin_token_and_makes_a_user(gateway, conso
 
 
 def test_signing_out_ends_the_session(console):
-    console.click("Account of mei").page.get_by_role("menuitem", name="Sign out").click()
+    console.click("mei admin").page.get_by_role("menuitem", name="Sign out").click()
     console.heading("Backtide")
     assert console.context.request.get("/api/v1/access/me").status == 401
 

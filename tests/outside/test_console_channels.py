@@ -102,7 +102,7 @@ def test_the_log_shows_its_three_kinds_filters_and_follows_live(farm, console, c
     console.click("Show", within=console.row("1204"))
     console.see("See what was refused for this").inspect("channel-log-entry")
     console.page.keyboard.press("Escape")
-    console.page.get_by_role("switch", name="Live").check()
+    console.page.get_by_role("switch", name="Live").click()
     expect(console.row("1204")).to_have_count(1)
     client.post(("NOBODY", T0, {"P_avg": 1.0}))
     expect(console.row("1257")).to_be_visible()

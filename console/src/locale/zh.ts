@@ -21,7 +21,6 @@ export const zh: Record<string, string> = {
   'System': '跟随系统',
   'Light': '浅色',
   'Dark': '深色',
-  'Account of {name}': '{name} 的账户',
   'API description': 'API 说明',
   'Sign out': '退出登录',
   'A viewer reads. An operator declares, pauses, publishes and mends. An admin also sees secrets and manages access.': '查看者只读。操作员可以声明、暂停、发布和修复。管理员还可以查看密钥并管理访问。',

@@ -188,7 +188,7 @@ function Sessions() {
         <Rows
           label={t('Sessions')} rows={items} id={(session) => session.id}
           columns={[
-            { name: t('User'), cell: (s) => <>{s.user} {s.own && <Badge variant="light" color="blue" style={{ color: 'light-dark(#212529, #f1f3f5)' }}>{t('this one')}</Badge>}</> },
+            { name: t('User'), cell: (s) => <>{s.user} {s.own && <Badge variant="light" color="blue">{t('this one')}</Badge>}</> },
             { name: t('Last used'), cell: (s) => <Ago ms={s.seen} /> },
             { name: t('Signed in'), cell: (s) => <Time ms={s.created} /> },
             { name: t('Ends'), cell: (s) => <Time ms={s.ends} /> },

@@ -108,8 +108,8 @@ function Connect({ name, file, doing }: { name: string; file: ChannelFile; doing
       <Card withBorder>
         <Group gap="sm" role="status" data-testid="first-message">
           {doing?.lastMessage
-            ? <><Badge color="green" variant="light" style={{ color: 'light-dark(#212529, #f1f3f5)' }}>{t('receiving')}</Badge><Text size="sm">{t('The last message came')} <Ago ms={doing.lastMessage} /> · <Time ms={doing.lastMessage} /></Text></>
-            : <><Badge color="gray" variant="light" style={{ color: 'light-dark(#212529, #f1f3f5)' }}>{t('waiting')}</Badge><Text size="sm">{(doing?.clients ?? 0) > 0 ? t('A client is connected. Waiting for your first message…') : t('Waiting for your first message…')}</Text></>}
+            ? <><Badge color="green" variant="light">{t('receiving')}</Badge><Text size="sm">{t('The last message came')} <Ago ms={doing.lastMessage} /> · <Time ms={doing.lastMessage} /></Text></>
+            : <><Badge color="gray" variant="light">{t('waiting')}</Badge><Text size="sm">{(doing?.clients ?? 0) > 0 ? t('A client is connected. Waiting for your first message…') : t('Waiting for your first message…')}</Text></>}
         </Group>
       </Card>
       {!connection && (

@@ -23,7 +23,7 @@ export default function Overview() {
   return (
     <Page
       title={t('Overview')}
-      actions={<Badge variant="light" color={live.connected ? 'green' : 'orange'} style={{ color: 'light-dark(#212529, #f1f3f5)' }} role="status" data-testid="live">{live.connected ? t('live') : t('connecting…')}</Badge>}
+      actions={<Badge variant="light" color={live.connected ? 'green' : 'orange'} role="status" data-testid="live">{live.connected ? t('live') : t('connecting…')}</Badge>}
     >
       <Asked query={query}>
         {(overview) => (

@@ -79,7 +79,7 @@ function Causes({ query }: { query: Query }) {
                   <Group gap="sm">
                     <Title order={2} size="h5"><Code code={cure.code} /></Title>
                     <Anchor component="button" type="button" size="sm" onClick={() => filters.set({ cause: String(cure.id), tab: 'entries' })}>{t('{n} messages', { n: count(cure.entries) })}</Anchor>
-                    {cure.wouldCure > 0 && <Badge color="teal" variant="light" style={{ color: 'light-dark(#212529, #f1f3f5)' }}>{t('{n} would be stored now', { n: count(cure.wouldCure) })}</Badge>}
+                    {cure.wouldCure > 0 && <Badge color="teal" variant="light">{t('{n} would be stored now', { n: count(cure.wouldCure) })}</Badge>}
                   </Group>
                   <Text size="sm" style={{ overflowWrap: 'anywhere' }}>{cure.reason}</Text>
                   <Text size="xs" className="quiet">

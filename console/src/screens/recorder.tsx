@@ -46,7 +46,7 @@ export default function Recorder({ name }: { name: string }) {
         <Asked query={state}>
           {(state) => (
             <Group align="flex-end">
-              <Badge variant="light" color={state.recording ? 'red' : 'gray'} style={{ color: 'light-dark(#212529, #f1f3f5)' }} size="lg" role="status">{state.recording ? t('recording') : t('not recording')}</Badge>
+              <Badge variant="light" color={state.recording ? 'red' : 'gray'} size="lg" role="status">{state.recording ? t('recording') : t('not recording')}</Badge>
               {state.recording
                 ? <>
                     <Text size="sm">{state.until ? <>{t('until')} <Time ms={state.until} /></> : t('until it is stopped')} · {Math.round(100 * (state.sample ?? 1))} %</Text>

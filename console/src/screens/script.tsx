@@ -58,8 +58,8 @@ export default function Script() {
         {(status) => (
           <>
             <Group gap="sm">
-              <Badge variant="light" color={status.live ? 'green' : 'gray'} style={{ color: 'light-dark(#212529, #f1f3f5)' }}>{status.live ? t('version {n} runs', { n: status.live }) : t('not published')}</Badge>
-              {status.draft && <Badge variant="light" color="blue" style={{ color: 'light-dark(#212529, #f1f3f5)' }}>{t('has a draft')}</Badge>}
+              <Badge variant="light" color={status.live ? 'green' : 'gray'}>{status.live ? t('version {n} runs', { n: status.live }) : t('not published')}</Badge>
+              {status.draft && <Badge variant="light" color="blue">{t('has a draft')}</Badge>}
               <Text size="sm">{t('Product')} {status.product}</Text>
               {status.running != null && <Text size="sm" className="mono">{JSON.stringify(status.running)}</Text>}
             </Group>
@@ -239,7 +239,7 @@ function Versions({ name, hasDraft, onCures }: { name: string; hasDraft: boolean
               {hasDraft && items.length > 0 && <Table.Tr><Table.Td>{t('draft')}</Table.Td><Table.Td /><Table.Td /><Table.Td /><Table.Td><Button size="compact-sm" variant="default" onClick={() => setShown({ from: 'live', to: 'draft' })}>{t('Compare with the one that runs')}</Button></Table.Td></Table.Tr>}
               {items.map((version) => (
                 <Table.Tr key={version.version}>
-                  <Table.Td>{version.version} {version.live && <Badge color="green" variant="light" style={{ color: 'light-dark(#212529, #f1f3f5)' }}>{t('runs')}</Badge>}</Table.Td>
+                  <Table.Td>{version.version} {version.live && <Badge color="green" variant="light">{t('runs')}</Badge>}</Table.Td>
                   <Table.Td>{version.published}</Table.Td><Table.Td>{bytes(version.sourceBytes)}</Table.Td><Table.Td>{version.golden}</Table.Td>
                   <Table.Td>
                     {!version.live && (

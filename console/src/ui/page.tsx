@@ -61,7 +61,7 @@ export function State({ state }: { state: string }) {
   const words: Record<string, string> = {
     open: t('open'), paused: t('paused'), held: t('held'), running: t('running'), done: t('done'), cancelled: t('cancelled'),
   };
-  return <Badge color={color} variant="light" style={{ color: 'light-dark(#212529, #f1f3f5)' }}>{words[state] ?? state}</Badge>;
+  return <Badge color={color} variant="light">{words[state] ?? state}</Badge>;
 }
 
 /** A text to copy, with its name. */

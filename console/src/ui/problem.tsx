@@ -32,9 +32,12 @@ export function ProblemAlert({ error, title }: { error: unknown; title?: string 
   );
 }
 
+/** Notices stand outside of what knows the language; the page says which it is. */
+const close = () => ({ 'aria-label': document.documentElement.lang === 'en' ? 'Close' : '关闭' });
+
 /** Tells of what was done, or why not, where no place on the screen is nearer. */
 export function tell(message: string) {
-  notifications.show({ message, color: 'teal', autoClose: 4000 });
+  notifications.show({ message, color: 'teal', autoClose: 4000, closeButtonProps: close() });
 }
 
 export function tellProblem(error: unknown) {
@@ -42,6 +45,7 @@ export function tellProblem(error: unknown) {
   notifications.show({
     color: 'red',
     autoClose: false,
+    closeButtonProps: close(),
     title: problem.code,
     message: problem.fix ? `${problem.detail} — ${problem.fix}` : problem.detail,
   });

@@ -320,7 +320,11 @@ impl Access {
         let was = before.as_ref().map(|before| told(before).to_string());
         let mut now = told(&user);
         now["newPassword"] = hash.is_some().into();
-        let action = if before.is_some() { "user changed" } else { "user created" };
+        let action = if before.is_some() {
+            "user changed"
+        } else {
+            "user created"
+        };
         self.note_current(action, name, was, Some(now.to_string()));
         Ok(user)
     }

@@ -57,8 +57,8 @@ pub use problem::{Problem, Refusals};
 pub use websocket::{Attend, Stream};
 
 use crate::{
-    access::Access, channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine, recorder::Recorder,
-    redrive::Redriver, registry::Registry, script::Scripts,
+    access::Access, channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine,
+    recorder::Recorder, redrive::Redriver, registry::Registry, script::Scripts,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.

@@ -11,7 +11,12 @@ use crate::{author::Author, registry::Altered};
 const TEXT_BYTES_MAX: usize = 64 << 10;
 /// Members whose values nobody shall read here.
 const SECRETS: [&str; 6] = [
-    "password", "secret", "sealed", "token", "privateKey", "accessSecret",
+    "password",
+    "secret",
+    "sealed",
+    "token",
+    "privateKey",
+    "accessSecret",
 ];
 const STRUCK_OUT: &str = "•••";
 
@@ -86,7 +91,12 @@ impl Access {
                     (Some(_), None) => "deleted",
                 };
                 let (before, after) = (altered.before.map(redacted), altered.after.map(redacted));
-                deed(format!("{} {verb}", altered.kind), altered.name, before, after)
+                deed(
+                    format!("{} {verb}", altered.kind),
+                    altered.name,
+                    before,
+                    after,
+                )
             })
             .collect();
         if more > 0 {

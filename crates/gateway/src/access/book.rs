@@ -5,10 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, params, types::Value};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{
-    AccessError, ApiToken, Deed, Session, Trail, TrailFilter, User,
-    roster::Roster,
-};
+use super::{AccessError, ApiToken, Deed, Session, Trail, TrailFilter, User, roster::Roster};
 use crate::sqlite::{self, Sync};
 
 const SCHEMA: &str = "

@@ -57,11 +57,18 @@ mod tests {
     #[test]
     fn a_password_verifies_against_its_own_hash_only() {
         let kept = hash("correct horse").unwrap();
-        assert!(kept.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{kept}");
+        assert!(
+            kept.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{kept}"
+        );
         assert!(verify("correct horse", Some(&kept)));
         assert!(!verify("correct house", Some(&kept)));
         assert!(!verify("correct horse", None));
-        assert_ne!(hash("correct horse").unwrap(), kept, "each has its own salt");
+        assert_ne!(
+            hash("correct horse").unwrap(),
+            kept,
+            "each has its own salt"
+        );
     }
 
     #[test]

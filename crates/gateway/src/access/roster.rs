@@ -76,7 +76,9 @@ impl Roster {
     /// Ends sessions that are over, and those of this user that were not used for longest, until
     /// one more has room; their keys.
     pub(super) fn make_room(&mut self, user: &str, now_ms: i64) -> Vec<String> {
-        let over = self.sessions.extract_if(|_, session| session.is_over(now_ms));
+        let over = self
+            .sessions
+            .extract_if(|_, session| session.is_over(now_ms));
         let mut ended: Vec<String> = over.map(|(key, _)| key).collect();
         let mut own: Vec<(i64, String)> = self
             .sessions

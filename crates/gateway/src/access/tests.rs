@@ -91,19 +91,35 @@ fn a_wrong_password_and_an_unknown_user_are_told_alike_and_throttled() {
     }
     assert!(refused("mei").contains("wait 1 s"));
     world.clock.set(START + 1_000);
-    assert!(world.access.sign_in("mei", "correct horse", None, "").is_ok());
+    assert!(
+        world
+            .access
+            .sign_in("mei", "correct horse", None, "")
+            .is_ok()
+    );
 }
 
 #[test]
 fn a_new_password_ends_the_sessions_and_a_new_role_counts_at_once() {
     let world = World::with_mei();
     let opened = world.sign_in();
-    world.access.put_user("mei", Some(Role::Viewer), None).unwrap();
+    world
+        .access
+        .put_user("mei", Some(Role::Viewer), None)
+        .unwrap();
     let (caller, _) = world.access.session(&opened.cookie).unwrap();
     assert_eq!(caller.role, Role::Viewer);
-    world.access.put_user("mei", None, Some("another horse")).unwrap();
+    world
+        .access
+        .put_user("mei", None, Some("another horse"))
+        .unwrap();
     assert!(world.access.session(&opened.cookie).is_none());
-    assert!(world.access.sign_in("mei", "correct horse", None, "").is_err());
+    assert!(
+        world
+            .access
+            .sign_in("mei", "correct horse", None, "")
+            .is_err()
+    );
 }
 
 #[test]
@@ -141,13 +157,19 @@ fn a_token_opens_until_it_expires_or_is_deleted() {
         Err(AccessError::Taken(_))
     ));
     let again = World::open(&world.dir, &world.clock);
-    assert_eq!(again.bearer(&text).map(|caller| caller.role), Some(Role::Viewer));
+    assert_eq!(
+        again.bearer(&text).map(|caller| caller.role),
+        Some(Role::Viewer)
+    );
     world.clock.set(START + 5);
     assert!(again.bearer(&text).is_none());
     let (_, text) = world.access.make_token("cd", Role::Admin, None).unwrap();
     world.access.remove_token("cd").unwrap();
     assert!(world.access.bearer(&text).is_none());
-    assert!(world.access.bearer("t0ken").is_some(), "the admin token stays");
+    assert!(
+        world.access.bearer("t0ken").is_some(),
+        "the admin token stays"
+    );
     assert!(world.access.bearer("").is_none());
 }
 
@@ -156,7 +178,10 @@ fn the_trail_says_who_and_holds_no_secret() {
     let world = World::with_mei();
     world.sign_in();
     let (_, text) = world.access.make_token("ci", Role::Viewer, None).unwrap();
-    assert_eq!(world.actions(), ["token created", "sign-in", "user created"]);
+    assert_eq!(
+        world.actions(),
+        ["token created", "sign-in", "user created"]
+    );
     let kept = std::fs::read(world.dir.path().join("access.db-wal")).unwrap();
     let kept = String::from_utf8_lossy(&kept);
     for secret in ["correct horse", &text] {

@@ -31,7 +31,9 @@ impl Failures {
         let doublings = self.count.saturating_sub(FREE);
         let wait_s = match self.count {
             count if count < FREE => 0,
-            _ => 1_u64.checked_shl(doublings).map_or(WAIT_S_MAX, |wait| wait.min(WAIT_S_MAX)),
+            _ => 1_u64
+                .checked_shl(doublings)
+                .map_or(WAIT_S_MAX, |wait| wait.min(WAIT_S_MAX)),
         };
         self.last_ms + i64::try_from(wait_s).unwrap_or(0) * 1_000
     }

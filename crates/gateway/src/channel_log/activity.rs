@@ -147,7 +147,11 @@ mod tests {
         doing.transmitted(0, false);
         doing.transmitted(1, true);
         doing.transmitted(HOUR_MS, false);
-        let counts: Vec<_> = doing.hours.iter().map(|h| (h.messages, h.refused)).collect();
+        let counts: Vec<_> = doing
+            .hours
+            .iter()
+            .map(|h| (h.messages, h.refused))
+            .collect();
         assert_eq!(counts, [(2, 1), (1, 0)]);
         doing.transmitted(24 * HOUR_MS, false);
         assert_eq!(doing.hours.front().map(|hour| hour.time), Some(HOUR_MS));

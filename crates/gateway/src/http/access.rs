@@ -159,9 +159,8 @@ async fn password(
             .fix("sign in as a user, or set a user's password with PUT /api/v1/access/users"));
     }
     let access = Arc::clone(&api.access);
-    let change = move || {
-        access.change_password(&caller.name, &change.current, &change.new, Some(peer.ip()))
-    };
+    let change =
+        move || access.change_password(&caller.name, &change.current, &change.new, Some(peer.ip()));
     api.pool.run(change).await??;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -308,7 +307,10 @@ async fn make_token(
     Body(order): Body<TokenOrder>,
 ) -> Result<Response, Problem> {
     if order.days.is_some_and(|days| days == 0 || days > 3_650) {
-        return Err(Problem::bad_request("days", "give 1 to 3650, or leave it out"));
+        return Err(Problem::bad_request(
+            "days",
+            "give 1 to 3650, or leave it out",
+        ));
     }
     let now_ms = api.clock.now_ms();
     let expires = order.days.map(|days| now_ms + i64::from(days) * DAY_MS);
@@ -482,10 +484,8 @@ impl From<AccessError> for Problem {
             AccessError::Invalid(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
             }
-            AccessError::Wrong => {
-                Self::new(StatusCode::UNAUTHORIZED, "wrong-credentials", detail)
-                    .fix("ask an admin for a new password; the admin token can set one too")
-            }
+            AccessError::Wrong => Self::new(StatusCode::UNAUTHORIZED, "wrong-credentials", detail)
+                .fix("ask an admin for a new password; the admin token can set one too"),
             AccessError::Throttled { wait_s } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "throttled", detail).retry_after(wait_s)
             }

@@ -61,14 +61,28 @@ fn answer(asset: &'static Asset, headers: &HeaderMap) -> Response {
         "no-cache"
     };
     let told = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type)),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(asset.content_type),
+        ),
         (header::CACHE_CONTROL, HeaderValue::from_static(lasts)),
-        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static(POLICY),
+        ),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
+        (
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("no-referrer"),
+        ),
         (header::VARY, HeaderValue::from_static("Accept-Encoding")),
     ];
-    let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|a| a.to_str().ok());
+    let accepted = headers
+        .get(header::ACCEPT_ENCODING)
+        .and_then(|a| a.to_str().ok());
     if accepted.is_some_and(|accepted| accepted.contains("gzip")) {
         return (told, [(header::CONTENT_ENCODING, "gzip")], asset.gzipped).into_response();
     }

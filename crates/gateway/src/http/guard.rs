@@ -97,11 +97,7 @@ fn admit(api: &Arc<Api>, request: &Request) -> Result<Caller, Problem> {
 }
 
 fn save_seen(api: &Arc<Api>, cookie: &str) {
-    let (access, pool, cookie) = (
-        Arc::clone(&api.access),
-        api.pool.clone(),
-        cookie.to_owned(),
-    );
+    let (access, pool, cookie) = (Arc::clone(&api.access), api.pool.clone(), cookie.to_owned());
     tokio::spawn(async move {
         // At worst the session ends some minutes early after a restart.
         if let Err(error) = pool.run(move || access.save_seen(&cookie)).await {

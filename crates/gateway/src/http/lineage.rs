@@ -74,7 +74,10 @@ async fn lineage(
     };
     let question = Question::new(&asked, &api.registry.snapshot())?;
     if question.devices.len() != 1 || question.points.len() != 1 {
-        return Err(Problem::bad_request("device, point", "name one device and one point"));
+        return Err(Problem::bad_request(
+            "device, point",
+            "name one device and one point",
+        ));
     }
     let store = api.store.clone();
     let found = api.pool.run(move || traced(&store, &question)).await??;

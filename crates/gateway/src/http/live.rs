@@ -475,7 +475,10 @@ impl Listener {
     fn told_now(&mut self) -> Bytes {
         let overview = Arc::clone(&self.news.borrow_and_update());
         let mut text = format!("event: overview\ndata: {overview}\n\n");
-        if let Some(channel) = self.doing().filter(|doing| self.told.as_ref() != Some(doing)) {
+        if let Some(channel) = self
+            .doing()
+            .filter(|doing| self.told.as_ref() != Some(doing))
+        {
             text.push_str(&format!("event: channel\ndata: {channel}\n\n"));
             self.told = Some(channel);
         }

@@ -541,15 +541,24 @@ fn the_api_description_stays_as_it_is_promised() {
 /// Somebody who signs in, and what their browser then sends.
 async fn signed_in(world: &World, role: &str) -> (String, String) {
     let order = json!({ "role": role, "password": "correct horse" });
-    let made = world.tell(Method::PUT, "/api/v1/access/users/mei", order).await;
+    let made = world
+        .tell(Method::PUT, "/api/v1/access/users/mei", order)
+        .await;
     assert_eq!(made.status, StatusCode::OK, "{}", made.text);
     let request = Request::post("/api/v1/access/sign-in")
-        .body(json!({ "name": "mei", "password": "correct horse" }).to_string().into())
+        .body(
+            json!({ "name": "mei", "password": "correct horse" })
+                .to_string()
+                .into(),
+        )
         .unwrap();
     let answer = world.send(request).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
     let cookie = answer.headers[header::SET_COOKIE].to_str().unwrap();
-    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    assert!(
+        cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
+        "{cookie}"
+    );
     let pair = cookie.split(';').next().unwrap().to_owned();
     (pair, answer.json()["csrf"].as_str().unwrap().to_owned())
 }
@@ -568,13 +577,22 @@ async fn a_session_reads_with_its_cookie_and_changes_with_its_csrf_token_only() 
         request.body(Body::empty()).unwrap()
     };
     world.send(request(None)).await.problem(403, "csrf");
-    world.send(request(Some("wrong"))).await.problem(403, "csrf");
-    assert_eq!(world.send(request(Some(&csrf))).await.status, StatusCode::NO_CONTENT);
+    world
+        .send(request(Some("wrong")))
+        .await
+        .problem(403, "csrf");
+    assert_eq!(
+        world.send(request(Some(&csrf))).await.status,
+        StatusCode::NO_CONTENT
+    );
     let audit = world.get("/api/v1/access/audit?author=mei").await.json();
     let deeds: Vec<_> = audit["items"].as_array().unwrap().iter().collect();
     assert_eq!(deeds[0]["action"], "login deleted");
     assert_eq!(deeds[1]["action"], "channel deleted");
-    assert!(deeds[1]["before"].as_str().unwrap().contains("wind-farm"), "{audit}");
+    assert!(
+        deeds[1]["before"].as_str().unwrap().contains("wind-farm"),
+        "{audit}"
+    );
 }
 
 #[tokio::test]
@@ -583,7 +601,11 @@ async fn a_viewer_changes_nothing_and_sees_no_secret() {
     let (cookie, csrf) = signed_in(&world, "viewer").await;
     for (method, path, status) in [
         (Method::GET, "/api/v1/channels", 200),
-        (Method::GET, "/api/v1/channels/scada-history/connection", 403),
+        (
+            Method::GET,
+            "/api/v1/channels/scada-history/connection",
+            403,
+        ),
         (Method::POST, "/api/v1/channels/scada-history/pause", 403),
         (Method::GET, "/api/v1/access/users", 403),
         (Method::GET, "/api/v1/access/me", 200),
@@ -595,7 +617,11 @@ async fn a_viewer_changes_nothing_and_sees_no_secret() {
             .header("X-CSRF-Token", &csrf)
             .body(Body::empty())
             .unwrap();
-        assert_eq!(world.send(request).await.status.as_u16(), status, "{method} {path}");
+        assert_eq!(
+            world.send(request).await.status.as_u16(),
+            status,
+            "{method} {path}"
+        );
     }
 }
 
@@ -604,9 +630,15 @@ async fn the_trail_has_what_was_declared_before_and_after() {
     let world = World::with_farm().await;
     let lenient = FARM.replace("mode: strict", "mode: lenient");
     assert_eq!(world.apply("", &lenient).await.status, StatusCode::OK);
-    let audit = world.get("/api/v1/access/audit?action=channel%20changed").await.json();
+    let audit = world
+        .get("/api/v1/access/audit?action=channel%20changed")
+        .await
+        .json();
     let deed = &audit["items"][0];
-    assert_eq!((&deed["author"], &deed["object"]), (&json!("admin.token"), &json!("scada-history")));
+    assert_eq!(
+        (&deed["author"], &deed["object"]),
+        (&json!("admin.token"), &json!("scada-history"))
+    );
     assert!(deed["before"].as_str().unwrap().contains("strict"));
     assert!(deed["after"].as_str().unwrap().contains("lenient"));
 }
@@ -619,7 +651,10 @@ async fn a_stream_tells_the_figures_and_what_a_channel_does() {
     assert_eq!(reading.chunk().await, "retry: 1000\n\n");
     let events = reading.chunk().await;
     assert!(events.starts_with("event: overview\ndata: {"), "{events}");
-    assert!(events.contains("event: channel\ndata: {\"name\":\"scada-history\""), "{events}");
+    assert!(
+        events.contains("event: channel\ndata: {\"name\":\"scada-history\""),
+        "{events}"
+    );
     world.api.closing.cancel();
     assert_eq!(reading.chunk().await, "");
     beating.await.unwrap();
@@ -638,10 +673,15 @@ async fn a_browser_gets_the_page_for_any_address_and_a_program_a_problem() {
         let answer = world.send(page(path)).await;
         assert_eq!(answer.status, StatusCode::OK);
         assert!(answer.text.contains("<html"), "{}", answer.text);
-        let policy = answer.headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        let policy = answer.headers[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap();
         assert!(policy.contains("script-src 'self'"), "{policy}");
     }
-    world.send(page("/api/nothing")).await.problem(404, "not-found");
+    world
+        .send(page("/api/nothing"))
+        .await
+        .problem(404, "not-found");
     let program = Request::get("/nothing").body(Body::empty()).unwrap();
     world.send(program).await.problem(404, "not-found");
 }

@@ -116,7 +116,9 @@ impl Records for Sqlite {
                 "SELECT body FROM record WHERE collection = ?1 AND owner = ?2 AND name = ?3",
             )?;
             select
-                .query_row(params![key.collection.word(), key.owner, key.name], |row| row.get(0))
+                .query_row(params![key.collection.word(), key.owner, key.name], |row| {
+                    row.get(0)
+                })
                 .optional()
         };
         read().map_err(|error| failed(&self.database, &error))
