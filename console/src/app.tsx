@@ -1,8 +1,8 @@
 // The frame of the console: who is signed in, the menu, and the screen of the address.
-import { AppShell, Badge, Burger, Group, Menu, NavLink, Button, Select, Text, UnstyledButton, useMantineColorScheme } from '@mantine/core';
+import { AppShell, Badge, Burger, Button, Group, Menu, Modal, NavLink, PasswordInput, Select, Stack, Text, UnstyledButton, useMantineColorScheme } from '@mantine/core';
 import { useDisclosure } from '@mantine/hooks';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { Suspense, createContext, lazy, useContext, useEffect, useState } from 'react';
+import { Suspense, createContext, lazy, useContext, useEffect, useState, type FormEvent } from 'react';
 import { Link, Route, Routes, useLocation } from 'react-router';
 import { Problem, api, ok, setCsrf, whenSignedOut, type Schemas } from './api/client';
 import { useWords } from './i18n';
@@ -140,6 +140,7 @@ function Settings() {
   const { colorScheme, setColorScheme } = useMantineColorScheme();
   const me = useMe();
   const [search, setSearch] = useState('');
+  const [isChanging, setChanging] = useState(false);
   const client = useQueryClient();
   const signOut = async () => {
     try {
@@ -175,9 +176,43 @@ function Settings() {
         </Menu.Target>
         <Menu.Dropdown>
           <Menu.Item component="a" href="/api/openapi.json">{t('API description')}</Menu.Item>
+          {me.via === 'session' && <Menu.Item onClick={() => setChanging(true)}>{t('Change password')}</Menu.Item>}
           <Menu.Item onClick={() => void signOut()}>{t('Sign out')}</Menu.Item>
         </Menu.Dropdown>
       </Menu>
+      {isChanging && <ChangePassword onClose={() => setChanging(false)} />}
     </Group>
+  );
+}
+
+function ChangePassword({ onClose }: { onClose: () => void }) {
+  const { t } = useWords();
+  const client = useQueryClient();
+  const [current, setCurrent] = useState('');
+  const [next, setNext] = useState('');
+  const [error, setError] = useState<unknown>();
+  const change = async (event: FormEvent) => {
+    event.preventDefault();
+    setError(undefined);
+    try {
+      await ok(api.PUT('/api/v1/access/password', { body: { current, new: next } }));
+      await client.resetQueries({ queryKey: ['me'] });
+    } catch (error) {
+      setError(error);
+    }
+  };
+  const show = { 'aria-label': t('Show the password') };
+  return (
+    <Modal opened onClose={onClose} title={t('Change password')} closeButtonProps={{ 'aria-label': t('Close') }}>
+      <form onSubmit={(event) => void change(event)}>
+        <Stack>
+          <Text size="sm">{t('Your sessions end; sign in with the new password.')}</Text>
+          <PasswordInput label={t('Password')} required autoComplete="current-password" value={current} onChange={(e) => setCurrent(e.currentTarget.value)} visibilityToggleButtonProps={show} />
+          <PasswordInput label={t('New password')} description={t('At least 10 characters')} required minLength={10} autoComplete="new-password" value={next} onChange={(e) => setNext(e.currentTarget.value)} visibilityToggleButtonProps={show} />
+          <ProblemAlert error={error} />
+          <Group justify="flex-end"><Button variant="default" onClick={onClose}>{t('Cancel')}</Button><Button type="submit">{t('Change password')}</Button></Group>
+        </Stack>
+      </form>
+    </Modal>
   );
 }

@@ -102,7 +102,8 @@ class Console:
         return self
 
     def click(self, name, exact=True, within=None):
-        (within or self.front).get_by_role("button", name=name, exact=exact).click()
+        # An empty list has the button of its head once more.
+        (within or self.front).get_by_role("button", name=name, exact=exact).first.click()
         return self
 
     def link(self, name, exact=True):

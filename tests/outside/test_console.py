@@ -30,6 +30,13 @@ def test_signing_out_ends_the_session(console):
     assert console.context.request.get("/api/v1/access/me").status == 401
 
 
+def test_one_changes_ones_own_password(console):
+    console.click("mei admin").page.get_by_role("menuitem", name="Change password").click()
+    console.fill("Password", "not mine at all").fill("New password", "another good one").click("Change password").see("wrong-credentials")
+    console.fill("Password", PASSWORD).click("Change password").heading("Backtide")
+    console.fill("User name", USER).fill("Password", "another good one").click("Sign in").heading("Overview")
+
+
 def test_the_overview_tells_what_happens_and_each_number_leads_to_its_list(farm, console, connect):
     console.heading("Overview")
     client = connect()

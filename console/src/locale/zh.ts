@@ -23,6 +23,8 @@ export const zh: Record<string, string> = {
   'Dark': '深色',
   'API description': 'API 说明',
   'Sign out': '退出登录',
+  'Change password': '修改密码',
+  'Your sessions end; sign in with the new password.': '您的会话会结束，请用新密码登录。',
   'A viewer reads. An operator declares, pauses, publishes and mends. An admin also sees secrets and manages access.': '查看者只读。操作员可以声明、暂停、发布和修复。管理员还可以查看密钥并管理访问。',
   'Users': '用户',
   'API tokens': 'API 令牌',

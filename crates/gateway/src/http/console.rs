@@ -38,9 +38,7 @@ pub(super) async fn serve(request: Request) -> Response {
     let asset = find(name).or_else(|| find(PAGE).filter(|_| is_for_page(path, headers)));
     match asset.filter(|_| is_read && !path.starts_with("/api/")) {
         Some(asset) => answer(asset, headers),
-        None => problem::no_such_resource(request.uri().clone())
-            .await
-            .into_response(),
+        None => problem::no_such_resource(request.uri()).into_response(),
     }
 }
 

@@ -116,7 +116,8 @@ async fn extremes(
 }
 
 fn answer(extremes: &Extremes) -> Answer {
-    let series = extremes.series().map(|(device, point, series)| {
+    let series = extremes.series().into_iter();
+    let series = series.map(|(device, point, series)| {
         let (mut times, mut values, mut qualities) = (Vec::new(), Vec::new(), Vec::new());
         for reading in series.readings() {
             times.push(reading.time_ms);

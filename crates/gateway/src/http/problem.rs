@@ -326,7 +326,7 @@ impl IntoResponses for Refusals {
     }
 }
 
-pub(super) async fn no_such_resource(uri: Uri) -> Problem {
+pub(super) fn no_such_resource(uri: &Uri) -> Problem {
     Problem::not_found(format!("{} is no resource of this gateway", uri.path()))
         .fix("see /api/openapi.json")
 }

@@ -5,7 +5,7 @@
 //! Nobody has to know the range before: buckets begin a millisecond wide, and whenever there are too
 //! many, each two become one.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use arrow_array::{
     Array, ArrayRef, RecordBatch,
@@ -142,7 +142,10 @@ pub struct Extremes {
     buckets_max: usize,
     series_max: usize,
     points: Vec<String>,
-    series: BTreeMap<(String, usize), Series>,
+    /// For each device, where the series of each point is.
+    places: HashMap<Box<str>, Vec<Option<usize>>>,
+    /// With the device and the point's number.
+    series: Vec<(Box<str>, usize, Series)>,
     rows: u64,
 }
 
@@ -152,7 +155,8 @@ impl Extremes {
             buckets_max,
             series_max,
             points: points.iter().map(|point| point.name.to_string()).collect(),
-            series: BTreeMap::new(),
+            places: HashMap::new(),
+            series: Vec::new(),
             rows: 0,
         }
     }
@@ -171,32 +175,57 @@ impl Extremes {
             .column_by_name(TIME)
             .and_then(|array| array.as_primitive_opt::<Int64Type>())
             .ok_or_else(|| wrong(TIME))?;
-        for (at, point) in self.points.iter().enumerate() {
+        for at in 0..self.points.len() {
+            let point = &self.points[at];
             let Some(numbers) = slab.column_by_name(point).and_then(Numbers::of) else {
                 continue;
             };
             let quality = slab.column_by_name(&format!("{point}.quality"));
             let quality = quality.and_then(|array| array.as_primitive_opt::<UInt8Type>());
+            // Rows of one device often follow each other: it is looked up when it changes.
+            let mut here: Option<(&str, usize)> = None;
             for row in 0..slab.num_rows() {
                 let Some(value) = numbers.value(row) else {
                     continue;
                 };
+                let device = devices.value(row);
+                let place = match here {
+                    Some((same, place)) if same == device => place,
+                    _ => match self.place(device, at) {
+                        Ok(place) => place,
+                        Err(many) => return Ok(Err(many)),
+                    },
+                };
+                here = Some((device, place));
                 let quality = quality.filter(|quality| quality.is_valid(row));
                 let reading = Reading {
                     time_ms: times.value(row),
                     value,
                     quality: quality.map(|quality| quality.value(row)),
                 };
-                let key = (devices.value(row).to_owned(), at);
-                if !self.series.contains_key(&key) && self.series.len() == self.series_max {
-                    return Ok(Err(TooManySeries(self.series_max)));
-                }
-                let series = self.series.entry(key).or_insert_with(Series::new);
-                series.add(reading, self.buckets_max);
+                self.series[place].2.add(reading, self.buckets_max);
             }
         }
         self.rows += u64::try_from(slab.num_rows()).unwrap_or(u64::MAX);
         Ok(Ok(()))
+    }
+
+    /// Where the series of a device's point is.
+    fn place(&mut self, device: &str, point: usize) -> Result<usize, TooManySeries> {
+        if !self.places.contains_key(device) {
+            let none = vec![None; self.points.len()];
+            self.places.insert(device.into(), none);
+        }
+        let places = self.places.get_mut(device).expect("it was just put there");
+        if let Some(place) = places[point] {
+            return Ok(place);
+        }
+        if self.series.len() == self.series_max {
+            return Err(TooManySeries(self.series_max));
+        }
+        places[point] = Some(self.series.len());
+        self.series.push((device.into(), point, Series::new()));
+        Ok(self.series.len() - 1)
     }
 
     /// Rows that were read.
@@ -204,10 +233,14 @@ impl Extremes {
         self.rows
     }
 
-    /// Device, point and what is kept of it.
-    pub fn series(&self) -> impl Iterator<Item = (&str, &str, &Series)> {
-        let named = self.series.iter();
-        named.map(|((device, at), series)| (device.as_str(), self.points[*at].as_str(), series))
+    /// Device, point and what is kept of it, by device, then point as asked.
+    pub fn series(&self) -> Vec<(&str, &str, &Series)> {
+        let mut order: Vec<_> = self.series.iter().collect();
+        order.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        let named = order.into_iter();
+        named
+            .map(|(device, at, series)| (&**device, self.points[*at].as_str(), series))
+            .collect()
     }
 }
 
