@@ -304,6 +304,10 @@ impl StoredTypes for StoredPoints {
     fn stored_as(&self, product: &ProductKey, point: &ElementName) -> Option<Storage> {
         self.0.storage_of(product, point)
     }
+
+    fn committed(&self) -> u64 {
+        self.0.durable().0
+    }
 }
 
 fn readiness(

@@ -8,6 +8,13 @@ pub const REPLY_REJECTED_MAX: usize = 50;
 /// Characters of a message on a reply.
 pub const REPLY_MESSAGE_CHARS_MAX: usize = 256;
 
+/// Subscriptions that are declared at one time: each follows the log on a thread of its own.
+pub const SUBSCRIPTIONS_MAX: usize = 64;
+/// Partitions of a subscription.
+pub const PARTITIONS_MAX: u16 = 64;
+/// How long a subscription may keep messages: a year.
+pub const RETENTION_HOURS_MAX: u32 = 8_760;
+
 /// Caps of the MQTT door. The defaults are for one node with a few thousand clients.
 #[derive(Debug, Clone)]
 pub struct Mqtt {

@@ -15,7 +15,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Kind, channel::ChannelFile, device::DeviceFile, product::ProductFile};
+use super::{
+    Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile,
+    product::ProductFile, subscription::SubscriptionFile,
+};
 
 /// How an object file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub enum Declared {
     Product(ObjectName, ProductFile),
     Device(ObjectName, DeviceFile),
     Channel(ChannelName, ChannelFile),
+    AccessKey(ObjectName, AccessKeyFile),
+    Subscription(ObjectName, Box<SubscriptionFile>),
 }
 
 impl Declared {
@@ -74,12 +79,18 @@ impl Declared {
             Self::Product(..) => Kind::Product,
             Self::Device(..) => Kind::Device,
             Self::Channel(..) => Kind::Channel,
+            Self::AccessKey(..) => Kind::AccessKey,
+            Self::Subscription(..) => Kind::Subscription,
         }
     }
 
     pub fn name(&self) -> &str {
         match self {
-            Self::Model(name, _) | Self::Product(name, _) | Self::Device(name, _) => name.as_str(),
+            Self::Model(name, _)
+            | Self::Product(name, _)
+            | Self::Device(name, _)
+            | Self::AccessKey(name, _)
+            | Self::Subscription(name, _) => name.as_str(),
             Self::Channel(name, _) => name.as_str(),
         }
     }
@@ -88,7 +99,11 @@ impl Declared {
     pub fn owner(&self) -> &str {
         match self {
             Self::Device(_, file) => file.product.as_str(),
-            Self::Model(..) | Self::Product(..) | Self::Channel(..) => "",
+            Self::Model(..)
+            | Self::Product(..)
+            | Self::Channel(..)
+            | Self::AccessKey(..)
+            | Self::Subscription(..) => "",
         }
     }
 
@@ -366,6 +381,10 @@ impl<'de> Visitor<'de> for Header<'_> {
             Kind::Product => Body::Product(ProductFile::deserialize(members)?),
             Kind::Device => Body::Device(DeviceFile::deserialize(members)?),
             Kind::Channel => Body::Channel(ChannelFile::deserialize(members)?),
+            Kind::AccessKey => Body::AccessKey(AccessKeyFile::deserialize(members)?),
+            Kind::Subscription => {
+                Body::Subscription(Box::new(SubscriptionFile::deserialize(members)?))
+            }
         };
         let name = name.ok_or_else(|| A::Error::missing_field("name"))?;
         body.named(&name).map_err(A::Error::custom)
@@ -378,6 +397,8 @@ enum Body {
     Product(ProductFile),
     Device(DeviceFile),
     Channel(ChannelFile),
+    AccessKey(AccessKeyFile),
+    Subscription(Box<SubscriptionFile>),
 }
 
 impl Body {
@@ -387,6 +408,8 @@ impl Body {
             Self::Product(file) => Declared::Product(ObjectName::new(name)?, file),
             Self::Device(file) => Declared::Device(ObjectName::new(name)?, file),
             Self::Channel(file) => Declared::Channel(ChannelName::new(name)?, file),
+            Self::AccessKey(file) => Declared::AccessKey(ObjectName::new(name)?, file),
+            Self::Subscription(file) => Declared::Subscription(ObjectName::new(name)?, file),
         })
     }
 }

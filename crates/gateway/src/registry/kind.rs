@@ -15,10 +15,21 @@ pub enum Kind {
     Device,
     #[value(alias = "channels", alias = "Channel")]
     Channel,
+    #[value(alias = "access-keys", alias = "AccessKey")]
+    AccessKey,
+    #[value(alias = "subscriptions", alias = "Subscription")]
+    Subscription,
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Model, Self::Product, Self::Device, Self::Channel];
+    pub const ALL: [Self; 6] = [
+        Self::Model,
+        Self::Product,
+        Self::Device,
+        Self::Channel,
+        Self::AccessKey,
+        Self::Subscription,
+    ];
 
     /// The word of `kind:` in an object file.
     pub const fn word(self) -> &'static str {
@@ -27,6 +38,8 @@ impl Kind {
             Self::Product => "Product",
             Self::Device => "Device",
             Self::Channel => "Channel",
+            Self::AccessKey => "AccessKey",
+            Self::Subscription => "Subscription",
         }
     }
 
@@ -37,6 +50,8 @@ impl Kind {
             Self::Product => "product",
             Self::Device => "device",
             Self::Channel => "channel",
+            Self::AccessKey => "access key",
+            Self::Subscription => "subscription",
         }
     }
 
@@ -47,6 +62,8 @@ impl Kind {
             Self::Product => "products",
             Self::Device => "devices",
             Self::Channel => "channels",
+            Self::AccessKey => "access-keys",
+            Self::Subscription => "subscriptions",
         }
     }
 
@@ -56,6 +73,8 @@ impl Kind {
             Self::Product => Collection::Product,
             Self::Device => Collection::Device,
             Self::Channel => Collection::Channel,
+            Self::AccessKey => Collection::AccessKey,
+            Self::Subscription => Collection::Subscription,
         }
     }
 
@@ -66,6 +85,8 @@ impl Kind {
             Self::Product => &["name", "key", "model", "format"],
             Self::Device => &["name", "product", "key", "assetId", "timezone"],
             Self::Channel => &["name", "product", "mode", "description"],
+            Self::AccessKey => &["name", "key", "description"],
+            Self::Subscription => &["name", "type", "accessKey", "partitions", "retentionHours"],
         }
     }
 

@@ -12,16 +12,26 @@ pub enum Collection {
     Login,
     /// The asset id of a deleted device.
     RetiredAsset,
+    AccessKey,
+    /// What is not declared about an access key; secrets are sealed.
+    Credential,
+    Subscription,
+    /// What is not declared about a subscription.
+    SubscriptionState,
 }
 
 impl Collection {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::Model,
         Self::Product,
         Self::Device,
         Self::Channel,
         Self::Login,
         Self::RetiredAsset,
+        Self::AccessKey,
+        Self::Credential,
+        Self::Subscription,
+        Self::SubscriptionState,
     ];
 
     pub const fn word(self) -> &'static str {
@@ -32,6 +42,10 @@ impl Collection {
             Self::Channel => "channel",
             Self::Login => "login",
             Self::RetiredAsset => "retired-asset",
+            Self::AccessKey => "access-key",
+            Self::Credential => "credential",
+            Self::Subscription => "subscription",
+            Self::SubscriptionState => "subscription-state",
         }
     }
 }

@@ -4,7 +4,8 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Kind, channel::ChannelFile, device::DeviceFile, model::ModelFile, product::ProductFile,
+    Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile, model::ModelFile,
+    product::ProductFile, subscription::SubscriptionFile,
 };
 
 /// The schema of an object of this kind (JSON Schema 2020-12), complete by itself.
@@ -45,6 +46,8 @@ fn object(kind: Kind, generator: &mut SchemaGenerator) -> Value {
         Kind::Product => with_header::<ProductFile>(kind, generator),
         Kind::Device => with_header::<DeviceFile>(kind, generator),
         Kind::Channel => with_header::<ChannelFile>(kind, generator),
+        Kind::AccessKey => with_header::<AccessKeyFile>(kind, generator),
+        Kind::Subscription => with_header::<SubscriptionFile>(kind, generator),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use backtide_model::{AssetId, ChannelName, DeviceKey, ObjectName, ProductKey};
 
-use super::{Channel, Device, Product, model::DeclaredModel};
+use super::{AccessKey, Channel, Device, Product, Subscription, model::DeclaredModel};
 
 /// The devices of a product, by key and by name.
 #[derive(Debug, Clone, Default)]
@@ -68,6 +68,8 @@ pub struct Snapshot {
     pub(super) products: BTreeMap<ObjectName, Arc<Product>>,
     pub(super) keys: HashMap<ProductKey, ObjectName>,
     pub(super) channels: BTreeMap<ChannelName, Arc<Channel>>,
+    pub(super) access_keys: BTreeMap<ObjectName, Arc<AccessKey>>,
+    pub(super) subscriptions: BTreeMap<ObjectName, Arc<Subscription>>,
     pub(super) assets: Arc<Assets>,
 }
 
@@ -103,6 +105,14 @@ impl Snapshot {
 
     pub fn model(&self, name: &str) -> Option<&DeclaredModel> {
         self.models.get(name)
+    }
+
+    pub fn access_key(&self, name: impl AsRef<str>) -> Option<&Arc<AccessKey>> {
+        self.access_keys.get(name.as_ref())
+    }
+
+    pub fn subscription(&self, name: impl AsRef<str>) -> Option<&Arc<Subscription>> {
+        self.subscriptions.get(name.as_ref())
     }
 
     /// The device of this asset id, unless it was deleted.
@@ -145,6 +155,23 @@ impl Snapshot {
         self.channels
             .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
             .map(|(_, c)| c)
+    }
+
+    /// In the order of their names, those after `after`.
+    pub fn access_keys_after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<AccessKey>> {
+        self.access_keys
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, key)| key)
+    }
+
+    /// In the order of their names, those after `after`.
+    pub fn subscriptions_after(
+        &self,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = &Arc<Subscription>> {
+        self.subscriptions
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, subscription)| subscription)
     }
 
     /// In the order of their products' names, then their own, those after `after` (product, name).
