@@ -18,24 +18,35 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    alarms::Alarms,
     channel_log::{Log, LogError},
     clock::Clock,
     config::Config,
     house::House,
     http::{self, Api, Readiness},
-    ingest::Ingest,
+    ingest::{Budgets, Ingest, Shares},
     limits,
-    mqtt::{self, Door},
+    mqtt::{self, Door, Peer, Transport},
     pool::Pool,
     quarantine::{Quarantine, QuarantineError},
+    recorder::{Recorder, RecorderError},
+    redrive::{RedriveError, Redriver},
     registry::{Registry, StoredTypes},
+    script::{Scripts, WorkerCommand},
     secrets::{AdminToken, SecretError},
+    subscribe,
+    subscription::{self, SubscriptionError, Subscriptions},
     telemetry::{TelemetryError, collect_metrics},
+    tls::{self, TlsError},
 };
 
 /// Answers of any length that are made at one time: a slow client keeps a thread.
 const STREAM_THREADS: usize = 8;
 const STREAMS_WAITING_MAX: usize = 64;
+/// Threads that read messages of subscriptions.
+const SUBSCRIPTION_THREADS: usize = 2;
+/// The one job that runs waits for each piece of its work.
+const REDRIVE_WAITING_MAX: usize = 4;
 /// How often logins are checked against time alone: the end of a rotated secret's overlap.
 const LOGINS_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often counters are drained, so that histograms stay small without a scraper.
@@ -60,10 +71,20 @@ pub enum StartError {
     Log(#[from] LogError),
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
+    #[error(transparent)]
+    Redrive(#[from] RedriveError),
+    #[error(transparent)]
+    Recorder(#[from] RecorderError),
     #[error("a thread cannot be started: {0}")]
     Thread(io::Error),
     #[error(transparent)]
     Mqtt(#[from] mqtt::BindError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Subscribe(#[from] subscribe::BindError),
+    #[error(transparent)]
+    Subscription(#[from] SubscriptionError),
     #[error(transparent)]
     Sessions(#[from] mqtt::KeptError),
     #[error("cannot listen for HTTP on {address}: {source}; choose another address or a free port")]
@@ -77,13 +98,18 @@ pub enum StartError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Addresses {
     pub mqtt: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mqtts: Option<SocketAddr>,
     pub http: SocketAddr,
+    pub subscribe: SocketAddr,
 }
 
 /// A gateway whose doors are open.
 pub struct Running {
     pub addresses: Addresses,
     door: Arc<Door<House>>,
+    subscribe: Arc<subscribe::Door>,
+    subscriptions: Arc<Subscriptions>,
     store: Store,
     closing: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -114,13 +140,30 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.quarantine,
         store.clone(),
     )?);
+    let scripts = Scripts::start(WorkerCommand::this_program(), config.scripts.clone());
+    let scripts = Arc::new(scripts.map_err(StartError::Thread)?);
+    let recorder = Arc::new(Recorder::open(
+        &config.data_dir.join("recorder.db"),
+        config.recorder,
+    )?);
+    let (budgets, alarms) = Budgets::new();
     let ingest = Arc::new(Ingest {
         registry: Arc::clone(&registry),
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
         log: Arc::clone(&log),
+        scripts: Arc::clone(&scripts),
+        budgets,
+        recorder: Arc::clone(&recorder),
         clock: clock.clone(),
+        shares: Shares::default(),
     });
+    let redriver = Arc::new(Redriver::open(
+        &config.data_dir.join("redrive.db"),
+        Arc::clone(&ingest),
+        Pool::start("redrive", 1, REDRIVE_WAITING_MAX).map_err(StartError::Thread)?,
+    )?);
+    let subscriptions = open_subscriptions(&config, &registry, &store, &clock)?;
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
     let wall_clock = || Clock::system().now_ms();
@@ -133,48 +176,105 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
     let has_advertised = config.mqtt.advertised_url.is_some();
     let (mqtt_listener, mqtt) = listen_mqtt(config.mqtt.listen).await?;
+    let (secure_door, mqtts) = match &config.mqtts {
+        Some(mqtts) => {
+            let tls = tls::Server::open(mqtts.files.clone(), &clock)?;
+            let (listener, bound) = listen_mqtt(mqtts.listen).await?;
+            (Some((listener, tls)), Some(bound))
+        }
+        None => (None, None),
+    };
     let (http_listener, http) = listen_http(config.http.listen).await?;
+    let (subscribe_listener, subscribe) = subscribe::bind(config.subscribe.listen).await?;
+    let subscribe_door = subscribe::Door::new(
+        Arc::clone(&registry),
+        Arc::clone(&subscriptions),
+        clock.clone(),
+        subscribe_limits(&config.subscribe),
+        secure_door.as_ref().map(|(_, tls)| Arc::clone(tls)),
+    );
     let closing = CancellationToken::new();
     let api = Arc::new(Api {
         registry: Arc::clone(&registry),
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
-        log,
+        redriver: Arc::clone(&redriver),
+        recorder,
+        log: Arc::clone(&log),
+        scripts,
+        subscriptions: Arc::clone(&subscriptions),
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
         closing: closing.clone(),
         pool: Pool::start("api", config.http.threads, config.http.waiting_max)
             .map_err(StartError::Thread)?,
-        clock,
+        clock: clock.clone(),
         token: AdminToken::open(&config.data_dir)?,
         broker_url: config
             .mqtt
             .advertised_url
             .unwrap_or_else(|| format!("tcp://{mqtt}")),
-        metrics: render(metrics.clone(), store.clone(), Arc::clone(&registry)),
-        readiness: readiness(store.clone(), Arc::clone(&quarantine)),
+        broker_tls_url: mqtts.map(|bound| {
+            let advertised = config.mqtts.and_then(|mqtts| mqtts.advertised_url);
+            advertised.unwrap_or_else(|| format!("ssl://{bound}"))
+        }),
+        mqtt: websocket(Arc::clone(&door)),
+        metrics: render(
+            metrics.clone(),
+            store.clone(),
+            Arc::clone(&registry),
+            Arc::clone(&subscriptions),
+        ),
+        readiness: readiness(
+            store.clone(),
+            Arc::clone(&quarantine),
+            Arc::clone(&registry),
+        ),
     });
-    let tasks = vec![
+    let alarmed = Alarms {
+        registry: Arc::clone(&registry),
+        log,
+        clock: clock.clone(),
+        pool: Pool::start("alarms", 1, 1).map_err(StartError::Thread)?,
+    };
+    let mut tasks = vec![
+        tokio::spawn(alarmed.raise_all(alarms, closing.clone())),
         tokio::spawn(keep_logins_true(
             house,
             Arc::clone(&registry),
             closing.clone(),
         )),
         tokio::spawn(upkeep(metrics, closing.clone())),
-        tokio::spawn(serve_http(http_listener, api)),
-        tokio::spawn(Arc::clone(&door).serve(mqtt_listener)),
+        tokio::spawn(redriver.run(closing.clone())),
+        tokio::spawn(http::serve(http_listener, api)),
+        tokio::spawn(Arc::clone(&subscriptions).keep(closing.clone())),
+        tokio::spawn(Arc::clone(&subscribe_door).serve(subscribe_listener)),
+        tokio::spawn(Arc::clone(&door).serve(mqtt_listener, None)),
     ];
-    let addresses = Addresses { mqtt, http };
+    if let Some((listener, tls)) = secure_door {
+        tasks.push(tokio::spawn(
+            Arc::clone(&tls).keep_fresh(clock, closing.clone()),
+        ));
+        tasks.push(tokio::spawn(Arc::clone(&door).serve(listener, Some(tls))));
+    }
+    let addresses = Addresses {
+        mqtt,
+        mqtts,
+        http,
+        subscribe,
+    };
     if mqtt.ip().is_unspecified() && !has_advertised {
         tracing::warn!(
             "channel show prints {mqtt}, which no other machine can reach; \
              set mqtt.advertised_url"
         );
     }
-    tracing::info!(%mqtt, %http, "doors are open");
+    tracing::info!(%mqtt, ?mqtts, %http, %subscribe, "doors are open");
     Ok(Running {
         addresses,
         door,
+        subscribe: subscribe_door,
+        subscriptions,
         store,
         closing,
         tasks,
@@ -186,12 +286,14 @@ impl Running {
     /// Drains and closes: what is in flight becomes durable and is answered.
     pub async fn stop(self) {
         self.door.close().await;
+        self.subscribe.close().await;
         self.closing.cancel();
         for task in self.tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task ended in a bug");
             }
         }
+        self.subscriptions.close();
         self.store.close();
         tracing::info!("closed");
     }
@@ -244,6 +346,47 @@ fn mqtt_limits(config: &Config) -> limits::Mqtt {
         connections_per_address_max: given
             .connections_per_address_max
             .unwrap_or(own.connections_per_address_max),
+        connects_burst: given
+            .connections_per_address_max
+            .max(given.connections_per_channel_max)
+            .and_then(|most| u32::try_from(most).ok())
+            .map_or(own.connects_burst, |most| most.max(own.connects_burst)),
+        ..own
+    }
+}
+
+fn open_subscriptions(
+    config: &Config,
+    registry: &Arc<Registry>,
+    store: &Store,
+    clock: &Clock,
+) -> Result<Arc<Subscriptions>, StartError> {
+    let limits = limits::Topics {
+        bytes_max: config.subscribe.bytes_max,
+        ..limits::Topics::default()
+    };
+    // Each session has one pull under way: none of them is refused for want of room.
+    let waiting_max = subscribe_limits(&config.subscribe).connections_max;
+    let pool = Pool::start("subscriptions", SUBSCRIPTION_THREADS, waiting_max);
+    let setting = subscription::Setting {
+        registry: Arc::clone(registry),
+        store: store.clone(),
+        organization: config.organization.clone(),
+        clock: clock.clone(),
+        pool: pool.map_err(StartError::Thread)?,
+        limits,
+    };
+    let dir = config.data_dir.join("subscriptions");
+    Ok(Subscriptions::open(&dir, setting)?)
+}
+
+fn subscribe_limits(given: &crate::config::Subscribe) -> limits::Subscribe {
+    let own = limits::Subscribe::default();
+    limits::Subscribe {
+        connections_max: given.connections_max.unwrap_or(own.connections_max),
+        connections_per_address_max: given
+            .connections_per_address_max
+            .unwrap_or(own.connections_per_address_max),
         ..own
     }
 }
@@ -269,10 +412,13 @@ async fn listen_http(
     Ok((listener, bound))
 }
 
-async fn serve_http(listener: tokio::net::TcpListener, api: Arc<Api>) {
-    if let Err(error) = http::serve(listener, api).await {
-        tracing::error!(%error, "the HTTP door failed");
-    }
+/// The doors do not know each other: this is how the HTTP door comes by the MQTT door.
+fn websocket(door: Arc<Door<House>>) -> http::Attend {
+    Box::new(move |stream, address| {
+        let transport = Transport::WebSocket;
+        let peer = Peer { address, transport };
+        Box::pin(Arc::clone(&door).attend(stream, peer))
+    })
 }
 
 /// Connections end when their channel is paused or deleted or their secret ends.
@@ -313,6 +459,7 @@ impl StoredTypes for StoredPoints {
 fn readiness(
     store: Store,
     quarantine: Arc<Quarantine>,
+    registry: Arc<Registry>,
 ) -> Box<dyn Fn() -> Readiness + Send + Sync> {
     Box::new(move || {
         let store = match store.health() {
@@ -330,8 +477,18 @@ fn readiness(
         let quarantine = quarantine
             .is_full()
             .then(|| "quarantine full: messages with refusals are held".to_owned());
-        Readiness::unless(store.into_iter().chain(quarantine).collect())
+        Readiness::unless(store.into_iter().chain(quarantine).collect()).with(warnings(&registry))
     })
+}
+
+/// Channels that are held: everybody else is served.
+fn warnings(registry: &Registry) -> Vec<String> {
+    let snapshot = registry.current();
+    let held = snapshot.channels_after(None).filter_map(|channel| {
+        let held = channel.held.as_ref()?;
+        Some(format!("channel {} is held, {}", channel.name, held.reason))
+    });
+    held.collect()
 }
 
 /// Gauges are read when somebody looks.
@@ -339,11 +496,17 @@ fn render(
     metrics: PrometheusHandle,
     store: Store,
     registry: Arc<Registry>,
+    subscriptions: Arc<Subscriptions>,
 ) -> Box<dyn Fn() -> String + Send + Sync> {
     Box::new(move || {
         crate::telemetry::gauge_store(&store);
         let snapshot = registry.current();
         crate::telemetry::gauge("backtide_devices", snapshot.devices_len());
+        let held = snapshot
+            .channels_after(None)
+            .filter(|channel| channel.held.is_some());
+        crate::telemetry::gauge("backtide_channels_held", held.count());
+        subscriptions.gauge();
         metrics.render()
     })
 }

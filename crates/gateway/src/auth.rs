@@ -3,9 +3,11 @@
 //! The channel is the one of the product whose secret verifies. At most 64 channels of a product
 //! are tried, so that a wrong password costs a bounded number of digests.
 
+use std::{fmt, sync::Arc};
+
 use backtide_model::{ChannelName, Compression, Credentials, LoginError, ProductKey};
 
-use crate::registry::Snapshot;
+use crate::{registry::Snapshot, tls::ClientCertificate};
 
 /// A login that verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,25 @@ pub struct Admitted {
     pub connections_max: Option<u32>,
     /// Which of the channel's secrets signed it; it ends when that secret does.
     pub secret_id: u64,
+    /// What the client showed, where the channel has a rule for it: the login ends when it fits
+    /// no longer.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+/// What a client shows besides its password.
+pub struct Shown<'a> {
+    pub certificate: Option<&'a Arc<ClientCertificate>>,
+    /// What it came over, in words.
+    pub transport: &'a str,
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.certificate {
+            Some(certificate) => write!(f, "{certificate} came"),
+            None => write!(f, "none came over {}", self.transport),
+        }
+    }
 }
 
 /// Why a login is refused. Says nothing that helps to guess.
@@ -30,6 +51,12 @@ pub enum AuthError {
     WrongPassword(ProductKey),
     #[error("channel {0} is paused; resume it")]
     Paused(ChannelName),
+    #[error("channel {channel} expects {expected}; {came}")]
+    Certificate {
+        channel: ChannelName,
+        expected: String,
+        came: String,
+    },
     #[error("channel {channel} refuses logins signed with {method}; sign with sha256")]
     MethodRefused {
         channel: ChannelName,
@@ -43,6 +70,7 @@ pub fn admit(
     client_id: &str,
     user_name: Option<&str>,
     password: Option<&[u8]>,
+    shown: &Shown<'_>,
     now_ms: i64,
 ) -> Result<Admitted, AuthError> {
     let login = Credentials::parse(client_id, user_name, password)?;
@@ -65,11 +93,23 @@ pub fn admit(
         let (channel, method) = (channel.name.clone(), login.method.as_str());
         return Err(AuthError::MethodRefused { channel, method });
     }
+    let mut certificate = None;
+    if let Some(rule) = &channel.client_certificate {
+        if !rule.admits(shown.certificate.map(Arc::as_ref)) {
+            return Err(AuthError::Certificate {
+                channel: channel.name.clone(),
+                expected: rule.to_string(),
+                came: shown.to_string(),
+            });
+        }
+        certificate = shown.certificate.cloned();
+    }
     Ok(Admitted {
         channel: channel.name.clone(),
         product: login.product,
         compression: login.compression,
         connections_max: channel.connections_max,
         secret_id,
+        certificate,
     })
 }

@@ -4,7 +4,9 @@
 //! items were rejected), 3 failed (`decisions.md` §1). A command never opens the data directory of
 //! a running gateway: it asks over HTTP, through [`client::Client`].
 
+pub mod access_key;
 pub mod apply;
+pub mod cert;
 pub mod channel;
 pub mod client;
 pub mod completions;
@@ -20,10 +22,13 @@ pub mod output;
 pub mod quarantine;
 pub mod query;
 pub mod salvage;
+pub mod script;
 pub mod send;
 mod serve;
+pub mod subscription;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 
 use std::{
     ffi::OsString,
@@ -89,22 +94,37 @@ pub enum Command {
     Channel(channel::Channel),
     /// Send a file of history over MQTT
     Send(Box<send::Send>),
-    /// Print points by device, point and time
+    /// Print points, events or attributes by device, name and time
     Query(query::Query),
     /// Write points into a file
     Export(export::Export),
     /// List values that were overwritten by different ones
     Conflicts(conflicts::Conflicts),
-    /// List, show and export what was refused
+    /// What was refused: list, show and export it, drive it again, discard it
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
+    /// Draft, test, publish and roll back data parsing scripts
+    #[command(subcommand)]
+    Script(script::Script),
+    /// Subscriptions: list, show, start, stop, replay
+    #[command(subcommand)]
+    Subscription(subscription::Subscription),
+    /// Show, rotate or revoke the access key of an application
+    #[command(subcommand)]
+    AccessKey(access_key::AccessKey),
     /// Run a gateway with real sample history, to look around
     Demo(demo::Demo),
+    /// Make certificates for a trial: a private authority, its servers and clients
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
     /// Make a damaged store open again, keeping what is intact; the gateway must be stopped
     Salvage(salvage::Salvage),
+    /// Run scripts for the gateway that started this
+    #[command(hide = true)]
+    ScriptWorker,
     /// Print shell completions
     Completions(completions::Completions),
 }
@@ -118,9 +138,15 @@ pub struct Serve {
     /// Address of the MQTT door
     #[arg(long, value_name = "ADDR")]
     pub mqtt: Option<SocketAddr>,
+    /// Address of the MQTT door over TLS, which a configured certificate opens
+    #[arg(long, value_name = "ADDR")]
+    pub mqtts: Option<SocketAddr>,
     /// Address of the HTTP door
     #[arg(long, value_name = "ADDR")]
     pub http: Option<SocketAddr>,
+    /// Address of the subscription door
+    #[arg(long, value_name = "ADDR")]
+    pub subscribe: Option<SocketAddr>,
 }
 
 /// How a command ended.
@@ -244,6 +270,13 @@ pub fn run(arguments: Arguments, terminal: &mut Terminal) -> Exit {
     }
 }
 
+fn script_worker() -> Exit {
+    match crate::script::work() {
+        true => Exit::Ok,
+        false => Exit::Failed,
+    }
+}
+
 fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let Arguments {
         connection,
@@ -260,9 +293,14 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Export(export) => export.run(&connection, terminal),
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
+        Command::Script(script) => script.run(&connection, terminal),
+        Command::Subscription(subscription) => subscription.run(&connection, terminal),
+        Command::AccessKey(access_key) => access_key.run(&connection, terminal),
         Command::Demo(demo) => demo.run(&connection, terminal),
+        Command::Cert(cert) => cert.run(terminal),
         Command::Config(config) => config.run(&connection, terminal),
         Command::Salvage(salvage) => salvage.run(connection.data_dir, terminal),
+        Command::ScriptWorker => Ok(script_worker()),
         Command::Completions(completions) => completions.run(terminal),
     }
 }

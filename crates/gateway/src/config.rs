@@ -18,8 +18,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     channel_log,
     clock::Clock,
+    limits,
     quarantine::{self, WhenFull},
+    recorder,
     telemetry::LogFormat,
+    tls,
 };
 
 const PREFIX: &str = "BACKTIDE";
@@ -37,10 +40,15 @@ pub struct Config {
     /// The organization id that topics, APIs and messages carry.
     pub organization: ObjectName,
     pub mqtt: Mqtt,
+    /// Absent: no certificate is configured, and the door stays shut.
+    pub mqtts: Option<Mqtts>,
     pub http: Http,
+    pub subscribe: Subscribe,
     pub store: backtide_store::Options,
     pub quarantine: quarantine::Bounds,
     pub channel_log: channel_log::Bounds,
+    pub scripts: limits::Scripts,
+    pub recorder: recorder::Bounds,
     pub log: Log,
 }
 
@@ -55,6 +63,15 @@ pub struct Mqtt {
     pub connections_per_address_max: Option<usize>,
 }
 
+/// The MQTT door over TLS.
+#[derive(Debug, Clone)]
+pub struct Mqtts {
+    pub listen: SocketAddr,
+    pub files: tls::Files,
+    /// What `channel show` prints as its address; the bound address unless given.
+    pub advertised_url: Option<String>,
+}
+
 /// The HTTP door.
 #[derive(Debug, Clone)]
 pub struct Http {
@@ -63,6 +80,16 @@ pub struct Http {
     pub threads: usize,
     /// Requests that wait for one.
     pub waiting_max: usize,
+}
+
+/// The subscription door, and what subscriptions keep. What is `None` is the door's own limit.
+#[derive(Debug, Clone)]
+pub struct Subscribe {
+    pub listen: SocketAddr,
+    pub connections_max: Option<usize>,
+    pub connections_per_address_max: Option<usize>,
+    /// Disk that one subscription takes.
+    pub bytes_max: u64,
 }
 
 /// The process's own log.
@@ -80,10 +107,14 @@ pub struct Raw {
     data_dir: PathBuf,
     organization: String,
     mqtt: RawMqtt,
+    mqtts: RawMqtts,
     http: RawHttp,
+    subscribe: RawSubscribe,
     store: RawStore,
     quarantine: RawQuarantine,
     channel_log: RawChannelLog,
+    scripts: RawScripts,
+    recorder: RawRecorder,
     log: RawLog,
 }
 
@@ -93,10 +124,14 @@ impl Default for Raw {
             data_dir: "./backtide-data".into(),
             organization: "o1".into(),
             mqtt: RawMqtt::default(),
+            mqtts: RawMqtts::default(),
             http: RawHttp::default(),
+            subscribe: RawSubscribe::default(),
             store: RawStore::default(),
             quarantine: RawQuarantine::default(),
             channel_log: RawChannelLog::default(),
+            scripts: RawScripts::default(),
+            recorder: RawRecorder::default(),
             log: RawLog::default(),
         }
     }
@@ -124,6 +159,62 @@ impl Default for RawMqtt {
     }
 }
 
+/// On when a certificate is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawMqtts {
+    listen: SocketAddr,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+    advertised_url: Option<String>,
+}
+
+impl Default for RawMqtts {
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 18883).into(),
+            certificate: None,
+            key: None,
+            client_ca: None,
+            advertised_url: None,
+        }
+    }
+}
+
+impl RawMqtts {
+    /// Only whether the files are named: what is in them is looked at when they are read.
+    fn check(self) -> Result<Option<Mqtts>, ConfigError> {
+        check_url("mqtts.advertised_url", self.advertised_url.as_deref())?;
+        let (certificate, key) = match (self.certificate, self.key) {
+            (Some(certificate), Some(key)) => (certificate, key),
+            (None, None) => {
+                require("mqtts.client_ca", self.client_ca.is_none(), || {
+                    "needs mqtts.certificate and mqtts.key: without them TLS is off".into()
+                })?;
+                return Ok(None);
+            }
+            (certificate, _) => {
+                let key = match certificate {
+                    Some(_) => "mqtts.key",
+                    None => "mqtts.certificate",
+                };
+                let reason = "is missing: a certificate and its key go together".into();
+                return Err(ConfigError::Value { key, reason });
+            }
+        };
+        Ok(Some(Mqtts {
+            listen: self.listen,
+            files: tls::Files {
+                certificate,
+                key,
+                client_ca: self.client_ca,
+            },
+            advertised_url: self.advertised_url,
+        }))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawHttp {
@@ -139,6 +230,41 @@ impl Default for RawHttp {
             threads: 4,
             waiting_max: 64,
         }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawSubscribe {
+    listen: SocketAddr,
+    connections_max: Option<usize>,
+    connections_per_address_max: Option<usize>,
+    bytes_max: u64,
+}
+
+impl Default for RawSubscribe {
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 9001).into(),
+            connections_max: None,
+            connections_per_address_max: None,
+            bytes_max: limits::Topics::default().bytes_max,
+        }
+    }
+}
+
+impl RawSubscribe {
+    fn check(self) -> Result<Subscribe, ConfigError> {
+        let (all, per_address) = (self.connections_max, self.connections_per_address_max);
+        at_least("subscribe.connections_max", all, 1)?;
+        at_least("subscribe.connections_per_address_max", per_address, 1)?;
+        at_least("subscribe.bytes_max", Some(self.bytes_max), 1 << 20)?;
+        Ok(Subscribe {
+            listen: self.listen,
+            connections_max: all,
+            connections_per_address_max: per_address,
+            bytes_max: self.bytes_max,
+        })
     }
 }
 
@@ -204,6 +330,95 @@ impl Default for RawChannelLog {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct RawScripts {
+    workers: usize,
+    cpu_soft_ms: u64,
+    cpu_hard_ms: u64,
+    heap_bytes_max: usize,
+    stack_bytes_max: usize,
+    output_nodes_max: usize,
+    output_depth_max: usize,
+    console_bytes_max: usize,
+}
+
+impl Default for RawScripts {
+    fn default() -> Self {
+        let limits = limits::Scripts::default();
+        Self {
+            workers: limits.workers,
+            cpu_soft_ms: limits.cpu_soft_ms,
+            cpu_hard_ms: limits.cpu_hard_ms,
+            heap_bytes_max: limits.heap_bytes_max,
+            stack_bytes_max: limits.stack_bytes_max,
+            output_nodes_max: limits.output_nodes_max,
+            output_depth_max: limits.output_depth_max,
+            console_bytes_max: limits.console_bytes_max,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRecorder {
+    age_days_max: u32,
+    bytes_max: u64,
+}
+
+impl Default for RawRecorder {
+    fn default() -> Self {
+        let bounds = recorder::Bounds::default();
+        Self {
+            age_days_max: days(bounds.age_ms_max),
+            bytes_max: bounds.bytes_max,
+        }
+    }
+}
+
+impl RawScripts {
+    fn check(&self) -> Result<limits::Scripts, ConfigError> {
+        at_least("scripts.workers", Some(self.workers), 1)?;
+        at_least("scripts.cpu_soft_ms", Some(self.cpu_soft_ms), 1)?;
+        at_least(
+            "scripts.cpu_hard_ms",
+            Some(self.cpu_hard_ms),
+            self.cpu_soft_ms,
+        )?;
+        // The worker's clock ticks in hundredths of a second.
+        at_least("scripts.cpu_hard_ms", Some(self.cpu_hard_ms), 50)?;
+        at_least("scripts.heap_bytes_max", Some(self.heap_bytes_max), 1 << 20)?;
+        // Beyond, the worker's own stack might end first.
+        at_least(
+            "scripts.stack_bytes_max",
+            Some(self.stack_bytes_max),
+            64 << 10,
+        )?;
+        require(
+            "scripts.stack_bytes_max",
+            self.stack_bytes_max <= 4 << 20,
+            || format!("{} is above {}", self.stack_bytes_max, 4 << 20),
+        )?;
+        require(
+            "scripts.output_depth_max",
+            (1..=100).contains(&self.output_depth_max),
+            || format!("{} is not between 1 and 100", self.output_depth_max),
+        )?;
+        at_least("scripts.output_nodes_max", Some(self.output_nodes_max), 1)?;
+        Ok(limits::Scripts {
+            workers: self.workers,
+            cpu_soft_ms: self.cpu_soft_ms,
+            cpu_hard_ms: self.cpu_hard_ms,
+            heap_bytes_max: self.heap_bytes_max,
+            stack_bytes_max: self.stack_bytes_max,
+            output_nodes_max: self.output_nodes_max,
+            output_depth_max: self.output_depth_max,
+            console_bytes_max: self.console_bytes_max,
+            ..limits::Scripts::default()
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct RawLog {
     /// A word of [`FORMATS`].
     format: String,
@@ -224,7 +439,9 @@ impl Default for RawLog {
 pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     pub mqtt: Option<SocketAddr>,
+    pub mqtts: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
+    pub subscribe: Option<SocketAddr>,
 }
 
 /// Why the configuration cannot be used: which key, from where, what is expected.
@@ -278,7 +495,9 @@ impl Raw {
         let mut raw: Self = merged.try_deserialize().map_err(unreadable)?;
         raw.data_dir = overrides.data_dir.unwrap_or(raw.data_dir);
         raw.mqtt.listen = overrides.mqtt.unwrap_or(raw.mqtt.listen);
+        raw.mqtts.listen = overrides.mqtts.unwrap_or(raw.mqtts.listen);
         raw.http.listen = overrides.http.unwrap_or(raw.http.listen);
+        raw.subscribe.listen = overrides.subscribe.unwrap_or(raw.subscribe.listen);
         Ok(raw)
     }
 
@@ -292,14 +511,7 @@ impl Raw {
                 key: "organization",
                 reason: error.to_string(),
             })?;
-        if let Some(url) = &self.mqtt.advertised_url {
-            let schemes = ["tcp://", "ssl://", "mqtt://", "mqtts://", "ws://", "wss://"];
-            require(
-                "mqtt.advertised_url",
-                schemes.iter().any(|scheme| url.starts_with(scheme)),
-                || format!("{url:?} starts with none of {}", schemes.join(", ")),
-            )?;
-        }
+        check_url("mqtt.advertised_url", self.mqtt.advertised_url.as_deref())?;
         at_least("mqtt.connections_max", self.mqtt.connections_max, 1)?;
         at_least(
             "mqtt.connections_per_channel_max",
@@ -343,6 +555,9 @@ impl Raw {
             Some(self.channel_log.bytes_max),
             1 << 20,
         )?;
+        let scripts = self.scripts.check()?;
+        at_least("recorder.age_days_max", Some(self.recorder.age_days_max), 1)?;
+        at_least("recorder.bytes_max", Some(self.recorder.bytes_max), 1 << 20)?;
         check_level(&self.log.level)?;
         let when_full = one_of(
             "quarantine.when_full",
@@ -360,11 +575,13 @@ impl Raw {
                 connections_per_channel_max: self.mqtt.connections_per_channel_max,
                 connections_per_address_max: self.mqtt.connections_per_address_max,
             },
+            mqtts: self.mqtts.check()?,
             http: Http {
                 listen: self.http.listen,
                 threads: self.http.threads,
                 waiting_max: self.http.waiting_max,
             },
+            subscribe: self.subscribe.check()?,
             store: backtide_store::Options {
                 memtable_bytes_max: self.store.memtable_bytes_max,
                 journal_file_bytes: self.store.journal_file_bytes,
@@ -382,6 +599,11 @@ impl Raw {
             channel_log: channel_log::Bounds {
                 age_ms_max: i64::from(self.channel_log.age_days_max) * DAY_MS,
                 bytes_max: self.channel_log.bytes_max,
+            },
+            scripts,
+            recorder: recorder::Bounds {
+                age_ms_max: i64::from(self.recorder.age_days_max) * DAY_MS,
+                bytes_max: self.recorder.bytes_max,
             },
             log: Log {
                 format,
@@ -413,6 +635,15 @@ fn require(
             reason: reason(),
         })
     }
+}
+
+fn check_url(key: &'static str, url: Option<&str>) -> Result<(), ConfigError> {
+    let schemes = ["tcp://", "ssl://", "mqtt://", "mqtts://", "ws://", "wss://"];
+    let url = url.unwrap_or(schemes[0]);
+    let is_known = schemes.iter().any(|scheme| url.starts_with(scheme));
+    require(key, is_known, || {
+        format!("{url:?} starts with none of {}", schemes.join(", "))
+    })
 }
 
 fn one_of<T: Copy>(key: &'static str, word: &str, words: &[(&str, T)]) -> Result<T, ConfigError> {
@@ -598,6 +829,16 @@ mod tests {
                 "[mqtt]\nadvertised_url = \"host\"",
                 &[],
                 &["mqtt.advertised_url", "tcp://"],
+            ),
+            (
+                "[mqtts]\ncertificate = \"c.pem\"",
+                &[],
+                &["mqtts.key", "go together"],
+            ),
+            (
+                "[mqtts]\nclient_ca = \"ca.pem\"",
+                &[],
+                &["mqtts.client_ca", "mqtts.certificate"],
             ),
             ("[mqtt", &[], &["backtide.toml"]),
         ] {

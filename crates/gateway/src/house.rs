@@ -9,13 +9,15 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::{Admitted, AuthError, admit},
+    auth::{Admitted, AuthError, Shown, admit},
     channel_log::{Entry, What},
     ingest::{self, Gate, Ingest, NotTaken, Oversize, Sender, Uplink},
     mqtt::{
         Ack, ChannelHandle, Client, Event, Login, Outcome, Payload, Publish, Qos, Refusal, Reply,
-        StoreDown,
+        StoreDown, Transport,
     },
+    registry,
+    tls::ClientCertificate,
 };
 
 /// The house behind the MQTT door.
@@ -37,13 +39,10 @@ impl House {
     pub fn recheck_logins(&self) {
         let snapshot = self.ingest.registry.snapshot();
         let now_ms = self.ingest.clock.now_ms();
-        self.logins.revoke_unless(|(channel, secret_id)| {
-            snapshot.channel(channel).is_some_and(|channel| {
-                !channel.paused
-                    && channel
-                        .secrets(now_ms)
-                        .any(|secret| secret.id == *secret_id)
-            })
+        self.logins.revoke_unless(|login| {
+            snapshot
+                .channel(&login.channel)
+                .is_some_and(|channel| login.holds(channel, now_ms))
         });
     }
 
@@ -54,6 +53,16 @@ impl House {
             client,
             what,
         });
+    }
+
+    /// Says in every log concerned that a login was refused, and why.
+    fn refused(&self, login: &Login<'_>, why: &str) {
+        let message = format!("login from {} refused: {why}", login.peer.address);
+        tracing::info!(client = login.client_id, %message);
+        let client: Arc<str> = login.client_id.into();
+        for channel in self.concerned(login.username) {
+            self.log(&channel, Arc::clone(&client), error_line(message.clone()));
+        }
     }
 
     /// The channels whose people should hear of a refused login: all of the product it names.
@@ -77,6 +86,7 @@ impl crate::mqtt::House for House {
 
     fn login(&self, login: &Login<'_>) -> Result<Channel, Refusal> {
         if self.ingest.store.health() != State::Ok {
+            self.refused(login, "the store takes nothing now");
             return Err(Refusal::NotReady);
         }
         let now_ms = self.ingest.clock.now_ms();
@@ -86,19 +96,26 @@ impl crate::mqtt::House for House {
             login.client_id,
             login.username,
             login.password,
+            &Shown {
+                certificate: login.peer.transport.certificate(),
+                transport: login.peer.transport.as_str(),
+            },
             now_ms,
         ) {
-            Ok(admitted) => Ok(self.logins.channel(admitted)),
+            Ok(admitted) => {
+                let declared = snapshot.channel(&admitted.channel);
+                let is_paced = declared.is_some_and(|channel| channel.quotas.is_some());
+                Ok(self.logins.channel(admitted, is_paced))
+            }
             Err(error) => {
-                let message = format!("login from {} refused: {error}", login.peer);
-                tracing::info!(client = login.client_id, %message);
-                let client: Arc<str> = login.client_id.into();
-                for channel in self.concerned(login.username) {
-                    self.log(&channel, Arc::clone(&client), error_line(message.clone()));
-                }
+                self.refused(login, &error.to_string());
                 Err(refusal(error))
             }
         }
+    }
+
+    fn throttled(&self, login: &Login<'_>) {
+        self.refused(login, &Refusal::Throttled.to_string());
     }
 
     async fn take(
@@ -118,6 +135,7 @@ impl crate::mqtt::House for House {
             .await
         {
             Ok(outcomes) => Ok(outcomes.into_iter().map(outcome).collect()),
+            Err(NotTaken::ClientGone) => Err(StoreDown),
             Err(error) => {
                 tracing::error!(channel = %channel.name, %error, "a burst is not taken");
                 let line = error_line(not_taken(&error));
@@ -130,12 +148,16 @@ impl crate::mqtt::House for House {
     fn note(&self, channel: &Channel, client: &Client, event: Event) {
         let what = match event {
             Event::Connected { .. } => What::Connect {
-                remote: client.peer.to_string().into(),
-                protocol: client.version.as_str().into(),
+                remote: client.peer.address.to_string().into(),
+                protocol: protocol(client),
             },
             Event::Disconnected(ending) => What::Disconnect {
                 reason: ending.to_string().into(),
             },
+            Event::LoginRefused(refusal) => {
+                let address = client.peer.address;
+                error_line(format!("login from {address} refused: {refusal}"))
+            }
             Event::Subscribed { filter } => {
                 tracing::debug!(channel = %channel.name, filter, "subscribed");
                 return;
@@ -167,6 +189,15 @@ fn error_line(message: String) -> What {
     }
 }
 
+/// Such as `3.1.1`, or `5.0 over TLS`.
+fn protocol(client: &Client) -> Box<str> {
+    let version = client.version.as_str();
+    match &client.peer.transport {
+        Transport::Tcp => version.into(),
+        other => format!("{version} over {}", other.as_str()).into(),
+    }
+}
+
 fn not_taken(error: &NotTaken) -> String {
     format!("messages were not taken and not acknowledged: {error}; the client still has them")
 }
@@ -175,6 +206,7 @@ fn refusal(error: AuthError) -> Refusal {
     match error {
         AuthError::Paused(_) => Refusal::Paused,
         AuthError::Malformed(LoginError::Compression(name)) => Refusal::BadCompression(name),
+        AuthError::Certificate { .. } => Refusal::NotAuthorized,
         AuthError::Malformed(_)
         | AuthError::UnknownProduct(_)
         | AuthError::WrongPassword(_)
@@ -185,6 +217,7 @@ fn refusal(error: AuthError) -> Refusal {
 fn uplink(publish: Publish) -> Uplink {
     Uplink {
         topic: publish.topic.to_string(),
+        is_kept_by_client: publish.qos > Qos::AtMostOnce,
         packet_id: publish
             .packet_id
             .filter(|_| publish.qos == Qos::ExactlyOnce),
@@ -224,6 +257,7 @@ pub struct Channel {
     compression: Compression,
     connections_max: Option<usize>,
     revoked: CancellationToken,
+    is_paced: bool,
     gate: Arc<Gate>,
 }
 
@@ -243,16 +277,50 @@ impl ChannelHandle for Channel {
     fn revoked(&self) -> &CancellationToken {
         &self.revoked
     }
+
+    fn is_paced(&self) -> bool {
+        self.is_paced
+    }
+
+    fn leave(&self) {
+        self.gate.leave();
+    }
 }
 
-/// The logins that hold, by channel and secret, each with the token that ends its connections.
+/// The logins that hold, each with the token that ends its connections.
 #[derive(Default)]
-struct Logins(Mutex<HashMap<(ChannelName, u64), CancellationToken>>);
+struct Logins(Mutex<HashMap<Held, CancellationToken>>);
+
+/// What a login holds by.
+#[derive(PartialEq, Eq, Hash)]
+struct Held {
+    channel: ChannelName,
+    secret_id: u64,
+    certificate: Option<Arc<ClientCertificate>>,
+}
+
+impl Held {
+    fn holds(&self, channel: &registry::Channel, now_ms: i64) -> bool {
+        let shown = self.certificate.as_deref();
+        !channel.paused
+            && channel
+                .secrets(now_ms)
+                .any(|secret| secret.id == self.secret_id)
+            && channel
+                .client_certificate
+                .as_ref()
+                .is_none_or(|rule| rule.admits(shown))
+    }
+}
 
 impl Logins {
-    fn channel(&self, admitted: Admitted) -> Channel {
-        let key = (admitted.channel.clone(), admitted.secret_id);
-        let revoked = self.0.lock().entry(key).or_default().clone();
+    fn channel(&self, admitted: Admitted, is_paced: bool) -> Channel {
+        let held = Held {
+            channel: admitted.channel.clone(),
+            secret_id: admitted.secret_id,
+            certificate: admitted.certificate,
+        };
+        let revoked = self.0.lock().entry(held).or_default().clone();
         Channel {
             name: admitted.channel,
             product: admitted.product,
@@ -261,11 +329,12 @@ impl Logins {
                 .connections_max
                 .and_then(|max| usize::try_from(max).ok()),
             revoked,
+            is_paced,
             gate: Arc::default(),
         }
     }
 
-    fn revoke_unless(&self, holds: impl Fn(&(ChannelName, u64)) -> bool) {
+    fn revoke_unless(&self, holds: impl Fn(&Held) -> bool) {
         self.0.lock().retain(|login, revoked| {
             let holds = holds(login);
             if !holds {

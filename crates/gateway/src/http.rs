@@ -9,12 +9,17 @@
     reason = "what utoipa's attributes expand to has them"
 )]
 
+mod access_keys;
 mod apply;
+mod attributes;
 mod channels;
 mod conflicts;
 mod devices;
+mod events;
 mod health;
 mod latest;
+mod lines;
+mod listener;
 mod log;
 mod models;
 mod objects;
@@ -25,25 +30,32 @@ mod products;
 mod quarantine;
 mod receipts;
 mod schemas;
+mod scripts;
 mod store;
 mod stream;
+mod subscriptions;
 mod token;
+mod trace;
+mod websocket;
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
 use backtide_store::Store;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::Duration};
 use tokio_util::sync::CancellationToken;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use health::Readiness;
 pub use problem::{Problem, Refusals};
+pub use websocket::{Attend, Stream};
 
 use crate::{
-    channel_log::Log, clock::Clock, pool::Pool, quarantine::Quarantine, registry::Registry,
-    secrets::AdminToken,
+    channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine, recorder::Recorder,
+    redrive::Redriver, registry::Registry, script::Scripts, secrets::AdminToken,
+    subscription::Subscriptions,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -54,7 +66,11 @@ pub struct Api {
     pub registry: Arc<Registry>,
     pub store: Store,
     pub quarantine: Arc<Quarantine>,
+    pub redriver: Arc<Redriver>,
+    pub recorder: Arc<Recorder>,
     pub log: Arc<Log>,
+    pub scripts: Arc<Scripts>,
+    pub subscriptions: Arc<Subscriptions>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
@@ -65,6 +81,10 @@ pub struct Api {
     pub token: AdminToken,
     /// Where devices connect, such as `tcp://127.0.0.1:11883`.
     pub broker_url: String,
+    /// The same over TLS, such as `ssl://127.0.0.1:18883`, if that door is open.
+    pub broker_tls_url: Option<String>,
+    /// Serves MQTT over a WebSocket.
+    pub mqtt: Attend,
     /// The metrics as Prometheus text.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Whether the gateway can take messages, and if not, why.
@@ -80,13 +100,19 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(devices::routes())
         .merge(channels::routes())
         .merge(log::routes())
+        .merge(trace::routes())
         .merge(points::routes())
         .merge(latest::routes())
+        .merge(events::routes())
+        .merge(attributes::routes())
         .merge(conflicts::routes())
         .merge(receipts::routes())
         .merge(quarantine::routes())
         .merge(store::routes())
         .merge(schemas::routes())
+        .merge(scripts::routes())
+        .merge(access_keys::routes())
+        .merge(subscriptions::routes())
         .merge(health::routes())
 }
 
@@ -99,9 +125,13 @@ pub fn router(api: Arc<Api>) -> Router {
             "/api/openapi.json",
             get(async move || openapi::serve(&description)),
         )
+        .route("/mqtt", get(websocket::upgrade))
         .fallback(problem::no_such_resource)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(RequestBodyTimeoutLayer::new(Duration::from_secs(
+            limits::Http::default().body_s,
+        )))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&api),
             token::require,
@@ -116,14 +146,9 @@ pub fn description() -> serde_json::Value {
 }
 
 /// Serves until `api.closing` is cancelled, then finishes the requests that are under way.
-///
-/// # Errors
-/// The listener's.
-pub async fn serve(listener: TcpListener, api: Arc<Api>) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, api: Arc<Api>) {
     let closing = api.closing.clone();
-    axum::serve(listener, router(api))
-        .with_graceful_shutdown(closing.cancelled_owned())
-        .await
+    listener::serve(listener, router(api), limits::Http::default(), closing).await;
 }
 
 #[cfg(test)]

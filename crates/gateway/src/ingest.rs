@@ -3,9 +3,14 @@
 //! It must never answer before the store has made the outcome durable, and never let a message go
 //! that is neither stored nor in quarantine. It knows no door: MQTT today, others later.
 
+mod budget;
 mod judge;
 mod payload;
+mod quota;
+mod raw;
+mod redrive;
 mod reply;
+mod steps;
 
 use std::{
     sync::Arc,
@@ -14,24 +19,32 @@ use std::{
 
 use backtide_model::{ChannelName, Code};
 use backtide_store::{CommitError, Committed, Store};
-use tokio::sync::Mutex;
+use tokio::{sync::MutexGuard, time::timeout_at};
 
+pub use budget::{Alarm, Budgets};
 pub use judge::{Sender, Uplink};
 pub use payload::{Oversize, Payload};
+pub use quota::{Gate, Shares};
+pub use raw::{Decoded, Misread};
+pub use redrive::{Again, Reason, Verdict};
 
 use crate::{
     channel_log::{Entry, Log, What},
     clock::Clock,
     quarantine::Quarantine,
-    registry::{Registry, Snapshot},
+    recorder::{Account, Recorder, Step},
+    registry::{Product, Quotas, Registry, Snapshot},
+    script::Scripts,
     store::{Submitted, submit},
 };
 use judge::{Judged, Scope, judge};
+use quota::{Cost, QUOTA_HOLD};
+use reply::Reply;
 
-/// How often a held burst looks whether the quarantine has room again.
-const QUARANTINE_LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often a held burst looks whether it may go on.
+const HOLD_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long after its arrival a burst is held before its connection is closed without acknowledging it.
-const QUARANTINE_HOLD: Duration = Duration::from_secs(5);
+const HOLD: Duration = Duration::from_secs(5);
 /// What is handed to the store at once, roughly; far below what it takes at once.
 const SUBMISSION_BYTES: usize = 4 << 20;
 
@@ -41,11 +54,13 @@ pub struct Ingest {
     pub store: Store,
     pub quarantine: Arc<Quarantine>,
     pub log: Arc<Log>,
+    pub scripts: Arc<Scripts>,
+    pub budgets: Budgets,
+    pub recorder: Arc<Recorder>,
     pub clock: Clock,
+    /// What channels with quotas have left.
+    pub shares: Shares,
 }
-
-/// Bursts of one connection are submitted one after the other: its gate is taken in order.
-pub type Gate = Mutex<()>;
 
 /// What became of a message. It is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,15 +75,25 @@ pub struct Outcome {
 pub enum NotTaken {
     #[error("channel {0} is no longer there")]
     ChannelGone(ChannelName),
+    #[error("channel {channel} is held, {reason}; resume it")]
+    Held {
+        channel: ChannelName,
+        reason: String,
+    },
     #[error("the quarantine is full, and some of it would have to go there; enlarge it")]
     QuarantineFull,
+    #[error("the client went away while its quota made it wait")]
+    ClientGone,
+    #[error("{0}")]
+    NoScriptWorker(String),
     #[error(transparent)]
     Store(#[from] CommitError),
 }
 
 impl Ingest {
     /// Takes a burst of one connection in order. Resolves when the outcome of each message is
-    /// durable; the burst is submitted before the first await unless the quarantine is full.
+    /// durable. The gate is taken before the first await, and given back once the burst is
+    /// submitted: the bursts of a connection are decoded and submitted in their order.
     pub async fn take(
         &self,
         channel: &ChannelName,
@@ -77,41 +102,66 @@ impl Ingest {
         burst: Vec<Uplink>,
     ) -> Result<Vec<Outcome>, NotTaken> {
         let (arrived_ms, began) = (self.clock.now_ms(), Instant::now());
-        let judged = judge_burst(
-            &self.registry.snapshot(),
-            channel,
-            sender,
-            &burst,
-            arrived_ms,
-        )?;
-        let (judged, proofs) = self.commit(judged, gate, began + QUARANTINE_HOLD).await?;
+        let turn = gate.turn.lock().await;
+        let snapshot = self.registry.snapshot();
+        let product = product_of(&snapshot, channel)?;
+        let decoded = self
+            .decode_burst(product, sender.compression, &burst, arrived_ms)
+            .await?;
+        let mut judged = judge_burst(&snapshot, channel, sender, &burst, &decoded, arrived_ms)?;
+        self.released(channel, began + HOLD).await?;
+        if let Some(quotas) = snapshot.channel(channel).and_then(|channel| channel.quotas) {
+            self.pay(quotas, gate, &burst, &mut judged, began.into())
+                .await?;
+        }
+        let submitted = Instant::now();
+        let (judged, proofs) = self.commit(judged, turn, began + HOLD).await?;
+        let raw_replies = self.encode_replies(product, &judged, &proofs).await;
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
-        let outcomes = judged.iter().zip(&proofs).map(|(judged, proof)| {
+        self.spend(channel, &judged);
+        let commit_ms = submitted.elapsed().as_secs_f64() * 1_000.0;
+        let is_recorded = self.recorder.is_on(channel, arrived_ms);
+        let answered = judged.iter().zip(&proofs).zip(raw_replies);
+        let outcomes = answered.map(|((judged, proof), raw_reply)| {
             self.note(judged, proof, took_ms);
             let reply = judged.reply(proof);
+            if is_recorded && self.recorder.takes(channel) {
+                let account = account(judged, proof, &reply, commit_ms, took_ms);
+                self.recorder.record(judged.recording(sender, account));
+            }
+            let bytes = raw_reply.map_or(reply.payload, Vec::from);
             Outcome {
                 code: judged.code(),
                 reply_topic: reply.topic,
-                reply: payload::packed(reply.payload, sender.compression),
+                reply: payload::packed(bytes, sender.compression),
             }
         });
         Ok(outcomes.collect())
     }
 
-    /// Makes every message of a burst durable: what the store will not take as data it takes as
-    /// refused.
+    /// Makes every message of a burst durable.
     async fn commit(
         &self,
         mut judged: Vec<Judged>,
-        gate: &Gate,
+        turn: MutexGuard<'_, ()>,
         hold_until: Instant,
     ) -> Result<(Vec<Judged>, Vec<Committed>), NotTaken> {
-        let turn = gate.lock().await;
         if judged.iter().any(|judged| judged.refused.is_some()) {
             self.quarantine_room(hold_until).await?;
         }
         let submitted = self.submit(&mut judged)?;
         drop(turn);
+        let proofs = self.settle(&mut judged, submitted).await?;
+        Ok((judged, proofs))
+    }
+
+    /// Waits until all of what was submitted is durable: what the store will not take as data it
+    /// takes as refused.
+    async fn settle(
+        &self,
+        judged: &mut [Judged],
+        submitted: Vec<Submitted>,
+    ) -> Result<Vec<Committed>, NotTaken> {
         let mut results = Vec::with_capacity(judged.len());
         for submission in submitted {
             results.extend(submission.results().await?);
@@ -128,7 +178,49 @@ impl Ingest {
             };
             proofs.push(proof);
         }
-        Ok((judged, proofs))
+        Ok(proofs)
+    }
+
+    /// Waits until the channel's quotas allow each message. What is not the client's any more waits
+    /// for so long only, and is refused then.
+    async fn pay(
+        &self,
+        quotas: Quotas,
+        gate: &Gate,
+        burst: &[Uplink],
+        judged: &mut [Judged],
+        began: tokio::time::Instant,
+    ) -> Result<(), NotTaken> {
+        for (uplink, judged) in burst.iter().zip(judged) {
+            let channel = &judged.origin.channel;
+            let oldest_ms = judged.oldest_ms();
+            let oldest_ago_ms = oldest_ms.map(|oldest| judged.origin.arrived_ms - oldest);
+            let share = self.shares.of(channel, quotas, oldest_ago_ms);
+            let paid = share.pay(Cost {
+                points: u64::try_from(judged.values).unwrap_or(u64::MAX),
+                bytes: judged.payload_bytes,
+            });
+            let has_waited = if uplink.is_kept_by_client {
+                tokio::select! {
+                    biased;
+                    has_waited = paid => has_waited,
+                    () = gate.left() => return Err(NotTaken::ClientGone),
+                }
+            } else if let Ok(has_waited) = timeout_at(began + QUOTA_HOLD, paid).await {
+                has_waited
+            } else {
+                // What is refused already keeps its reason.
+                if judged.items_stored > 0 {
+                    judged.refuse(Code::Throttled, over_quota());
+                }
+                continue;
+            };
+            if has_waited {
+                let channel = judged.origin.channel.to_string();
+                metrics::counter!("backtide_quota_waits_total", "channel" => channel).increment(1);
+            }
+        }
+        Ok(())
     }
 
     /// Hands a burst to the store, in order, in as many submissions as its weight asks for: a burst
@@ -152,6 +244,35 @@ impl Ingest {
         Ok(submissions)
     }
 
+    /// Waits while the channel is held, no longer than a full quarantine would make it.
+    async fn released(&self, channel: &ChannelName, until: Instant) -> Result<(), NotTaken> {
+        let held = || {
+            let snapshot = self.registry.current();
+            Some(snapshot.channel(channel)?.held.as_ref()?.reason.clone())
+        };
+        while let Some(reason) = held() {
+            if Instant::now() >= until {
+                let channel = channel.clone();
+                return Err(NotTaken::Held { channel, reason });
+            }
+            tokio::time::sleep(HOLD_LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Takes refusals off the channel's error budget, where it has one.
+    fn spend(&self, channel: &ChannelName, judged: &[Judged]) {
+        let snapshot = self.registry.current();
+        let declared = snapshot.channel(channel);
+        if let Some(budget) = declared.and_then(|channel| channel.error_budget) {
+            let refused = judged.iter().filter(|judged| judged.refused.is_some());
+            let (messages, refused) = (judged.len(), refused.count());
+            let as_u64 = |count| u64::try_from(count).unwrap_or(u64::MAX);
+            self.budgets
+                .count(channel, budget, as_u64(messages), as_u64(refused));
+        }
+    }
+
     /// Waits while the quarantine is full: the channel holds, its clients keep their messages. Not
     /// for ever, since whoever waits holds a burst in memory; the client comes again.
     async fn quarantine_room(&self, until: Instant) -> Result<(), NotTaken> {
@@ -159,7 +280,7 @@ impl Ingest {
             if Instant::now() >= until {
                 return Err(NotTaken::QuarantineFull);
             }
-            tokio::time::sleep(QUARANTINE_LOOK_EVERY).await;
+            tokio::time::sleep(HOLD_LOOK_EVERY).await;
         }
         Ok(())
     }
@@ -209,16 +330,34 @@ impl Ingest {
     }
 }
 
+fn over_quota() -> String {
+    let hold_s = QUOTA_HOLD.as_secs();
+    format!(
+        "the channel is over its quota, and a QoS 0 message is held for {hold_s} s only; send more \
+         slowly or with QoS 1, or raise the quota and re-drive it"
+    )
+}
+
+/// The product that a channel is for.
+fn product_of<'s>(snapshot: &'s Snapshot, channel: &ChannelName) -> Result<&'s Product, NotTaken> {
+    snapshot
+        .channel(channel)
+        .and_then(|channel| snapshot.product(&channel.product))
+        .map(Arc::as_ref)
+        .ok_or_else(|| NotTaken::ChannelGone(channel.clone()))
+}
+
 fn judge_burst(
     snapshot: &Snapshot,
     channel: &ChannelName,
     sender: &Sender,
     burst: &[Uplink],
+    decoded: &[Option<Decoded>],
     arrived_ms: i64,
 ) -> Result<Vec<Judged>, NotTaken> {
     let gone = || NotTaken::ChannelGone(channel.clone());
+    let product = product_of(snapshot, channel)?;
     let channel = snapshot.channel(channel).ok_or_else(gone)?;
-    let product = snapshot.product(&channel.product).ok_or_else(gone)?;
     let scope = Scope {
         channel: &channel.name,
         product: &product.key,
@@ -231,8 +370,42 @@ fn judge_burst(
     };
     Ok(burst
         .iter()
-        .map(|uplink| judge(&scope, sender, uplink, arrived_ms))
+        .zip(decoded)
+        .map(|(uplink, decoded)| {
+            let began = Instant::now();
+            let judged = judge(&scope, sender, uplink, decoded.as_ref(), arrived_ms);
+            judged.in_time(began.elapsed())
+        })
         .collect())
+}
+
+/// What the flight recorder says of a message.
+fn account(
+    judged: &Judged,
+    proof: &Committed,
+    reply: &Reply,
+    commit_ms: f64,
+    total_ms: f64,
+) -> Account {
+    let mut steps = steps::steps(judged);
+    steps.push(Step {
+        stage: "commit".to_owned(),
+        ok: true,
+        detail: match (judged.refused.is_some(), judged.items_stored) {
+            (false, _) => "stored".to_owned(),
+            (true, 0) => "in quarantine".to_owned(),
+            (true, stored) => format!("{stored} items stored, the others in quarantine"),
+        },
+        made: None,
+    });
+    Account {
+        steps,
+        reply: String::from_utf8_lossy(&reply.payload).into_owned(),
+        receipt: proof.receipt().to_string(),
+        judge_ms: judged.judge_time.as_secs_f64() * 1_000.0,
+        commit_ms,
+        total_ms,
+    }
 }
 
 fn count(judged: &Judged, code: Code) {

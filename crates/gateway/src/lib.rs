@@ -1,5 +1,6 @@
 //! Everything of Backtide that talks: the doors, and what stands behind them.
 
+pub mod alarms;
 pub mod app;
 pub mod auth;
 pub mod channel_log;
@@ -14,8 +15,15 @@ pub mod mqtt;
 pub mod pool;
 pub mod quarantine;
 pub mod query;
+pub mod recorder;
+pub mod redrive;
 pub mod registry;
+pub mod script;
 pub mod secrets;
 pub mod sqlite;
 pub mod store;
+pub mod subscribe;
+pub mod subscription;
 pub mod telemetry;
+mod throttle;
+pub mod tls;

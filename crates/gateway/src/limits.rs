@@ -8,6 +8,37 @@ pub const REPLY_REJECTED_MAX: usize = 50;
 /// Characters of a message on a reply.
 pub const REPLY_MESSAGE_CHARS_MAX: usize = 256;
 
+/// Messages a second of a re-drive that does not say how many.
+pub const REDRIVE_MESSAGES_PER_S: u32 = 1_000;
+/// Re-drives that wait or run.
+pub const REDRIVE_JOBS_MAX: u64 = 100;
+/// Entries that one selection names by their ids.
+pub const SELECTION_IDS_MAX: usize = 1_000;
+
+/// Caps of the HTTP door. Long answers end by themselves: a client that takes nothing is given up.
+#[derive(Debug, Clone, Copy)]
+pub struct Http {
+    /// Connections at one time, without those that became WebSockets.
+    pub connections_max: usize,
+    /// The head of a request, from when the connection waits for one: idle ones end too.
+    pub header_s: u64,
+    /// From one piece of a request's body to the next.
+    pub body_s: u64,
+    /// A clean end: how long requests under way may take.
+    pub drain_s: u64,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            connections_max: 1_000,
+            header_s: 30,
+            body_s: 30,
+            drain_s: 20,
+        }
+    }
+}
+
 /// Subscriptions that are declared at one time: each follows the log on a thread of its own.
 pub const SUBSCRIPTIONS_MAX: usize = 64;
 /// Partitions of a subscription.
@@ -55,8 +86,6 @@ pub struct Subscribe {
     pub request_bytes_max: usize,
     /// From accept to the answer to the subscription request, a TLS handshake included.
     pub connect_s: u64,
-    /// The last byte of a request after its first.
-    pub request_s: u64,
     /// A socket that takes no byte for so long is closed.
     pub write_s: u64,
     /// A session that says nothing for so long is closed; a ping says something.
@@ -85,7 +114,6 @@ impl Default for Subscribe {
         Self {
             request_bytes_max: 16 * 1024,
             connect_s: 10,
-            request_s: 30,
             write_s: 30,
             idle_s: 300,
             pull_wait_ms: 2_000,
@@ -136,12 +164,16 @@ pub struct Mqtt {
     /// Connections that have not been accepted yet.
     pub handshakes_max: usize,
     pub handshakes_per_address_max: usize,
+    /// Connects at once, from one address and to one channel, before they are throttled.
+    pub connects_burst: u32,
+    /// One more is allowed after so long.
+    pub connect_refill_ms: u64,
     /// Failed logins in a row, from one address or with one client id, before they are throttled.
     pub failed_logins_burst: u32,
     /// One more failed login is allowed after so long.
     pub failed_login_refill_s: u64,
-    /// Addresses and client ids remembered for throttling.
-    pub failed_logins_tracked_max: usize,
+    /// Addresses, client ids and channels remembered for throttling, each by itself.
+    pub throttle_tracked_max: usize,
 
     /// Publishes of one connection that are taken and not yet final. Announced in 5.0.
     pub in_flight_messages_max: u16,
@@ -198,7 +230,9 @@ impl Default for Mqtt {
             handshakes_per_address_max: 100,
             failed_logins_burst: 10,
             failed_login_refill_s: 6,
-            failed_logins_tracked_max: 10_000,
+            connects_burst: 1_000,
+            connect_refill_ms: 20,
+            throttle_tracked_max: 10_000,
             in_flight_messages_max: 1_000,
             in_flight_bytes_max: 8 * 1024 * 1024,
             burst_messages_max: 256,
@@ -215,6 +249,74 @@ impl Default for Mqtt {
             session_expiry_s_max: 7 * 24 * 3_600,
             received_ids_max: 1_000,
             session_save_ms: 1_000,
+        }
+    }
+}
+
+/// Caps of data parsing scripts. Time is CPU time of the worker process.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Scripts {
+    /// Worker processes; none runs before there is a script.
+    pub workers: usize,
+    /// The worker stops a call itself after so long …
+    pub cpu_soft_ms: u64,
+    /// … and is killed after so long: what the engine never polls for is stopped all the same.
+    pub cpu_hard_ms: u64,
+    /// Of one script: its source, state and what a call makes.
+    pub heap_bytes_max: usize,
+    pub stack_bytes_max: usize,
+    /// Values in a decoded text, containers included.
+    pub output_nodes_max: usize,
+    pub output_depth_max: usize,
+    /// A decoded text, or the bytes of a reply.
+    pub output_bytes_max: usize,
+    /// What is kept of a call's console output.
+    pub console_bytes_max: usize,
+    /// Scripts that a worker holds ready; the one not used for longest goes first.
+    pub loaded_max: usize,
+    /// Address space of a worker process.
+    pub address_space_bytes_max: u64,
+}
+
+/// A script's source.
+pub const SCRIPT_SOURCE_BYTES_MAX: usize = 256 << 10;
+/// Calls of one script that wait for a worker. Further ones wait at the door.
+pub const SCRIPT_CALLS_WAITING_MAX: usize = 1_024;
+/// Calls handed to a worker at once, of one script: others then have their turn.
+pub const SCRIPT_SLICE_CALLS: usize = 64;
+/// The same in bytes; a single call may have more.
+pub const SCRIPT_SLICE_BYTES: usize = 1 << 20;
+/// Characters of a script's error that are kept.
+pub const SCRIPT_MESSAGE_CHARS_MAX: usize = 512;
+/// A worker that neither answers nor uses its CPU for so long is replaced.
+pub const SCRIPT_STALLED_S: u64 = 60;
+/// The breaker looks back so far …
+pub const SCRIPT_BREAKER_WINDOW_S: u64 = 10;
+/// … pauses a script after so many killed workers …
+pub const SCRIPT_BREAKER_KILLS: usize = 5;
+/// … or when the calls that ran into a limit took so much of all workers' time …
+pub const SCRIPT_BREAKER_CPU_PERCENT: u64 = 25;
+/// … for so long.
+pub const SCRIPT_PAUSE_S: u64 = 30;
+/// Versions of one script that are kept.
+pub const SCRIPT_VERSIONS_MAX: usize = 1_000;
+/// Golden tests of one script.
+pub const SCRIPT_GOLDEN_MAX: usize = 200;
+
+impl Default for Scripts {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            cpu_soft_ms: 20,
+            cpu_hard_ms: 100,
+            heap_bytes_max: 8 << 20,
+            stack_bytes_max: 256 << 10,
+            output_nodes_max: 10_000,
+            output_depth_max: 32,
+            output_bytes_max: PAYLOAD_BYTES_MAX,
+            console_bytes_max: 4 << 10,
+            loaded_max: 64,
+            address_space_bytes_max: 1 << 30,
         }
     }
 }

@@ -12,9 +12,9 @@
 //! durable; acknowledge out of order (MQTT-4.6.0-2); cancel a burst that the house has begun
 //! because its connection is gone; buffer without a bound; print a CONNECT, which holds a password.
 //!
-//! What a crash can lose: the last second of waiting replies and of QoS 2 packet ids. Then a
-//! client misses a reply and asks again, or a message is stored a second time, which changes
-//! nothing. Data is never lost: without PUBACK the client still has it.
+//! What a crash can lose: the last second of waiting replies, and QoS 2 packet ids. Then a client
+//! misses a reply and asks again, or a message is stored a second time, which changes nothing. Data
+//! is never lost: without PUBACK or PUBREC the client still has it.
 
 mod connection;
 mod filter;
@@ -25,7 +25,6 @@ mod packet;
 mod session;
 mod sessions;
 mod strict;
-mod throttle;
 
 #[cfg(test)]
 mod tests;
@@ -37,6 +36,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio_util::sync::CancellationToken;
 
+use crate::tls::ClientCertificate;
+
 pub use kept::KeptError;
 pub use listener::{BindError, Door, bind};
 #[doc(hidden)]
@@ -46,11 +47,15 @@ pub use packet::decode_anything;
 pub trait House: Send + Sync + 'static {
     type Channel: ChannelHandle;
 
-    /// CONNECT credentials to the channel, or why not. Logs and counts refusals itself.
+    /// CONNECT credentials to the channel, or why not. Logs refusals itself.
     ///
     /// # Errors
     /// The [`Refusal`], which the door says to the client as a CONNACK code.
     fn login(&self, login: &Login<'_>) -> Result<Self::Channel, Refusal>;
+
+    /// Logins like this one have failed so often that the next ones are refused unheard. Said once
+    /// until one is heard again. For the log.
+    fn throttled(&self, login: &Login<'_>);
 
     /// Takes a burst of publishes of one connection, in order. Resolves when the outcome of each
     /// is final and durable, with as many outcomes as publishes, in order.
@@ -80,6 +85,11 @@ pub trait ChannelHandle: Clone + Send + Sync + 'static {
     fn connections_max(&self) -> Option<usize>;
     /// Cancelled when the connections of this login must go: paused, rotated out, deleted.
     fn revoked(&self) -> &CancellationToken;
+    /// The house may make each message wait: bursts are of one, so that none waits for another's
+    /// acknowledgement.
+    fn is_paced(&self) -> bool;
+    /// The connection is gone. What the house makes wait, and the client still has, may be let go.
+    fn leave(&self);
 }
 
 /// What a CONNECT says about who it is. No `Debug`: it holds the password.
@@ -87,8 +97,41 @@ pub struct Login<'a> {
     pub client_id: &'a str,
     pub username: Option<&'a str>,
     pub password: Option<&'a [u8]>,
-    pub peer: SocketAddr,
+    pub peer: &'a Peer,
     pub version: Version,
+}
+
+/// Who is at the other end of a stream, and what lies between.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub transport: Transport,
+}
+
+#[derive(Debug, Clone)]
+pub enum Transport {
+    Tcp,
+    /// With the certificate that the client has proved to be its own, if it has one.
+    Tls(Option<Arc<ClientCertificate>>),
+    WebSocket,
+}
+
+impl Transport {
+    /// The certificate that the client has proved to be its own.
+    pub fn certificate(&self) -> Option<&Arc<ClientCertificate>> {
+        match self {
+            Self::Tls(certificate) => certificate.as_ref(),
+            Self::Tcp | Self::WebSocket => None,
+        }
+    }
+
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Tls(_) => "TLS",
+            Self::WebSocket => "WebSocket",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +163,7 @@ pub enum Refusal {
     Paused,
     #[error("compression is not supported: {0}")]
     BadCompression(String),
-    #[error("too many failed logins, try again later")]
+    #[error("too many logins or failed logins in a short time, try again later")]
     Throttled,
     #[error("too many connections")]
     TooManyConnections,
@@ -131,7 +174,7 @@ pub enum Refusal {
 pub struct Client {
     /// The MQTT client identifier, or the one that the door assigned to an empty one.
     pub id: Arc<str>,
-    pub peer: SocketAddr,
+    pub peer: Peer,
     pub version: Version,
     /// Counts connections since the process began: tells two of one client apart.
     pub connection: u64,
@@ -209,6 +252,8 @@ pub enum Event {
         session_present: bool,
     },
     Disconnected(Ending),
+    /// The password was right, and yet.
+    LoginRefused(Refusal),
     Subscribed {
         filter: String,
     },

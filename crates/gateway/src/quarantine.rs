@@ -8,9 +8,11 @@
 
 mod cabinet;
 mod entry;
+mod filter;
 mod follower;
 
 use std::{
+    collections::BTreeMap,
     io,
     path::Path,
     sync::{
@@ -24,10 +26,11 @@ use std::{
 use backtide_store::{Sequence, Store};
 use parking_lot::{Condvar, Mutex};
 
-pub use cabinet::{Bounds, Filter, WhenFull};
+pub use cabinet::{Bounds, WhenFull};
 pub use entry::{Cause, Entry, Id, Item, Payload, Shown};
+pub use filter::{Filter, Page};
 
-use cabinet::Cabinet;
+use cabinet::{Cabinet, Way};
 
 /// How long a reader waits for refusals that were answered before it asked.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -49,6 +52,22 @@ pub struct Quarantine {
     progress: Arc<Progress>,
     readers: Mutex<Cabinet>,
     follower: Option<thread::JoinHandle<()>>,
+}
+
+/// How full the quarantine is, and how many entries left it which way since it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    pub entries: u64,
+    pub bytes: u64,
+    pub bounds: Bounds,
+    pub is_full: bool,
+    /// Arrival of the oldest entry, milliseconds since 1970 UTC.
+    pub oldest_ms: Option<i64>,
+    /// A re-drive stored all of them.
+    pub stored: u64,
+    pub discarded: u64,
+    pub aged: u64,
+    pub dropped: u64,
 }
 
 /// Entries, and how much of the log is not yet looked through.
@@ -95,20 +114,89 @@ impl Quarantine {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn list(&self, filter: &Filter) -> Result<Listing<Vec<Entry>>, QuarantineError> {
+    pub fn list(
+        &self,
+        filter: &Filter,
+        page: Page,
+    ) -> Result<Listing<Vec<Entry>>, QuarantineError> {
         let behind = self.settle();
-        let found = self.readers.lock().list(filter)?;
+        let found = self.readers.lock().list(filter, page)?;
         Ok(Listing { found, behind })
     }
 
-    /// Refusals that have the same code and subject, counted together; the most frequent first.
+    /// How many entries fit, and the last of them.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn causes(&self, filter: &Filter) -> Result<Listing<Vec<Cause>>, QuarantineError> {
+    pub fn count(&self, filter: &Filter) -> Result<(u64, Option<Id>), QuarantineError> {
+        self.settle();
+        self.readers.lock().count(filter)
+    }
+
+    /// Refusals that have the same channel, code and subject, counted together; the most frequent
+    /// first.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn causes(
+        &self,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Listing<Vec<Cause>>, QuarantineError> {
         let behind = self.settle();
-        let found = self.readers.lock().causes(filter)?;
+        let found = self.readers.lock().causes(filter, limit)?;
         Ok(Listing { found, behind })
+    }
+
+    /// Removes what fits and is there now, for good; how many entries of each channel.
+    ///
+    /// # Errors
+    /// The file cannot be written; what was removed before stays removed.
+    pub fn discard(&self, filter: &Filter) -> Result<BTreeMap<String, u64>, QuarantineError> {
+        let (_, last) = self.count(filter)?;
+        let mut channels: BTreeMap<String, u64> = BTreeMap::new();
+        let Some(last) = last else {
+            return Ok(channels);
+        };
+        let page = Page {
+            after: None,
+            upto: Some(last),
+            limit: usize::MAX,
+        };
+        loop {
+            // A step at a time: readers and the follower come between.
+            let step = self.readers.lock().discard(filter, page)?;
+            if step.is_empty() {
+                break;
+            }
+            for (channel, entries) in step {
+                *channels.entry(channel).or_default() += entries;
+            }
+        }
+        // It looks again whether there is room.
+        self.progress.tell_news();
+        Ok(channels)
+    }
+
+    /// How full it is.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn status(&self) -> Result<Status, QuarantineError> {
+        self.settle();
+        let cabinet = self.readers.lock();
+        let (entries, oldest_ms) = cabinet.size()?;
+        Ok(Status {
+            entries,
+            bytes: cabinet.bytes_used()?,
+            bounds: cabinet.bounds(),
+            is_full: cabinet.is_full()?,
+            oldest_ms,
+            stored: cabinet.departed(Way::Stored)?,
+            discarded: cabinet.departed(Way::Discarded)?,
+            aged: cabinet.departed(Way::Aged)?,
+            dropped: cabinet.departed(Way::Dropped)?,
+        })
     }
 
     /// An entry with its bytes.
@@ -221,7 +309,9 @@ mod tests {
         BatchBuilder, Cell, ChannelName, Code, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY,
         ProductKey,
     };
-    use backtide_store::{Commit, Options, Origin, Part, Refused, RefusedItem, disk::RealDisk};
+    use backtide_store::{
+        Commit, Options, Origin, Part, Redrive, Refused, RefusedItem, disk::RealDisk,
+    };
 
     use super::*;
 
@@ -243,6 +333,7 @@ mod tests {
             },
             product: ProductKey::new("P").unwrap(),
             parts,
+            redrive: None,
         }
     }
 
@@ -256,6 +347,7 @@ mod tests {
                 index: Some(2),
                 device: Some(device.into()),
                 point: None,
+                script_version: None,
                 code: Code::UnknownDevice,
                 message: format!("device {device} not found").into(),
             }],
@@ -283,7 +375,9 @@ mod tests {
     }
 
     fn devices(quarantine: &Quarantine) -> Vec<String> {
-        let listing = quarantine.list(&Filter::default()).unwrap();
+        let listing = quarantine
+            .list(&Filter::default(), Page::first(1_000))
+            .unwrap();
         assert_eq!(listing.behind, 0);
         listing
             .found
@@ -323,7 +417,11 @@ mod tests {
         );
         let path = dir.path().join("quarantine.db");
         let quarantine = Quarantine::open(&path, Bounds::default(), store).unwrap();
-        let entry = quarantine.list(&Filter::default()).unwrap().found.remove(0);
+        let entry = quarantine
+            .list(&Filter::default(), Page::first(1_000))
+            .unwrap()
+            .found
+            .remove(0);
         let json = serde_json::to_value(&entry).unwrap();
         assert_eq!(json["id"], "1");
         assert_eq!(json["time"], 1_000);
@@ -436,45 +534,110 @@ mod tests {
         }
         let path = dir.path().join("quarantine.db");
         let quarantine = Quarantine::open(&path, Bounds::default(), store).unwrap();
-        let count = |filter| quarantine.list(&filter).unwrap().found.len();
-        let all = Filter::default;
-        assert_eq!(
-            count(Filter {
-                device: Some("a".into()),
-                ..all()
+        let count = |filter: Filter, page| quarantine.list(&filter, page).unwrap().found.len();
+        let (all, page) = (Filter::default, Page::first(100));
+        let device = Some("a".to_owned());
+        assert_eq!(count(Filter { device, ..all() }, page), 2);
+        let code = Some(1204);
+        assert_eq!(count(Filter { code, ..all() }, page), 0);
+        let channel = Some("scada-history".to_owned());
+        assert_eq!(count(Filter { channel, ..all() }, page), 3);
+        let ids = vec![Id::parse("1").unwrap(), Id::parse("3").unwrap()];
+        assert_eq!(count(Filter { ids, ..all() }, page), 2);
+        let second = Page {
+            after: Id::parse("1"),
+            ..Page::first(1)
+        };
+        assert_eq!(count(all(), second), 1);
+        let causes = quarantine.causes(&all(), 10).unwrap().found;
+        let (a, b) = (&causes[0], &causes[1]);
+        assert_eq!((a.entries, a.device_key.as_deref()), (2, Some("a")));
+        assert_eq!((b.entries, b.device_key.as_deref()), (1, Some("b")));
+        let cause = Some(b.id);
+        assert_eq!(count(Filter { cause, ..all() }, page), 1);
+    }
+
+    /// What a re-drive of entry `order` commits.
+    fn again(order: u64, parts: Vec<Part>) -> Commit {
+        Commit {
+            redrive: Some(Redrive {
+                order: Sequence(order),
+                part: 0,
+                tried_ms: 5_000,
             }),
-            2
+            ..commit(1_000, parts)
+        }
+    }
+
+    #[test]
+    fn an_entry_leaves_when_the_log_says_that_it_is_stored_and_stays_itself_when_refused_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(&dir.path().join("store"));
+        let path = dir.path().join("quarantine.db");
+        let quarantine = Quarantine::open(&path, Bounds::default(), store.clone()).unwrap();
+        for device in ["a", "b"] {
+            put(&store, vec![commit(1_000, vec![refused(device, b"{1}")])]);
+        }
+        put(&store, vec![again(1, vec![stored()])]);
+        put(&store, vec![again(2, vec![stored(), refused("c", b"{2}")])]);
+        // The one before is gone: nobody brings it back.
+        put(&store, vec![again(1, vec![refused("a", b"{1}")])]);
+        let entries = quarantine
+            .list(&Filter::default(), Page::first(9))
+            .unwrap()
+            .found;
+        assert_eq!(entries.len(), 1);
+        let entry = &entries[0];
+        assert_eq!(
+            (entry.id.to_string().as_str(), entry.device()),
+            ("2", Some("c"))
         );
         assert_eq!(
-            count(Filter {
-                code: Some(1204),
-                ..all()
-            }),
-            0
+            (entry.time_ms, entry.attempts, entry.tried_ms),
+            (1_000, 1, Some(5_000))
         );
-        assert_eq!(
-            count(Filter {
-                channel: Some("scada-history".into()),
-                ..all()
-            }),
-            3
-        );
-        assert_eq!(
-            count(Filter {
-                after: Id::parse("1"),
-                limit: 1,
-                ..all()
-            }),
-            1
-        );
-        let causes = quarantine.causes(&all()).unwrap().found;
-        assert_eq!(
-            (causes[0].entries, causes[0].device_key.as_deref()),
-            (2, Some("a"))
-        );
-        assert_eq!(
-            (causes[1].entries, causes[1].device_key.as_deref()),
-            (1, Some("b"))
-        );
+        assert_eq!(quarantine.show(entry.id).unwrap().unwrap().1.0, b"{2}");
+        let causes = quarantine.causes(&Filter::default(), 9).unwrap().found;
+        let causes: Vec<_> = causes
+            .iter()
+            .map(|c| (c.device_key.as_deref(), c.entries))
+            .collect();
+        assert_eq!(causes, [(Some("c"), 1)]);
+        let status = quarantine.status().unwrap();
+        assert_eq!((status.entries, status.stored), (1, 1));
+    }
+
+    #[test]
+    fn a_discard_makes_room_in_a_full_quarantine() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(&dir.path().join("store"));
+        let bounds = Bounds {
+            bytes_max: 300 << 10,
+            ..Bounds::default()
+        };
+        let path = dir.path().join("quarantine.db");
+        let quarantine = Quarantine::open(&path, bounds, store.clone()).unwrap();
+        for n in 0..10 {
+            let device = if n % 2 == 0 { "x" } else { "y" };
+            put(
+                &store,
+                vec![commit(n, vec![refused(device, &[b'x'; 64 << 10])])],
+            );
+        }
+        assert!(quarantine.status().unwrap().is_full);
+        let device = Some("x".to_owned());
+        let filter = Filter {
+            device,
+            ..Filter::default()
+        };
+        let removed = quarantine.discard(&filter).unwrap();
+        assert_eq!(removed, BTreeMap::from([("scada-history".to_owned(), 5)]));
+        assert_eq!(quarantine.discard(&filter).unwrap(), BTreeMap::new());
+        quarantine.discard(&Filter::default()).unwrap();
+        let status = quarantine.status().unwrap();
+        assert_eq!((status.entries, status.discarded), (0, 10));
+        while quarantine.is_full() {
+            thread::yield_now();
+        }
     }
 }

@@ -2,15 +2,22 @@
 //!
 //! ```text
 //! parameters ─▶ Question (names checked against the registry) ─▶ store.read ─▶ slabs ─▶ RowWriter
+//!            └▶ EventRange, AttributeRange (likewise) ─▶ store.events, store.attributes ─▶ LineWriter
 //! ```
 
+mod attributes;
 mod cursor;
+mod events;
+mod lines;
 mod parquet;
 mod question;
 mod rows;
 mod time;
 
+pub use attributes::attributes_asked;
 pub use cursor::Cursor;
+pub use events::events_asked;
+pub use lines::{Line, LineWriter};
 pub use parquet::ParquetRows;
 pub use question::{Asked, AskedPoint, Question, QuestionError, is_json, product_of};
 pub use rows::{RowError, RowForm, RowWriter, write_cell};

@@ -5,6 +5,7 @@
 //! database stands on a message's path. A new kind is a file here, a line in each `match` on
 //! [`Kind`] that the compiler points out.
 
+mod budget;
 mod access_key;
 mod channel;
 mod device;
@@ -15,6 +16,7 @@ mod model;
 mod product;
 pub mod records;
 mod schema;
+mod script;
 mod snapshot;
 mod sqlite;
 mod subscription;
@@ -35,13 +37,15 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 pub use access_key::AccessKey;
-pub use channel::{Channel, Secret};
+pub use budget::ErrorBudget;
+pub use channel::{CertificateRule, Channel, Held, Quotas, Rates, RecentQuota, Secret};
 pub use device::{Attributes, Device};
 pub use document::{Declared, Document, Fault, Form, Place, read};
 pub use kind::Kind;
 pub use model::DeclaredModel;
 pub use product::{Format, Product};
 pub use schema::{object_schemas, schema};
+pub use script::{Script, ScriptFile, ScriptVersion};
 pub use snapshot::{AssetOwner, Devices, Snapshot};
 pub use sqlite::Sqlite;
 pub use subscription::{Contents, Subscription};
@@ -54,6 +58,7 @@ use access_key::Credential;
 use channel::{Login, Previous};
 use draft::{Draft, Trust};
 use records::{Collection, Records, RecordsError};
+use script::Scripts;
 
 /// Enabled channels of one product (`decisions.md` §2).
 pub const ENABLED_CHANNELS_MAX: usize = 64;
@@ -296,6 +301,9 @@ impl Registry {
                 Kind::Channel => {
                     draft.remove_channel(snapshot.channel(name).ok_or_else(not_found)?);
                 }
+                Kind::Script => {
+                    draft.remove_script(snapshot.script(name).ok_or_else(not_found)?);
+                }
                 Kind::AccessKey => {
                     let key = snapshot.access_key(name).ok_or_else(not_found)?;
                     unused(users_of_access_key(&snapshot, name))?;
@@ -326,12 +334,118 @@ impl Registry {
         })
     }
 
-    /// Shuts a channel, or opens it again.
+    /// Shuts a channel, or opens it again; an open one is not held either.
     ///
     /// # Errors
     /// [`Refused`].
     pub fn set_paused(&self, name: &str, paused: bool) -> Result<Arc<Channel>, Refused> {
-        self.relogin(name, |channel| channel.paused = paused)
+        self.relogin(name, |channel| {
+            channel.paused = paused;
+            if !paused {
+                channel.held = None;
+            }
+        })
+    }
+
+    /// Takes nothing of a channel until it is opened again.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn hold(&self, name: &str, reason: &str) -> Result<Arc<Channel>, Refused> {
+        let since = self.clock.now_ms();
+        self.relogin(name, |channel| {
+            channel.held.get_or_insert_with(|| Held {
+                since,
+                reason: reason.to_owned(),
+            });
+        })
+    }
+
+    /// Saves the draft of a script; an earlier draft is replaced.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn draft_script(&self, name: &str, file: ScriptFile) -> Result<Arc<Script>, Refused> {
+        let name = backtide_model::ObjectName::new(name)
+            .map_err(|error| Refused::Conflict(error.to_string()))?;
+        self.change(Run::Commit, |draft| {
+            draft
+                .put_script_draft(name.clone(), file)
+                .map_err(Refused::Conflict)
+        })?;
+        self.script(name.as_str())
+    }
+
+    /// Deletes the draft of a script.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn drop_script_draft(&self, name: &str) -> Result<(), Refused> {
+        let script = self.script(name)?;
+        if script.draft.is_none() {
+            return Err(Refused::Conflict(format!("script {name} has no draft")));
+        }
+        self.change_script(name, |draft, script| {
+            draft.remove_script_draft(script);
+            Ok(())
+        })
+    }
+
+    /// Makes the draft of a script a version, and that the one that runs. `tried` is the draft that
+    /// passed its trial: another one is refused.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn publish_script(
+        &self,
+        name: &str,
+        tried: &Arc<ScriptVersion>,
+    ) -> Result<Arc<Script>, Refused> {
+        self.change_script(name, |draft, script| {
+            let is_same = script
+                .draft
+                .as_ref()
+                .is_some_and(|now| Arc::ptr_eq(now, tried));
+            if !is_same {
+                return Err("the draft was changed meanwhile; publish again".to_owned());
+            }
+            draft.publish_script(script)
+        })?;
+        self.script(name)
+    }
+
+    /// Makes another version of a script the one that runs.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn roll_back_script(&self, name: &str, number: u32) -> Result<Arc<Script>, Refused> {
+        self.change_script(name, |draft, script| draft.roll_back_script(script, number))?;
+        self.script(name)
+    }
+
+    fn script(&self, name: &str) -> Result<Arc<Script>, Refused> {
+        self.current()
+            .script(name)
+            .cloned()
+            .ok_or_else(|| Refused::NotFound {
+                kind: Kind::Script,
+                name: name.to_owned(),
+            })
+    }
+
+    fn change_script(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Draft<'_>, &Script) -> Result<(), String>,
+    ) -> Result<(), Refused> {
+        self.change(Run::Commit, |draft| {
+            let script = draft.snapshot.script(name).cloned();
+            let script = script.ok_or_else(|| Refused::NotFound {
+                kind: Kind::Script,
+                name: name.to_owned(),
+            })?;
+            change(draft, &script).map_err(Refused::Conflict)
+        })
     }
 
     fn relogin(
@@ -516,7 +630,11 @@ fn users_of_product(product: &Product) -> Vec<User> {
         kind: Kind::Device,
         name: device.name.to_string(),
     });
-    channels.chain(devices).collect()
+    let script = product.script.iter().map(|script| User {
+        kind: Kind::Script,
+        name: script.name.to_string(),
+    });
+    channels.chain(script).chain(devices).collect()
 }
 
 /// An object declared twice in one go: which one counts would be a guess.
@@ -557,6 +675,7 @@ fn loaded(
 ) -> Result<Snapshot, OpenError> {
     let mut draft = Draft::new(Snapshot::default(), Trust::Kept, now_ms, seal, stored);
     let mut declared = Vec::new();
+    let mut scripts = Scripts::default();
     for record in records.load()? {
         let name = record.key.name.as_str();
         let object = || format!("{} {name}", record.key.collection.word());
@@ -582,6 +701,9 @@ fn loaded(
                 assets.owners.insert(id.clone(), owner.clone());
                 assets.retired.insert(owner, id);
             }
+            Collection::Script | Collection::ScriptVersion | Collection::ScriptDraft => {
+                scripts.take(&record).map_err(damaged)?;
+            }
             Collection::Credential => {
                 let credential = Credential::from_record(name, &record.body, seal)?;
                 draft.credentials.insert(name.to_owned(), credential);
@@ -606,6 +728,15 @@ fn loaded(
         draft
             .put(declared)
             .map_err(|reason| OpenError::Damaged { object, reason })?;
+    }
+    for script in scripts
+        .whole()
+        .map_err(|(name, reason)| OpenError::Damaged {
+            object: format!("script {name}"),
+            reason,
+        })?
+    {
+        draft.set_script(script);
     }
     Ok(draft.snapshot)
 }

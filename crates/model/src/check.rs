@@ -1,14 +1,20 @@
-//! The check of a measurement point message against its product's model
-//! (`mqtt-channel.md` §3.2, `decisions.md` §4).
+//! The check of a message against its product's model (`mqtt-channel.md` §3, `decisions.md` §4).
+//!
+//! Here is the walk over the items, the same for every kind; what a kind makes of the values of an
+//! item is its [`Reading`].
+
+mod attributes;
+mod events;
+mod points;
 
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
+use self::{attributes::Attributes, events::Events, points::Points};
 use crate::{
-    Batch, BatchBuilder, Cell, Code, ConflictPolicy, DeviceKey, ElementName, Measurepoint, Model,
-    NO_QUALITY,
-    types::{each_field, milliseconds, read_undeclared, shown, string},
+    Attribute, Code, ConflictPolicy, Content, DataType, DeviceKey, Items, Model,
+    types::{canonical_text, each_field, milliseconds, shown, string},
 };
 
 /// Reasons kept for one message; further ones are counted.
@@ -50,8 +56,8 @@ pub struct Rules<'m> {
 /// The verdict on a message.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Checked {
-    /// What is to be stored; has no rows where there is nothing.
-    pub batch: Batch,
+    /// What is to be stored; empty where there is nothing.
+    pub content: Content,
     /// Items in the message.
     pub items: u32,
     /// Items that are stored (or hold no values).
@@ -79,59 +85,96 @@ pub struct Rejection {
     /// Position in `params`.
     pub index: u32,
     pub device: Option<Box<str>>,
+    /// The point, the attribute, the event, or an event's output as `event.output`.
     pub point: Option<Box<str>>,
     pub code: Code,
     /// What, where, how to fix.
     pub message: String,
 }
 
+/// What a kind of message makes of the values of its items.
+trait Reading: Default {
+    /// The member of an item that holds its values.
+    const MEMBER: &'static str;
+    const HAS_TIME: bool;
+    /// Values of one item.
+    const VALUES_MAX: usize;
+
+    /// Reads a value of the item. It waits until all of the item are read.
+    fn read(&mut self, rules: &Rules<'_>, name: &str, json: &str) -> Result<(), Vec<Fault>>;
+    /// The item is good: its values are to be stored.
+    fn keep(&mut self, device: &DeviceKey, time_ms: i64);
+    /// The item is refused.
+    fn forget(&mut self);
+    /// What is to be stored of all items.
+    fn finish(self) -> Content;
+}
+
+/// What is wrong with a value.
+struct Fault {
+    /// As in [`Rejection::point`].
+    point: Box<str>,
+    message: String,
+}
+
+impl Fault {
+    fn of(point: &str, message: String) -> Self {
+        Self {
+            point: shown(point).into(),
+            message,
+        }
+    }
+}
+
 /// Checks every item of `params`, the JSON text of an array. `find` looks a device of the product
 /// up by its key.
-pub fn check_points<'d>(
+pub fn check<'d>(
+    items: Items,
     params: &str,
     rules: &Rules<'_>,
     find: impl Fn(&str) -> Option<&'d DeviceKey>,
+) -> Checked {
+    match items {
+        Items::Points => walk::<Points>(params, rules, &find),
+        Items::Events => walk::<Events>(params, rules, &find),
+        Items::Attributes => walk::<Attributes>(params, rules, &find),
+    }
+}
+
+fn walk<'d, R: Reading>(
+    params: &str,
+    rules: &Rules<'_>,
+    find: &impl Fn(&str) -> Option<&'d DeviceKey>,
 ) -> Checked {
     let mut checked = Checked::default();
     let items: Vec<&RawValue> = match serde_json::from_str(params) {
         Ok(items) => items,
         Err(error) => {
-            checked.reject(
-                Reason::whole(Code::Malformed, format!("params: {error}")),
-                0,
-                None,
-            );
+            let reason = Reason::whole(Code::Malformed, format!("params: {error}"));
+            checked.reject::<R>(reason, 0, None);
             return checked;
         }
     };
-    let mut builder = BatchBuilder::new();
-    let mut cells = Vec::new();
+    let mut reading = R::default();
     for (index, raw) in (0u32..).zip(&items) {
         checked.items += 1;
-        let item = Item::read(raw.get());
-        match item.and_then(|item| item.check(rules, &find, &mut cells)) {
-            Ok(row) => {
+        let item = Item::read::<R>(raw.get());
+        match item.and_then(|item| item.check(rules, find, &mut reading)) {
+            Ok((device, time_ms)) => {
                 checked.items_good += 1;
-                if !cells.is_empty() {
-                    builder.row(row.device, row.time_ms);
-                    for (point, policy, cell, quality) in cells.drain(..) {
-                        builder.cell(&point, policy, cell, quality);
-                    }
-                }
+                reading.keep(device, time_ms);
             }
             Err(refusal) => {
-                cells.clear();
+                reading.forget();
                 for reason in refusal.reasons {
-                    checked.reject(reason, index, refusal.device.as_deref());
+                    checked.reject::<R>(reason, index, refusal.device.as_deref());
                 }
                 if rules.mode == Mode::Lenient {
-                    checked
-                        .refused_params
-                        .push(if checked.refused_params.is_empty() {
-                            '['
-                        } else {
-                            ','
-                        });
+                    let separator = match checked.refused_params.is_empty() {
+                        true => '[',
+                        false => ',',
+                    };
+                    checked.refused_params.push(separator);
                     checked.refused_params.push_str(raw.get());
                 }
             }
@@ -141,19 +184,19 @@ pub fn check_points<'d>(
         checked.refused_params.push(']');
     }
     if rules.mode == Mode::Lenient || checked.rejections.is_empty() {
-        checked.batch = builder.build();
+        checked.content = reading.finish();
     }
     checked
 }
 
 impl Checked {
-    fn reject(&mut self, reason: Reason, index: u32, device: Option<&str>) {
+    fn reject<R: Reading>(&mut self, reason: Reason, index: u32, device: Option<&str>) {
         if self.rejections.len() == REJECTIONS_MAX {
             self.more += 1;
             return;
         }
         let place = match &reason.point {
-            Some(point) => format!("params[{index}].measurepoints.{point}: "),
+            Some(point) => format!("params[{index}].{}.{point}: ", R::MEMBER),
             None => format!("params[{index}]: "),
         };
         self.rejections.push(Rejection {
@@ -186,11 +229,11 @@ impl Reason {
         }
     }
 
-    fn value((point, message): (String, String)) -> Self {
+    fn value(fault: Fault) -> Self {
         Self {
-            point: Some(shown(&point).into()),
+            point: Some(fault.point),
             code: Code::ModelMismatch,
-            message,
+            message: fault.message,
         }
     }
 }
@@ -204,27 +247,20 @@ impl Refusal {
     }
 }
 
-struct Row<'d> {
-    device: &'d DeviceKey,
-    time_ms: i64,
-}
-
-type PointCell = (ElementName, ConflictPolicy, Cell, u8);
-
 /// An item's fields as they stand.
 struct Item<'a> {
     device: std::borrow::Cow<'a, str>,
     time: Option<&'a str>,
-    points: Option<&'a str>,
+    values: Option<&'a str>,
 }
 
 impl<'a> Item<'a> {
-    fn read(json: &'a str) -> Result<Self, Refusal> {
-        let (mut device, mut time, mut points) = (None, None, None);
+    fn read<R: Reading>(json: &'a str) -> Result<Self, Refusal> {
+        let (mut device, mut time, mut values) = (None, None, None);
         let outcome = each_field(json, |name, value| match name.as_ref() {
             "deviceKey" => device = Some(value),
             "time" => time = Some(value),
-            "measurepoints" => points = Some(value),
+            member if member == R::MEMBER => values = Some(value),
             _ => {}
         });
         match outcome {
@@ -233,9 +269,15 @@ impl<'a> Item<'a> {
                 return Err(Refusal::of(None, Code::Malformed, error.to_string()));
             }
             None => {
+                let members = if R::HAS_TIME {
+                    "deviceKey, time"
+                } else {
+                    "deviceKey"
+                };
                 let message = format!(
-                    "{} is not an object with deviceKey, time and measurepoints",
-                    shown(json)
+                    "{} is not an object with {members} and {}",
+                    shown(json),
+                    R::MEMBER
                 );
                 return Err(Refusal::of(None, Code::Malformed, message));
             }
@@ -249,17 +291,17 @@ impl<'a> Item<'a> {
         Ok(Self {
             device,
             time,
-            points,
+            values,
         })
     }
 
-    /// Device, then time, then values; every value is looked at. Leaves the good ones in `cells`.
-    fn check<'d>(
+    /// Device, then time, then values; every value is looked at, the good ones wait in `reading`.
+    fn check<'d, R: Reading>(
         &self,
         rules: &Rules<'_>,
-        find: impl Fn(&str) -> Option<&'d DeviceKey>,
-        cells: &mut Vec<PointCell>,
-    ) -> Result<Row<'d>, Refusal> {
+        find: &impl Fn(&str) -> Option<&'d DeviceKey>,
+        reading: &mut R,
+    ) -> Result<(&'d DeviceKey, i64), Refusal> {
         let key = self.device.as_ref();
         let device = find(key).ok_or_else(|| {
             let message = format!(
@@ -269,32 +311,47 @@ impl<'a> Item<'a> {
             Refusal::of(Some(&shown(key)), Code::UnknownDevice, message)
         })?;
         let malformed = |message| Refusal::of(Some(key), Code::Malformed, message);
-        let time_ms = self.time_ms(rules.time).map_err(malformed)?;
-        let Some(points) = self.points else {
-            return Err(malformed(
-                "measurepoints is absent; send an object".to_owned(),
-            ));
+        let time_ms = match R::HAS_TIME {
+            true => self.time_ms(rules.time).map_err(malformed)?,
+            false => 0,
         };
-        let mut reasons: BTreeMap<String, String> = BTreeMap::new();
-        let outcome = each_field(points, |name, json| match read_point(rules, &name, json) {
-            Ok(cell) => {
-                // The same point twice: the last one counts, so an earlier fault is forgotten.
-                reasons.remove(name.as_ref());
-                cells.push(cell);
+        let member = R::MEMBER;
+        let Some(values) = self.values else {
+            return Err(malformed(format!("{member} is absent; send an object")));
+        };
+        let mut count = 0;
+        let mut faults: BTreeMap<String, Vec<Fault>> = BTreeMap::new();
+        let outcome = each_field(values, |name, json| {
+            count += 1;
+            match reading.read(rules, &name, json) {
+                // The same value twice: the last one counts, so an earlier fault is forgotten.
+                Ok(()) => drop(faults.remove(name.as_ref())),
+                Err(of_value) => drop(faults.insert(name.into_owned(), of_value)),
             }
-            Err(message) => drop(reasons.insert(name.into_owned(), message)),
         });
         match outcome {
-            Some(Ok(())) if reasons.is_empty() => Ok(Row { device, time_ms }),
-            Some(Ok(())) => Err(Refusal {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(malformed(format!("{member}: {error}"))),
+            None => {
+                let message = format!("{member} is {}, not an object", shown(values));
+                return Err(malformed(message));
+            }
+        }
+        let mut reasons: Vec<Reason> = faults.into_values().flatten().map(Reason::value).collect();
+        if count > R::VALUES_MAX {
+            let message = format!(
+                "{member} has {count} values, at most {} are taken in one item; send the others in \
+                 a further item",
+                R::VALUES_MAX
+            );
+            reasons.insert(0, Reason::whole(Code::ModelMismatch, message));
+        }
+        match reasons.is_empty() {
+            true => Ok((device, time_ms)),
+            false => Err(Refusal {
                 device: Some(key.into()),
-                reasons: reasons.into_iter().map(Reason::value).collect(),
+                reasons,
             }),
-            Some(Err(error)) => Err(malformed(format!("measurepoints: {error}"))),
-            None => Err(malformed(format!(
-                "measurepoints is {}, not an object",
-                shown(points)
-            ))),
         }
     }
 
@@ -317,74 +374,23 @@ impl<'a> Item<'a> {
     }
 }
 
-fn read_point(rules: &Rules<'_>, name: &str, json: &str) -> Result<PointCell, String> {
-    let Some((identifier, point)) = rules.model.measurepoints.get_key_value(name) else {
-        if !rules.model.passthrough {
-            return Err("the point is not in the model; declare it, or leave it out".to_owned());
-        }
-        let identifier = ElementName::new(name).map_err(|error| error.to_string())?;
-        return Ok((
-            identifier,
-            without_quality(rules.conflict),
-            read_undeclared(json)?,
-            NO_QUALITY,
-        ));
-    };
-    let expected = |why| format!("{why}; the model declares {}", declared(point));
-    let (cell, quality) = if point.quality && json.starts_with('{') {
-        read_with_quality(point, json).map_err(expected)?
-    } else {
-        (point.data_type.read(json).map_err(expected)?, NO_QUALITY)
-    };
-    let policy = point.conflict.unwrap_or(match point.quality {
-        true => rules.conflict,
-        false => without_quality(rules.conflict),
-    });
-    Ok((identifier.clone(), policy, cell, quality))
+/// An attribute or an output as canonical JSON.
+fn read_declared(attribute: &Attribute, json: &str) -> Result<Box<str>, String> {
+    let Attribute {
+        data_type, unit, ..
+    } = attribute;
+    canonical_text(data_type, json).map_err(|why| {
+        format!(
+            "{why}; the model declares {}",
+            declared(data_type, unit.as_ref())
+        )
+    })
 }
 
-/// Without qualities the higher one is always the last.
-fn without_quality(policy: ConflictPolicy) -> ConflictPolicy {
-    match policy {
-        ConflictPolicy::HigherQuality => ConflictPolicy::KeepLast,
-        other => other,
-    }
-}
-
-fn declared(point: &Measurepoint) -> String {
-    let unit = point
-        .unit
-        .as_ref()
-        .map(|unit| format!(" in {unit}"))
-        .unwrap_or_default();
-    let quality = if point.quality { " with quality" } else { "" };
-    format!("{}{unit}{quality}", point.data_type.word())
-}
-
-/// `{"value":<number>,"quality":<0–9>}`; either order, no other member.
-fn read_with_quality(point: &Measurepoint, json: &str) -> Result<(Cell, u8), String> {
-    let (mut value, mut quality, mut other) = (None, None, None);
-    let outcome = each_field(json, |name, json| match name.as_ref() {
-        "value" => value = Some(json),
-        "quality" => quality = Some(json),
-        name => other = Some(shown(name).into_owned()),
-    });
-    if let Some(Err(error)) = outcome {
-        return Err(error.to_string());
-    }
-    if let Some(name) = other {
-        return Err(format!("member {name:?} is neither value nor quality"));
-    }
-    let value = value.ok_or("member value is absent")?;
-    let quality = match quality {
-        None => NO_QUALITY,
-        Some(json) => json
-            .parse()
-            .ok()
-            .filter(|quality| *quality <= 9)
-            .ok_or_else(|| format!("quality {} is not an integer 0–9", shown(json)))?,
-    };
-    Ok((point.data_type.read(value)?, quality))
+/// A type as a message names it: `double in kW`.
+fn declared(data_type: &DataType, unit: Option<&String>) -> String {
+    let unit = unit.map(|unit| format!(" in {unit}")).unwrap_or_default();
+    format!("{}{unit}", data_type.word())
 }
 
 #[cfg(test)]
@@ -395,15 +401,71 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{Presence, Values};
+    use crate::{AttributeValue, Batch, NO_QUALITY, Occurrence, Presence, Values};
 
     fn model() -> Model {
         serde_json::from_value(json!({ "measurepoints": {
             "P": { "type": "double", "unit": "kW" },
             "n": { "type": "int" },
             "Q": { "type": "double", "quality": true },
+        }, "events": {
+            "leak": { "output": {
+                "litres": { "type": "double", "unit": "l" },
+                "where": { "type": "struct", "members": {
+                    "x": { "type": "int", "required": true }, "note": { "type": "string" } } },
+                "parts": { "type": "array", "items": "int" },
+                "kind": { "type": "enum", "values": { "0": "slow", "1": "fast" } },
+            }},
+            "restart": {},
+        }, "attributes": {
+            "serial": { "type": "string", "maxLength": 4 },
+            "geo": { "type": "struct", "members": { "lat": { "type": "float" } } },
+            "since": { "type": "timestamp" },
         }}))
         .unwrap()
+    }
+
+    fn batch(checked: &Checked) -> &Batch {
+        let Content::Points(batch) = &checked.content else {
+            panic!("points are expected")
+        };
+        batch
+    }
+
+    fn events(checked: &Checked) -> Vec<(String, i64, String, String)> {
+        let Content::Events(occurrences) = &checked.content else {
+            panic!("events are expected")
+        };
+        let shown = |o: &'_ Occurrence| {
+            let Occurrence {
+                device,
+                time_ms,
+                event,
+                output,
+            } = o;
+            (
+                device.to_string(),
+                *time_ms,
+                event.to_string(),
+                output.to_string(),
+            )
+        };
+        occurrences.iter().map(shown).collect()
+    }
+
+    fn attributes(checked: &Checked) -> Vec<(String, String, String)> {
+        let Content::Attributes(values) = &checked.content else {
+            panic!("attributes are expected")
+        };
+        let shown = |v: &'_ AttributeValue| {
+            let AttributeValue {
+                device,
+                attribute,
+                value,
+            } = v;
+            (device.to_string(), attribute.to_string(), value.to_string())
+        };
+        values.iter().map(shown).collect()
     }
 
     fn check(mode: Mode, params: &str) -> Checked {
@@ -411,6 +473,16 @@ mod tests {
     }
 
     fn check_as(model: &Model, mode: Mode, time: TimeRule, params: &str) -> Checked {
+        check_items(Items::Points, model, mode, time, params)
+    }
+
+    fn check_items(
+        items: Items,
+        model: &Model,
+        mode: Mode,
+        time: TimeRule,
+        params: &str,
+    ) -> Checked {
         let devices: BTreeSet<DeviceKey> = ["a", "b"]
             .into_iter()
             .map(|key| DeviceKey::new(key).unwrap())
@@ -421,7 +493,7 @@ mod tests {
             time,
             conflict: ConflictPolicy::KeepLast,
         };
-        check_points(params, &rules, |key| devices.get(key))
+        super::check(items, params, &rules, |key| devices.get(key))
     }
 
     fn reasons(checked: &Checked) -> Vec<(u32, u16, Option<&str>)> {
@@ -444,7 +516,7 @@ mod tests {
         );
         assert_eq!(checked.code(), Code::Ok, "{:?}", checked.rejections);
         assert_eq!((checked.items, checked.items_good), (4, 4));
-        let batch = &checked.batch;
+        let batch = batch(&checked);
         assert_eq!(
             batch.row_time,
             [1_718_000_000_000, 1_718_000_000_001, 1_718_000_000_000]
@@ -470,7 +542,7 @@ mod tests {
                 {"deviceKey":"a","time":1},
                 {"deviceKey":"a","time":1,"measurepoints":{"P":null,"x":1,"n":1.5,"Q":{"value":1,"quality":10}}}]"#,
         );
-        assert_eq!(checked.batch.rows(), 0);
+        assert!(checked.content.is_empty());
         assert_eq!(checked.code(), Code::Malformed);
         assert_eq!(
             reasons(&checked),
@@ -506,7 +578,7 @@ mod tests {
                 "x"]"#,
         );
         assert_eq!(checked.code(), Code::ModelMismatch);
-        assert_eq!(checked.batch.row_time, [1, 3]);
+        assert_eq!(batch(&checked).row_time, [1, 3]);
         assert_eq!((checked.items, checked.items_good), (4, 2));
         assert_eq!(
             checked.refused_params,
@@ -519,9 +591,7 @@ mod tests {
         let rule = TimeRule::Arrival { now_ms: 77 };
         let params = r#"[{"deviceKey":"a","measurepoints":{"P":1}}]"#;
         assert_eq!(
-            check_as(&model(), Mode::Strict, rule, params)
-                .batch
-                .row_time,
+            batch(&check_as(&model(), Mode::Strict, rule, params)).row_time,
             [77]
         );
     }
@@ -535,7 +605,7 @@ mod tests {
         let params = r#"[{"deviceKey":"a","time":1,"measurepoints":{"new":{"b":1, "a":2}}}]"#;
         let checked = check_as(&model, Mode::Strict, TimeRule::Required, params);
         assert_eq!(
-            checked.batch.columns[0].values,
+            batch(&checked).columns[0].values,
             Values::Text(vec![r#"{"a":2,"b":1}"#.into()])
         );
         let params = r#"[{"deviceKey":"a","time":1,"measurepoints":{"a/b":1}}]"#;
@@ -543,12 +613,175 @@ mod tests {
         assert_eq!(checked.code(), Code::ModelMismatch);
     }
 
+    fn strict(items: Items, params: &str) -> Checked {
+        check_items(items, &model(), Mode::Strict, TimeRule::Required, params)
+    }
+
+    #[test]
+    fn events_become_occurrences_with_canonical_output() {
+        let checked = strict(
+            Items::Events,
+            r#"[{"deviceKey":"b","time":5,"events":{
+                  "restart":{}, "leak":{"where":{"x":1,"note":"a\"b"},"litres":4,"kind":1,"parts":[1,2]}}},
+                {"deviceKey":"a","time":"6","events":{}}]"#,
+        );
+        assert_eq!(checked.code(), Code::Ok, "{:?}", checked.rejections);
+        assert_eq!((checked.items, checked.items_good), (2, 2));
+        let row = |event: &str, output: &str| ("b".into(), 5, event.into(), output.into());
+        assert_eq!(
+            events(&checked),
+            [
+                row(
+                    "leak",
+                    r#"{"kind":1,"litres":4.0,"parts":[1,2],"where":{"note":"a\"b","x":1}}"#
+                ),
+                row("restart", "{}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn every_fault_of_an_event_is_named() {
+        let checked = strict(
+            Items::Events,
+            r#"[{"deviceKey":"a","events":{}},
+                {"deviceKey":"a","time":1},
+                {"deviceKey":"a","time":1,"events":[]},
+                {"deviceKey":"z","time":1,"events":{}},
+                {"deviceKey":"a","time":1,"events":{
+                  "fire":{},"restart":{"why":1},"leak":{"litres":"4","where":{},"kind":2,"parts":[1]}}},
+                {"deviceKey":"a","time":1,"events":{"leak":7}},
+                {"deviceKey":"a","time":1,"events":{"leak":7,"leak":{"litres":null,"litres":1}}}]"#,
+        );
+        assert!(checked.content.is_empty());
+        assert_eq!(
+            reasons(&checked),
+            [
+                (0, 1220, None),
+                (1, 1220, None),
+                (2, 1220, None),
+                (3, 1257, None),
+                (4, 1204, Some("fire")),
+                (4, 1204, Some("leak.kind")),
+                (4, 1204, Some("leak.litres")),
+                (4, 1204, Some("leak.where")),
+                (4, 1204, Some("restart.why")),
+                (5, 1204, Some("leak")),
+            ]
+        );
+        assert_eq!(
+            checked.rejections[6].message,
+            "params[4].events.leak.litres: \"4\" is not a number; the model declares double in l"
+        );
+    }
+
+    #[test]
+    fn attributes_have_no_time_and_keep_their_last_value() {
+        let checked = strict(
+            Items::Attributes,
+            r#"[{"deviceKey":"a","time":"noon","attributes":{"serial":"A","serial":"B","since":"7"}},
+                {"deviceKey":"a","attributes":{}},
+                {"deviceKey":"b","attributes":{"geo":{"lat":48.1}}}]"#,
+        );
+        assert_eq!(checked.code(), Code::Ok, "{:?}", checked.rejections);
+        let row =
+            |device: &str, name: &str, value: &str| (device.into(), name.into(), value.into());
+        assert_eq!(
+            attributes(&checked),
+            [
+                row("a", "serial", "\"B\""),
+                row("a", "since", "7"),
+                row("b", "geo", r#"{"lat":48.1}"#),
+            ]
+        );
+        let checked = strict(
+            Items::Attributes,
+            r#"[{"deviceKey":"a"},{"deviceKey":"a","attributes":{"serial":"12345","nothing":1}},
+                {"deviceKey":"a","attributes":7}]"#,
+        );
+        assert_eq!(
+            reasons(&checked),
+            [
+                (0, 1220, None),
+                (1, 1204, Some("nothing")),
+                (1, 1204, Some("serial")),
+                (2, 1220, None),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_item_takes_two_hundred_attributes_and_no_more() {
+        let model = Model {
+            passthrough: true,
+            ..model()
+        };
+        let with = |count: usize| {
+            let given: Vec<String> = (0..count).map(|n| format!("\"a{n}\":{n}")).collect();
+            let params = format!(
+                r#"[{{"deviceKey":"a","attributes":{{{}}}}}]"#,
+                given.join(",")
+            );
+            let rule = TimeRule::Required;
+            check_items(Items::Attributes, &model, Mode::Strict, rule, &params)
+        };
+        assert_eq!(with(200).content.values(), 200);
+        let checked = with(201);
+        assert_eq!(reasons(&checked), [(0, 1204, None)]);
+        assert_eq!(
+            checked.rejections[0].message,
+            "params[0]: attributes has 201 values, at most 200 are taken in one item; send the \
+             others in a further item"
+        );
+    }
+
+    #[test]
+    fn passthrough_takes_events_outputs_and_attributes_that_are_not_declared() {
+        let model = Model {
+            passthrough: true,
+            ..model()
+        };
+        let check =
+            |items, params| check_items(items, &model, Mode::Strict, TimeRule::Required, params);
+        let checked = check(
+            Items::Events,
+            r#"[{"deviceKey":"a","time":1,"events":{"new":{"b":[1, 2],"a":{"d":1,"c":2}},"leak":{"more":1}}}]"#,
+        );
+        let outputs: Vec<String> = events(&checked).into_iter().map(|row| row.3).collect();
+        assert_eq!(
+            outputs,
+            [r#"{"more":1}"#, r#"{"a":{"c":2,"d":1},"b":[1,2]}"#]
+        );
+        let checked = check(
+            Items::Attributes,
+            r#"[{"deviceKey":"a","attributes":{"new":{"b":1, "a":2}}}]"#,
+        );
+        assert_eq!(attributes(&checked)[0].2, r#"{"a":2,"b":1}"#);
+        let wrong = [
+            (
+                Items::Events,
+                r#"[{"deviceKey":"a","time":1,"events":{"new":1}}]"#,
+            ),
+            (
+                Items::Events,
+                r#"[{"deviceKey":"a","time":1,"events":{"new":{"a/b":1}}}]"#,
+            ),
+            (
+                Items::Attributes,
+                r#"[{"deviceKey":"a","attributes":{"new":null}}]"#,
+            ),
+        ];
+        for (items, params) in wrong {
+            assert_eq!(check(items, params).code(), Code::ModelMismatch, "{params}");
+        }
+    }
+
     #[test]
     fn the_last_of_two_equal_points_counts() {
         let params = r#"[{"deviceKey":"a","time":1,"measurepoints":{"P":"x","P":2}}]"#;
         let checked = check(Mode::Strict, params);
         assert_eq!(checked.code(), Code::Ok);
-        assert_eq!(checked.batch.columns[0].values, Values::Double(vec![2.0]));
+        assert_eq!(batch(&checked).columns[0].values, Values::Double(vec![2.0]));
     }
 
     #[test]
@@ -578,7 +811,7 @@ mod tests {
             let refused: BTreeSet<u32> = checked.rejections.iter().map(|r| r.index).collect();
             prop_assert_eq!(usize::try_from(checked.items).unwrap(), items.len());
             prop_assert_eq!(checked.items_good as usize + refused.len(), items.len());
-            prop_assert_eq!(checked.batch.rows(), checked.items_good as usize);
+            prop_assert_eq!(batch(&checked).rows(), checked.items_good as usize);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The envelope around every JSON request (`mqtt-channel.md` §3.1).
 
 use crate::{
-    Code, Kind, Mode,
+    Code, Items, Kind, Mode,
     types::{each_field, shown},
 };
 
@@ -12,6 +12,7 @@ const ID_BYTES_MAX: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Envelope<'a> {
     pub id: MessageId<'a>,
+    pub items: Items,
     /// The array as JSON text.
     pub params: &'a str,
 }
@@ -48,8 +49,9 @@ struct Fields<'a> {
     params: Option<&'a str>,
 }
 
-/// Opens a payload that was published to a topic of `kind`. Checks the envelope's own fields in the
-/// order of `mqtt-channel.md` §4.2.
+/// Opens a payload that was published to a topic of `kind`; for [`Kind::Raw`] what the product's
+/// script made of it, whose `method` says what its items are (§5.2). Checks the envelope's own fields
+/// in the order of `mqtt-channel.md` §4.2.
 pub fn open(payload: &[u8], kind: Kind, mode: Mode) -> Result<Envelope<'_>, Fault<'_>> {
     let absent = MessageId::ABSENT;
     let malformed = |id, message| Fault {
@@ -84,9 +86,10 @@ pub fn open(payload: &[u8], kind: Kind, mode: Mode) -> Result<Envelope<'_>, Faul
         }
     };
     check_types(&fields, mode).map_err(|message| malformed(id, message))?;
-    check_method(fields.method, kind).map_err(|(code, message)| Fault { id, code, message })?;
+    let items = read_method(fields.method, kind);
+    let items = items.map_err(|(code, message)| Fault { id, code, message })?;
     match fields.params {
-        Some(params) => Ok(Envelope { id, params }),
+        Some(params) => Ok(Envelope { id, items, params }),
         None => Err(malformed(
             id,
             "params is absent; send an array of items".to_owned(),
@@ -136,28 +139,33 @@ fn check_types(fields: &Fields<'_>, mode: Mode) -> Result<(), String> {
     Ok(())
 }
 
-fn check_method(method: Option<&str>, kind: Kind) -> Result<(), (Code, String)> {
+fn read_method(method: Option<&str>, kind: Kind) -> Result<Items, (Code, String)> {
+    let due = match kind.items() {
+        Some(due) => format!("{:?}", due.method()),
+        None => "the method of its items, such as \"integration.measurepoint.post\"".to_owned(),
+    };
     let Some(method) = method else {
-        let message = format!("method is absent; send {:?}", kind.method());
-        return Err((Code::UnknownMethod, message));
+        return Err((Code::UnknownMethod, format!("method is absent; send {due}")));
     };
     let name = method.trim_matches('"');
-    if name == kind.method() {
-        return Ok(());
+    let found = Items::ALL.into_iter().find(|items| items.method() == name);
+    match (found, kind.items()) {
+        (Some(found), None) => Ok(found),
+        (Some(found), Some(items)) if found == items => Ok(found),
+        (Some(_), Some(_)) => Err((
+            Code::MethodMismatch,
+            format!("method {method} does not fit the topic; it takes {due}"),
+        )),
+        // A script written for the session of a device (mqtt-channel.md §5.2).
+        (None, None) if name.starts_with("thing.") => Err((
+            Code::MethodMismatch,
+            format!("method {method} names no device; the script must return {due}"),
+        )),
+        (None, _) => Err((
+            Code::UnknownMethod,
+            format!("method {} is unknown; send {due}", shown(method)),
+        )),
     }
-    if Kind::ALL.iter().any(|other| other.method() == name) {
-        let message = format!(
-            "method {method} does not fit the topic; it takes {}",
-            kind.method()
-        );
-        return Err((Code::MethodMismatch, message));
-    }
-    let message = format!(
-        "method {} is unknown; send {:?}",
-        shown(method),
-        kind.method()
-    );
-    Err((Code::UnknownMethod, message))
 }
 
 #[cfg(test)]
@@ -239,6 +247,21 @@ mod tests {
         }
         let fault = open(&[0xff, 0xfe], Kind::Points, Mode::Strict).unwrap_err();
         assert_eq!(fault.code, Code::Malformed);
+    }
+
+    #[test]
+    fn the_method_of_a_decoded_message_says_what_its_items_are() {
+        let opened = |method: &str| {
+            let text = format!("{{\"version\":\"1\",\"method\":\"{method}\",\"params\":[]}}");
+            open(text.as_bytes(), Kind::Raw, Mode::Strict)
+                .map(|envelope| envelope.items)
+                .map_err(|fault| fault.code)
+        };
+        for items in Items::ALL {
+            assert_eq!(opened(items.method()), Ok(items));
+        }
+        assert_eq!(opened("thing.event.post"), Err(Code::MethodMismatch));
+        assert_eq!(opened("anything"), Err(Code::UnknownMethod));
     }
 
     #[test]

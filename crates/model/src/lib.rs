@@ -7,6 +7,7 @@
 mod batch;
 mod check;
 mod code;
+mod content;
 mod envelope;
 mod login;
 mod names;
@@ -15,11 +16,12 @@ mod topic;
 mod types;
 
 pub use batch::{Batch, BatchBuilder, Cell, Column, ConflictPolicy, NO_QUALITY, Presence, Values};
-pub use check::{Checked, Mode, Rejection, Rules, TimeRule, check_points};
+pub use check::{Checked, Mode, Rejection, Rules, TimeRule, check};
 pub use code::Code;
+pub use content::{AttributeValue, Content, Occurrence};
 pub use envelope::{Envelope, Fault, MessageId, open};
 pub use login::{Compression, ConnectionStrings, Credentials, LoginError, SignMethod};
 pub use names::{AssetId, ChannelName, DeviceKey, ElementName, NameError, ObjectName, ProductKey};
 pub use thing::{Attribute, ElementFile, Event, Level, Measurepoint, Model, Signal};
-pub use topic::{Kind, Topic, TopicError};
+pub use topic::{Items, Kind, Topic, TopicError};
 pub use types::{DataType, ItemType, Member, Storage};

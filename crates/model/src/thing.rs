@@ -61,7 +61,7 @@ pub struct Attribute {
 }
 
 /// Something that happens at a device.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Event {
     #[serde(default)]

@@ -12,6 +12,27 @@ pub enum Kind {
     Raw,
 }
 
+/// What the items of an envelope are. Raw data decodes to one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Items {
+    Points,
+    Events,
+    Attributes,
+}
+
+impl Items {
+    pub const ALL: [Self; 3] = [Self::Points, Self::Events, Self::Attributes];
+
+    /// The `method` of their envelope.
+    pub const fn method(self) -> &'static str {
+        match self {
+            Self::Points => "integration.measurepoint.post",
+            Self::Events => "integration.event.post",
+            Self::Attributes => "integration.attribute.post",
+        }
+    }
+}
+
 impl Kind {
     pub const ALL: [Self; 4] = [Self::Points, Self::Events, Self::Attributes, Self::Raw];
 
@@ -31,13 +52,13 @@ impl Kind {
         self.paths().iter().map(replies)
     }
 
-    /// The `method` of its envelope; raw data has none on the wire.
-    pub const fn method(self) -> &'static str {
+    /// What its envelopes hold; for raw data the decoded text says so.
+    pub const fn items(self) -> Option<Items> {
         match self {
-            Self::Points => "integration.measurepoint.post",
-            Self::Events => "integration.event.post",
-            Self::Attributes => "integration.attribute.post",
-            Self::Raw => "integration.model.up_raw",
+            Self::Points => Some(Items::Points),
+            Self::Events => Some(Items::Events),
+            Self::Attributes => Some(Items::Attributes),
+            Self::Raw => None,
         }
     }
 }

@@ -184,7 +184,7 @@ impl DataType {
             Self::Array { items, items_max } => read_array(*items, *items_max, json),
             Self::Map => {
                 expect_object(json)?;
-                canonical(json)
+                canonical(json).map(Cell::Text)
             }
         }
     }
@@ -192,10 +192,35 @@ impl DataType {
 
 /// Reads a point that the model does not declare, where the model lets such pass.
 pub(crate) fn read_undeclared(json: &str) -> Result<Cell, String> {
+    read_undeclared_text(json).map(Cell::Text)
+}
+
+/// The canonical JSON of a value that the model does not declare.
+pub(crate) fn read_undeclared_text(json: &str) -> Result<Box<str>, String> {
     if json == "null" {
-        return Err("null is not a value; leave the point out".to_owned());
+        return Err("null is not a value; leave it out".to_owned());
     }
     canonical(json)
+}
+
+/// The canonical JSON of a value of `data_type`: equal values are equal text.
+pub(crate) fn canonical_text(data_type: &DataType, json: &str) -> Result<Box<str>, String> {
+    Ok(json_text(&data_type.read(json)?, data_type).into())
+}
+
+/// A JSON object of members whose values are JSON already.
+pub(crate) fn object_text(members: &BTreeMap<Cow<'_, str>, Box<str>>) -> Box<str> {
+    let mut text = String::from("{");
+    for (name, value) in members {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        text.push_str(&json_string(name));
+        text.push(':');
+        text.push_str(value);
+    }
+    text.push('}');
+    text.into()
 }
 
 /// The fields of a JSON object in order, each as its raw text without blanks around it. `None` where
@@ -371,10 +396,10 @@ fn expect_object(json: &str) -> Result<(), String> {
 }
 
 /// JSON text with sorted keys and no blanks, so that equal values are equal text.
-fn canonical(json: &str) -> Result<Cell, String> {
+fn canonical(json: &str) -> Result<Box<str>, String> {
     let value: serde_json::Value =
         serde_json::from_str(json).map_err(|error| format!("{}: {error}", shown(json)))?;
-    Ok(Cell::Text(value.to_string().into()))
+    Ok(value.to_string().into())
 }
 
 fn read_struct(members: &BTreeMap<ElementName, Member>, json: &str) -> Result<Cell, String> {
@@ -411,7 +436,7 @@ fn read_struct(members: &BTreeMap<ElementName, Member>, json: &str) -> Result<Ce
         if text.len() > 1 {
             text.push(',');
         }
-        text.push_str(&quoted(name.as_str()));
+        text.push_str(&json_string(name.as_str()));
         text.push(':');
         text.push_str(&json_text(&cell, &member.data_type));
     }
@@ -466,21 +491,31 @@ fn json_text(cell: &Cell, data_type: &DataType) -> String {
         Cell::Bool(value) => value.to_string(),
         Cell::Int(value) => value.to_string(),
         Cell::Long(value) => value.to_string(),
-        Cell::Float(value) => serde_json::Value::from(*value).to_string(),
-        Cell::Double(value) => serde_json::Value::from(*value).to_string(),
+        // The shortest text that reads back the same.
+        Cell::Float(value) => shortest(value),
+        Cell::Double(value) => shortest(value),
         Cell::Text(text) => match data_type {
             DataType::Struct(_) | DataType::Array { .. } | DataType::Map => text.to_string(),
-            _ => quoted(text),
+            _ => json_string(text),
         },
     }
 }
 
+fn shortest(number: &impl Serialize) -> String {
+    serde_json::to_string(number).expect("a number is JSON")
+}
+
+fn json_string(text: &str) -> String {
+    serde_json::to_string(text).expect("a text is JSON")
+}
+
+/// Enough of a text to recognise it by.
 fn quoted(text: &str) -> String {
     let shown: String = text.chars().take(64).collect();
-    if shown.len() == text.len() {
-        return serde_json::Value::from(text).to_string();
+    match shown.len() == text.len() {
+        true => json_string(text),
+        false => format!("{}…", json_string(&shown)),
     }
-    format!("{}…", serde_json::Value::from(shown))
 }
 
 /// Enough of a JSON text to recognise it by.
@@ -635,6 +670,40 @@ mod tests {
                 .unwrap_err()
                 .starts_with("member x: 1.5")
         );
+    }
+
+    #[test]
+    fn a_long_text_stays_whole_inside_a_struct_and_an_array() {
+        let long = "é".repeat(200);
+        let string = DataType::String { bytes_max: 1000 };
+        let name = ElementName::new("note").unwrap();
+        let member = Member {
+            data_type: string.clone(),
+            required: false,
+        };
+        let note = DataType::Struct([(name, member)].into());
+        let list = DataType::Array {
+            items: ItemType::String,
+            items_max: 2,
+        };
+        let given = format!("{{\"note\":\"{long}\"}}");
+        assert_eq!(note.read(&given), Ok(text(&given)));
+        let given = format!("[\"{long}\"]");
+        assert_eq!(list.read(&given), Ok(text(&given)));
+        assert_eq!(
+            canonical_text(&string, &format!("\"{long}\""))
+                .unwrap()
+                .len(),
+            402
+        );
+    }
+
+    #[test]
+    fn a_float_is_written_as_short_as_it_reads_back() {
+        let text = |data_type: &DataType, json| canonical_text(data_type, json).unwrap();
+        assert_eq!(text(&DataType::Float, "0.10").as_ref(), "0.1");
+        assert_eq!(text(&DataType::Double, "4").as_ref(), "4.0");
+        assert_eq!(text(&DataType::Bool, "1").as_ref(), "true");
     }
 
     #[test]

@@ -191,6 +191,7 @@ impl Walk {
             origin,
             product,
             parts: vec![Part::Points(batch.build())],
+            redrive: None,
         }
     }
 }

@@ -159,6 +159,7 @@ fn commit(batch: Batch) -> Outcome<Commit> {
         origin,
         product,
         parts: vec![Part::Points(batch)],
+        redrive: None,
     })
 }
 

@@ -111,7 +111,7 @@ pub(crate) fn flush(shared: &Arc<Shared>) {
 fn flush_table(shared: &Shared, table: &Table) -> bool {
     match shared
         .library
-        .flush(&table.entries, &table.origins, table.last)
+        .flush(&table.entries, &table.chapter, &table.origins, table.last)
     {
         Ok(()) => {
             shared.health.set_flush_is_full(false);

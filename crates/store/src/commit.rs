@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZeroU16, sync::Arc};
 
-use backtide_model::{Batch, ChannelName, Code, ProductKey};
+use backtide_model::{AttributeValue, Batch, ChannelName, Code, Occurrence, ProductKey};
 
 /// The position of a commit in the committed log: 1, 2, 3, … without gaps, in order of commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -29,12 +29,28 @@ pub struct Commit {
     pub origin: Origin,
     pub product: ProductKey,
     pub parts: Vec<Part>,
+    /// The refusal that this commit tries again; `None` for a message that has just arrived.
+    pub redrive: Option<Redrive>,
 }
 
-/// A part of a message's outcome. Later kinds (events, attributes) are further variants.
+/// Names a refusal in the log: the commit that holds it, and which of its refused parts.
+///
+/// What a re-driven commit stores takes the place of that commit in the order of commits: it loses
+/// to whatever was committed after it, and its lineage is that of the original arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redrive {
+    pub order: Sequence,
+    pub part: u32,
+    /// Wall time of the try, milliseconds since 1970 UTC; the origin has that of the arrival.
+    pub tried_ms: i64,
+}
+
+/// A part of a message's outcome.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {
     Points(Batch),
+    Events(Vec<Occurrence>),
+    Attributes(Vec<AttributeValue>),
     Refused(Refused),
 }
 
@@ -60,7 +76,10 @@ pub struct RefusedItem {
     /// Position in `params`; `None` where the whole message is meant.
     pub index: Option<u32>,
     pub device: Option<Box<str>>,
+    /// The point, attribute, event or `event.output`.
     pub point: Option<Box<str>>,
+    /// The version of the script that could not decode the message; it excludes a point.
+    pub script_version: Option<u32>,
     pub code: Code,
     /// What, where, how to fix.
     pub message: Box<str>,

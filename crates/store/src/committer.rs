@@ -114,10 +114,12 @@ impl Committer {
         let mut staged = Vec::with_capacity(commits.len());
         let mut results = Vec::with_capacity(commits.len());
         for commit in commits {
-            results.push(match self.storages.admit(&self.shared.library, &commit) {
+            let sequence = Sequence(self.next.0 + u64::from(self.group.count()));
+            let admitted = check_order(&commit, sequence)
+                .and_then(|()| self.storages.admit(&self.shared.library, &commit));
+            results.push(match admitted {
                 Err(error) => Err(error),
                 Ok(()) => {
-                    let sequence = Sequence(self.next.0 + u64::from(self.group.count()));
                     self.group.push(&commit);
                     staged.push(commit);
                     Ok(Committed::new(store_id, sequence))
@@ -140,6 +142,16 @@ impl Committer {
             }
             Err(error @ AppendError::Io { .. }) => Err(health.poison(&error.to_string())),
         }
+    }
+}
+
+/// A re-driven commit takes the place of one that is there already: an order ahead of the log would
+/// win over commits still to come.
+fn check_order(commit: &Commit, sequence: Sequence) -> Result<(), CommitError> {
+    let reason = "a re-driven commit takes the order of an earlier one";
+    match commit.redrive {
+        Some(redrive) if redrive.order >= sequence => Err(CommitError::Malformed { reason }),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -167,7 +179,7 @@ impl Storages {
         let before = self.fresh.len();
         let admitted = commit.parts.iter().try_for_each(|part| match part {
             Part::Points(batch) => self.admit_batch(library, &commit.product, batch),
-            Part::Refused(_) => Ok(()),
+            Part::Events(_) | Part::Attributes(_) | Part::Refused(_) => Ok(()),
         });
         if admitted.is_err() {
             self.forget_from(before);

@@ -4,9 +4,12 @@
 //! one fdatasync; a group therefore exists whole or not at all. `docs/store-format.md` has every
 //! byte and the rules of recovery.
 
+mod attributes;
+mod events;
 mod file;
 mod frame;
 mod log;
+mod names;
 mod origin;
 mod points;
 mod record;

@@ -27,14 +27,16 @@ mod watch;
 mod weight;
 
 pub use commit::{
-    Commit, CommitError, Committed, Done, Origin, Part, Receipt, Refused, RefusedItem, Sequence,
+    Commit, CommitError, Committed, Done, Origin, Part, Receipt, Redrive, Refused, RefusedItem,
+    Sequence,
 };
 pub use error::OpenError;
 pub use health::State;
 pub use journal::{DecodeError, FollowError, Followed, Recovery, Salvaged, decode_frame};
 pub use library::{
-    Conflict, ConflictFilter, ConflictPage, ConflictRow, ConflictRows, ConflictSide, FlushError,
-    Latest, LibraryStats, Lineage,
+    AttributePlace, AttributeRange, ChronicleStats, Conflict, ConflictFilter, ConflictPage,
+    ConflictRow, ConflictRows, ConflictSide, EventPlace, EventRange, FlushError, Latest,
+    LibraryStats, Lineage, StoredAttribute, StoredEvent,
 };
 pub use memtable::MemtableStats;
 pub use options::Options;

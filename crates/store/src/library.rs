@@ -14,6 +14,7 @@
 
 mod cells;
 mod chains;
+mod chronicle;
 mod classify;
 mod codec;
 mod conflicts;
@@ -48,6 +49,10 @@ use std::{
 use backtide_model::{DeviceKey, ElementName, ProductKey, Storage};
 use parking_lot::{Mutex, RwLock};
 
+pub use chronicle::{
+    AttributePlace, AttributeRange, ChronicleStats, EventPlace, EventRange, StoredAttribute,
+    StoredEvent,
+};
 pub use conflicts::{
     Conflict, ConflictFilter, ConflictPage, ConflictRow, ConflictRows, Side as ConflictSide,
 };
@@ -58,6 +63,7 @@ pub use origins::Lineage;
 
 use self::{
     chains::Chains,
+    chronicle::Chronicle,
     latest::Board,
     manifest::{Flushed, Manifest, unsigned},
     merge::Merge,
@@ -66,7 +72,11 @@ use self::{
     segment::{Card, Segment},
     write::{Plan, PointColumn, SegmentWriter, remove},
 };
-use crate::{Options, Origin, Range, ReadError, Sequence, Slabs, disk::Disk, memtable::Entry};
+use crate::{
+    Options, Origin, Range, ReadError, Sequence, Slabs,
+    disk::Disk,
+    memtable::{Chapter, Entry},
+};
 
 const ZSTD_LEVEL: i32 = 3;
 /// Devices whose latest values are encoded under one hold of their lock.
@@ -82,6 +92,7 @@ pub(crate) struct Library {
     file_rows: usize,
     store_id: u32,
     manifest: Manifest,
+    chronicle: Arc<Chronicle>,
     shelf: RwLock<Arc<Shelf>>,
     /// The storage of every point ever noted, also of what is not flushed yet.
     points: RwLock<HashMap<ProductKey, BTreeMap<ElementName, Storage>>>,
@@ -134,6 +145,7 @@ impl Library {
         disk.create_dir_all(&segments_dir)
             .map_err(|error| OpenError::io(&segments_dir, error))?;
         let manifest = Manifest::open(dir)?;
+        let chronicle = open_chronicle(dir, &disk, &manifest)?;
         disk.sync_dir(dir)
             .map_err(|error| OpenError::io(dir, error))?;
         let flushed = Sequence(unsigned(manifest.about("flushed")?));
@@ -174,6 +186,7 @@ impl Library {
             store_id: u32::try_from(store_id)
                 .map_err(|_| OpenError::Manifest(format!("store id {store_id} is out of range")))?,
             manifest,
+            chronicle: Arc::new(chronicle),
             shelf: RwLock::new(Arc::new(shelf)),
             points: RwLock::new(points),
             latest: Mutex::new(latest),
@@ -221,17 +234,22 @@ impl Library {
         }
     }
 
-    /// Makes segments of the memtable's entries, which hold every commit after [`Self::flushed`]
-    /// up to `through`. `origins` has those commits' origins in order of sequence.
+    /// Makes segments of the memtable's entries and writes its chapter; they hold every commit after
+    /// [`Self::flushed`] up to `through`. `origins` has those commits' origins in order of sequence.
     ///
     /// # Errors
     /// Nothing is live then and what was written is removed; the same flush may be tried again.
     pub(crate) fn flush(
         &self,
         entries: &[Arc<Entry>],
+        chapter: &Chapter,
         origins: &[(Sequence, Arc<Origin>)],
         through: Sequence,
     ) -> Result<(), FlushError> {
+        // First, since the transaction of the manifest lets the journal go; writing it again is safe.
+        if !chapter.is_empty() {
+            self.chronicle.flush(chapter, through)?;
+        }
         let mut by_product: BTreeMap<&ProductKey, Vec<Arc<Entry>>> = BTreeMap::new();
         for entry in entries {
             by_product
@@ -275,6 +293,7 @@ impl Library {
         let saved = self.save_latest();
         let flushed = Flushed {
             through,
+            has_chapter: !chapter.is_empty(),
             segments: &segments,
             origins: &origins::pack(origins),
             points: &points,
@@ -341,6 +360,11 @@ impl Library {
             .cloned()
             .unwrap_or_default();
         reading::Query::new(segments, entries, points, range).slabs()
+    }
+
+    /// Events and attribute values.
+    pub(crate) fn chronicle(&self) -> &Arc<Chronicle> {
+        &self.chronicle
     }
 
     /// Conflicts, in the order in which they were found.
@@ -533,11 +557,11 @@ impl Library {
             for of_point in columns.chunk_by(|a, b| a.point == b.point) {
                 let point = &of_point[0].point;
                 let cells = run.cells(point, rows.clone(), |met| {
-                    if met.is_duplicate_for_sure() {
+                    let place = (run.device(met.row).clone(), run.times[met.row]);
+                    if met.is_duplicate_for_sure() && !chains.has(&place, point) {
                         duplicates += 1;
                         return;
                     }
-                    let place = (run.device(met.row).clone(), run.times[met.row]);
                     let points = chains.0.entry(place).or_default();
                     let chain = points.entry(point.clone()).or_default();
                     if chain.is_empty() {
@@ -555,6 +579,23 @@ impl Library {
         let (path, card) = writer.finish()?;
         Ok((path, card, chains, duplicates))
     }
+}
+
+/// The chronicle, made with the store or by the first version that has one; missing or older than the
+/// manifest later, it has lost what the journal let go.
+fn open_chronicle(
+    dir: &Path,
+    disk: &Arc<dyn Disk>,
+    manifest: &Manifest,
+) -> Result<Chronicle, OpenError> {
+    if let Some(must_have) = manifest.chronicle()? {
+        return Chronicle::open(dir, must_have);
+    }
+    let chronicle = Chronicle::create(dir)?;
+    disk.sync_dir(dir)
+        .map_err(|error| OpenError::io(dir, error))?;
+    manifest.know_chronicle()?;
+    Ok(chronicle)
 }
 
 /// In order of commit; the files of one merge by their first device and time.

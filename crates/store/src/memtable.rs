@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use backtide_model::{Batch, ProductKey};
+use backtide_model::{AttributeValue, Batch, Occurrence, ProductKey};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{Commit, Origin, Part, Sequence, weight};
@@ -18,8 +18,35 @@ use crate::{Commit, Origin, Part, Sequence, weight};
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub sequence: Sequence,
+    /// Its place in the order of commits: its own sequence, or that of the commit it re-drives.
+    pub order: Sequence,
     pub product: ProductKey,
     pub batch: Batch,
+}
+
+/// The events or attribute values of one commit, shared likewise.
+#[derive(Debug)]
+pub(crate) struct Told<T> {
+    pub sequence: Sequence,
+    /// As [`Entry::order`]: decides which of two attribute values is the later one.
+    pub order: Sequence,
+    pub origin: Arc<Origin>,
+    pub product: ProductKey,
+    /// In order of arrival.
+    pub items: Vec<T>,
+}
+
+/// What goes to the chronicle, in order of sequence.
+#[derive(Debug, Default)]
+pub(crate) struct Chapter {
+    pub(crate) events: Vec<Arc<Told<Occurrence>>>,
+    pub(crate) attributes: Vec<Arc<Told<AttributeValue>>>,
+}
+
+impl Chapter {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.attributes.is_empty()
+    }
 }
 
 /// Frozen tables that may wait for the flusher.
@@ -42,6 +69,7 @@ pub struct MemtableStats {
 pub(crate) struct Table {
     /// In order of sequence.
     pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) chapter: Chapter,
     pub(crate) origins: Vec<(Sequence, Arc<Origin>)>,
     /// The newest commit in it.
     pub(crate) last: Sequence,
@@ -52,23 +80,54 @@ pub(crate) struct Table {
 impl Table {
     fn insert(&mut self, sequence: Sequence, commit: Commit) {
         let origin = Arc::new(commit.origin);
+        let order = commit.redrive.map_or(sequence, |redrive| redrive.order);
         self.bytes += COMMIT_BYTES + weight::origin(&origin);
         for part in commit.parts {
-            let Part::Points(batch) = part else { continue };
-            self.bytes += weight::batch(&batch);
             let product = commit.product.clone();
-            let entry = Arc::new(Entry {
-                sequence,
-                product,
-                batch,
-            });
-            let entries = self.by_product.entry(commit.product.clone()).or_default();
-            entries.push(Arc::clone(&entry));
-            self.entries.push(entry);
+            match part {
+                Part::Points(batch) => {
+                    self.bytes += weight::batch(&batch);
+                    let entry = Arc::new(Entry {
+                        sequence,
+                        order,
+                        product,
+                        batch,
+                    });
+                    let entries = self.by_product.entry(commit.product.clone()).or_default();
+                    entries.push(Arc::clone(&entry));
+                    self.entries.push(entry);
+                }
+                Part::Events(items) => {
+                    self.bytes += COMMIT_BYTES + weight::events(&items);
+                    let told = told((sequence, order), &origin, product, items);
+                    self.chapter.events.push(told);
+                }
+                Part::Attributes(items) => {
+                    self.bytes += COMMIT_BYTES + weight::attributes(&items);
+                    let told = told((sequence, order), &origin, product, items);
+                    self.chapter.attributes.push(told);
+                }
+                Part::Refused(_) => {}
+            }
         }
         self.origins.push((sequence, origin));
         self.last = sequence;
     }
+}
+
+fn told<T>(
+    (sequence, order): (Sequence, Sequence),
+    origin: &Arc<Origin>,
+    product: ProductKey,
+    items: Vec<T>,
+) -> Arc<Told<T>> {
+    Arc::new(Told {
+        sequence,
+        order,
+        origin: Arc::clone(origin),
+        product,
+        items,
+    })
 }
 
 /// All tables. Readers take handles; nothing is copied.
@@ -118,6 +177,25 @@ impl Memtable {
             .flatten()
             .cloned()
             .collect()
+    }
+
+    /// The events and attribute values of a product, oldest first.
+    pub(crate) fn chapter(&self, product: &ProductKey) -> Chapter {
+        let tables = self.tables.lock();
+        let mut whole = Chapter::default();
+        for table in tables
+            .frozen
+            .iter()
+            .map(|table| &**table)
+            .chain([&tables.active])
+        {
+            let Chapter { events, attributes } = &table.chapter;
+            let of_product = events.iter().filter(|told| told.product == *product);
+            whole.events.extend(of_product.cloned());
+            let of_product = attributes.iter().filter(|told| told.product == *product);
+            whole.attributes.extend(of_product.cloned());
+        }
+        whole
     }
 
     /// Waits until another group may come in, or `gives_up` says so.

@@ -42,4 +42,6 @@ pub enum ReadError {
     Segment { file: String, reason: String },
     #[error("manifest: {0}")]
     Manifest(String),
+    #[error("chronicle: {0}")]
+    Chronicle(String),
 }

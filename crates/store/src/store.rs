@@ -24,8 +24,8 @@ use crate::{
     health::Health,
     journal::{self, Log},
     library::{
-        ConflictFilter, ConflictPage, ConflictRows, FlushError, Latest, Library, LibraryStats,
-        Lineage,
+        AttributeRange, ChronicleStats, ConflictFilter, ConflictPage, ConflictRows, EventRange,
+        FlushError, Latest, Library, LibraryStats, Lineage, StoredAttribute, StoredEvent,
     },
     memtable::Memtable,
     queue::{Queue, Submission},
@@ -222,6 +222,43 @@ impl Store {
         self.shared().library.read(entries, range)
     }
 
+    /// Events of a range in the order of time, then device, a slab at a time; everything answered
+    /// before the call included, each once.
+    ///
+    /// # Errors
+    /// The chronicle cannot be read.
+    pub fn events(
+        &self,
+        range: EventRange,
+    ) -> Result<impl Iterator<Item = Result<Vec<StoredEvent>, ReadError>> + use<>, ReadError> {
+        // The memtable first, as in `read`.
+        let told = self.shared().memtable.chapter(&range.product).events;
+        self.shared().library.chronicle().events(told, range)
+    }
+
+    /// Attribute values in the order of device, then attribute, a slab at a time; with
+    /// [`AttributeRange::history`] the earlier ones too, oldest first. Everything answered before
+    /// the call is included.
+    ///
+    /// # Errors
+    /// The chronicle cannot be read.
+    pub fn attributes(
+        &self,
+        range: AttributeRange,
+    ) -> Result<impl Iterator<Item = Result<Vec<StoredAttribute>, ReadError>> + use<>, ReadError>
+    {
+        let told = self.shared().memtable.chapter(&range.product).attributes;
+        self.shared().library.chronicle().attributes(told, range)
+    }
+
+    /// Figures of the flushed events and attributes.
+    ///
+    /// # Errors
+    /// The chronicle cannot be read.
+    pub fn chronicle_stats(&self) -> Result<ChronicleStats, ReadError> {
+        self.shared().library.chronicle().stats()
+    }
+
     /// Values that were overwritten by different ones, in the order in which they were found.
     ///
     /// # Errors
@@ -389,7 +426,7 @@ fn lock(dir: &Path, disk: &dyn Disk) -> Result<Lock, OpenError> {
 fn flush_frozen(library: &Library, memtable: &Memtable) -> Result<(), OpenError> {
     while let Some(table) = memtable.oldest_frozen() {
         library
-            .flush(&table.entries, &table.origins, table.last)
+            .flush(&table.entries, &table.chapter, &table.origins, table.last)
             .map_err(|error| match error {
                 FlushError::DiskFull { .. } => OpenError::DiskFull,
                 error => OpenError::Flush(error),

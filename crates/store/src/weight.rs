@@ -2,7 +2,7 @@
 //!
 //! Never less than the bytes of its record in the journal.
 
-use backtide_model::{Batch, Column, Presence, Values};
+use backtide_model::{AttributeValue, Batch, Column, Occurrence, Presence, Values};
 
 use crate::{Commit, Origin, Part, Refused};
 
@@ -19,8 +19,36 @@ pub(crate) fn commit(commit: &Commit) -> usize {
 fn part(part: &Part) -> usize {
     match part {
         Part::Points(points) => batch(points),
+        Part::Events(occurrences) => COMMIT_BYTES + events(occurrences),
+        Part::Attributes(values) => COMMIT_BYTES + attributes(values),
         Part::Refused(refusal) => refused(refusal),
     }
+}
+
+/// Names are shared in memory and written once; counted for each, since a recovered commit has
+/// names of its own.
+pub(crate) fn events(occurrences: &[Occurrence]) -> usize {
+    let weight = |o: &Occurrence| {
+        let texts = [o.device.as_str(), o.event.as_str(), &o.output];
+        size_of::<Occurrence>()
+            + texts
+                .iter()
+                .map(|text| TEXT_BYTES + text.len())
+                .sum::<usize>()
+    };
+    occurrences.iter().map(weight).sum()
+}
+
+pub(crate) fn attributes(values: &[AttributeValue]) -> usize {
+    let weight = |v: &AttributeValue| {
+        let texts = [v.device.as_str(), v.attribute.as_str(), &v.value];
+        size_of::<AttributeValue>()
+            + texts
+                .iter()
+                .map(|text| TEXT_BYTES + text.len())
+                .sum::<usize>()
+    };
+    values.iter().map(weight).sum()
 }
 
 pub(crate) fn origin(origin: &Origin) -> usize {

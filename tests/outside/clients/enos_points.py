@@ -6,6 +6,7 @@ import queue
 import sys
 import time
 
+from enos.core.internal.Ciphers import Ciphers
 from enos.core.internal.Profile import Profile
 from enos.core.login.MessageIntegrationLogin import MessageIntegrationLogin
 from enos.core.message.IConnectCallback import IConnectCallback
@@ -51,11 +52,19 @@ def request(items):
     return builder.build()
 
 
+def secure(profile, ca, cert=None, key=None, ciphers=None):
+    """The SDK ignores the scheme of the URL; one-way TLS has no call of its own: mqtt-channel.md §8.2."""
+    preset = getattr(Ciphers, ciphers) if ciphers else None
+    profile.set_ssl_context(ca, cert, key, ssl_ciphers=preset)
+
+
 def main():
     orders = json.load(sys.stdin)
     profile = Profile.create_instance(
         MessageIntegrationLogin(orders["url"], orders["productKey"], orders["secret"]))
     profile.set_operation_timeout(orders.get("timeoutSeconds", 20))
+    if "tls" in orders:
+        secure(profile, **orders["tls"])
     if "signMethod" in orders:
         profile.set_sign_method(orders["signMethod"])
     client = MqttClient(profile=profile)

@@ -59,6 +59,8 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         point: Option<Box<str>>,
     },
+    /// Something that a person or the gateway itself did to the channel or to what came by it.
+    Audit { message: Box<str> },
     /// Entries that the log had no room to take.
     Dropped { entries: u64, message: Box<str> },
 }
@@ -70,6 +72,7 @@ impl What {
             Self::Disconnect { .. } => Kind::Disconnect,
             Self::Transmission { .. } => Kind::Transmission,
             Self::Error { .. } => Kind::Error,
+            Self::Audit { .. } => Kind::Audit,
             Self::Dropped { .. } => Kind::Dropped,
         }
     }
@@ -78,7 +81,10 @@ impl What {
         match self {
             Self::Transmission { code, .. } => Some(*code),
             Self::Error { code, .. } => *code,
-            Self::Connect { .. } | Self::Disconnect { .. } | Self::Dropped { .. } => None,
+            Self::Connect { .. }
+            | Self::Disconnect { .. }
+            | Self::Audit { .. }
+            | Self::Dropped { .. } => None,
         }
     }
 }
@@ -90,15 +96,17 @@ pub enum Kind {
     Disconnect,
     Transmission,
     Error,
+    Audit,
     Dropped,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Connect,
         Self::Disconnect,
         Self::Transmission,
         Self::Error,
+        Self::Audit,
         Self::Dropped,
     ];
 
@@ -108,6 +116,7 @@ impl Kind {
             Self::Disconnect => "disconnect",
             Self::Transmission => "transmission",
             Self::Error => "error",
+            Self::Audit => "audit",
             Self::Dropped => "dropped",
         }
     }

@@ -43,6 +43,17 @@ struct Outcome {
     changed: u64,
     unchanged: u64,
     objects: Vec<Box<RawValue>>,
+    #[serde(default)]
+    cures: Vec<Cure>,
+}
+
+/// Quarantined messages that would be stored now.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Cure {
+    channel: String,
+    would_cure: u64,
+    advice: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -88,6 +99,7 @@ impl Apply {
             created,
             changed,
             unchanged,
+            cures,
             ..
         } = outcome;
         let note = if self.dry_run {
@@ -99,6 +111,17 @@ impl Apply {
             terminal.talk,
             "{created} created, {changed} changed, {unchanged} unchanged{note}"
         )?;
+        for Cure {
+            channel,
+            would_cure,
+            advice,
+        } in cures
+        {
+            writeln!(
+                terminal.talk,
+                "would cure {would_cure} quarantined messages on channel {channel}: {advice}"
+            )?;
+        }
         Ok(Exit::Ok)
     }
 }

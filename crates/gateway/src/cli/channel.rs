@@ -1,4 +1,4 @@
-//! `backtide channel show|rotate|pause|resume NAME`.
+//! `backtide channel show|rotate|pause|resume|log|trace|run NAME`.
 
 use std::io::Write;
 
@@ -19,10 +19,14 @@ pub enum Channel {
     Rotate(Rotate),
     /// Disconnect the channel's clients and refuse new ones
     Pause(Named),
-    /// Let the channel's clients in again
+    /// Let the channel's clients in again, and end a hold
     Resume(Named),
     /// Show what happened on the channel
     Log(super::log::Log),
+    /// Record messages with all that is made of them; `log --trace` shows them
+    Trace(super::trace::Trace),
+    /// Run a recorded message again, dry, against the current model and script
+    Run(super::trace::Run),
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,7 +59,11 @@ struct Strings {
     product: String,
     mode: String,
     paused: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held: Option<String>,
     broker_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker_tls_url: Option<String>,
     client_id: String,
     username: String,
     password: String,
@@ -74,6 +82,8 @@ impl Channel {
         let client = Client::new(connection)?;
         match self {
             Self::Log(log) => return log.run(connection, terminal),
+            Self::Trace(trace) => trace.run(&client, terminal)?,
+            Self::Run(run) => return run.run(&client, terminal),
             Self::Show(show) => {
                 let strings = client.get(&path(&show.name, "connection"), &[])?;
                 print(terminal, show.output, &strings)?;
@@ -112,8 +122,11 @@ fn post<T: serde::de::DeserializeOwned>(
 
 fn print(terminal: &mut Terminal, format: Format, strings: &Strings) -> Result<(), Failure> {
     if format != Format::Table {
-        let columns: [output::Column<'_, &Strings>; 6] = [
+        let columns: [output::Column<'_, &Strings>; 7] = [
             ("brokerUrl", &|s| s.broker_url.clone()),
+            ("brokerTlsUrl", &|s| {
+                s.broker_tls_url.clone().unwrap_or_default()
+            }),
             ("clientId", &|s| s.client_id.clone()),
             ("username", &|s| s.username.clone()),
             ("password", &|s| s.password.clone()),
@@ -135,8 +148,11 @@ fn print(terminal: &mut Terminal, format: Format, strings: &Strings) -> Result<(
             )?),
         };
     }
+    writeln!(terminal.out, "{:<12}  {}", "brokerUrl", strings.broker_url)?;
+    if let Some(url) = &strings.broker_tls_url {
+        writeln!(terminal.out, "{:<12}  {url}", "brokerTlsUrl")?;
+    }
     let lines = [
-        ("brokerUrl", &strings.broker_url),
         ("clientId", &strings.client_id),
         ("username", &strings.username),
         ("password", &strings.password),
@@ -144,7 +160,10 @@ fn print(terminal: &mut Terminal, format: Format, strings: &Strings) -> Result<(
         ("secret", &strings.secret),
     ];
     for (title, value) in lines {
-        writeln!(terminal.out, "{title:<10}  {value}")?;
+        writeln!(terminal.out, "{title:<12}  {value}")?;
+    }
+    if let Some(reason) = &strings.held {
+        writeln!(terminal.talk, "the channel is held, {reason}; resume it")?;
     }
     if let Some(until) = &strings.previous_secret_valid_until {
         writeln!(terminal.talk, "the old secret stays valid until {until}")?;

@@ -185,10 +185,54 @@ impl Client {
         content_type: &str,
         body: &[u8],
     ) -> Result<T, Failure> {
+        self.json(self.send_post(path, query, content_type, body)?)
+    }
+
+    /// `POST` of a body of the given type, answered by a body of any length.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn post_stream(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<impl io::Read + use<>, Failure> {
+        let answer = self.send_post(path, &[], content_type, body)?;
+        Ok(answer.into_body().into_reader())
+    }
+
+    fn send_post(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<Response<Body>, Failure> {
         let mut request = self
             .agent
             .post(format!("{}{path}", self.base))
             .query_pairs(query.iter().copied())
+            .header(header::CONTENT_TYPE, content_type);
+        if let Some(bearer) = self.bearer() {
+            request = request.header(header::AUTHORIZATION, bearer);
+        }
+        self.accepted(request.send(body))
+    }
+
+    /// `PUT` of a body of the given type, answered by a JSON document.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<T, Failure> {
+        let mut request = self
+            .agent
+            .put(format!("{}{path}", self.base))
             .header(header::CONTENT_TYPE, content_type);
         if let Some(bearer) = self.bearer() {
             request = request.header(header::AUTHORIZATION, bearer);

@@ -5,7 +5,10 @@ use std::{io::Write, path::PathBuf};
 use clap::Subcommand;
 
 use super::{Connection, Exit, Failure, Terminal};
-use crate::config::{Overrides, Raw};
+use crate::{
+    clock::Clock,
+    config::{Overrides, Raw},
+};
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
@@ -36,10 +39,17 @@ impl ConfigCommand {
         let raw = Raw::read(source.config.as_deref(), overrides)
             .map_err(|error| Failure::Usage(error.to_string()))?;
         let text = raw.to_toml();
-        raw.check()
+        let config = raw
+            .check()
             .map_err(|error| Failure::Usage(error.to_string()))?;
         match self {
-            Self::Check(_) => writeln!(terminal.talk, "the configuration is sound")?,
+            Self::Check(_) => {
+                if let Some(mqtts) = config.mqtts {
+                    let checked = mqtts.files.check(Clock::system().now_ms());
+                    checked.map_err(|error| Failure::Usage(error.to_string()))?;
+                }
+                writeln!(terminal.talk, "the configuration is sound")?;
+            }
             Self::Show(_) => terminal.out.write_all(text.as_bytes())?,
         }
         Ok(Exit::Ok)

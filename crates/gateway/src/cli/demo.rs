@@ -82,6 +82,8 @@ impl Demo {
             data_dir: Some(data_dir.to_owned()),
             mqtt: Some(free_or_own(self.mqtt, "MQTT", 11_883, terminal)?),
             http: Some(free_or_own(self.http, "HTTP", 8_080, terminal)?),
+            subscribe: Some(free_or_own(self.subscribe, "subscriptions", 9_001, terminal)?),
+            ..Overrides::default()
         };
         let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
         let config = Raw::read(None, overrides)
@@ -267,6 +269,7 @@ fn read_back(client: &Client, out: &mut dyn Write) -> Result<(), Failure> {
     ];
     query::table(
         client.get_stream("/api/v1/points", &piece, "text/csv")?,
+        2,
         out,
     )?;
     let conflicts: Total = client.get("/api/v1/conflicts", &[("limit", "1")])?;

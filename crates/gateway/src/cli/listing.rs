@@ -71,14 +71,7 @@ impl Listing<'_> {
             Format::Ndjson => {}
             Format::Json if separator == "[\n" => writeln!(terminal.out, "[]")?,
             Format::Json => writeln!(terminal.out, "\n]")?,
-            Format::Table | Format::Csv => {
-                let columns: Vec<output::Column<'_, Value>> = self
-                    .columns
-                    .iter()
-                    .map(|(title, cell)| (*title, cell as &dyn Fn(&Value) -> String))
-                    .collect();
-                output::write(&mut *terminal.out, format, &columns, &items)?;
-            }
+            Format::Table | Format::Csv => print(&items, self.columns, format, terminal)?,
         }
         Ok(whole)
     }
@@ -107,6 +100,20 @@ impl Listing<'_> {
             }
         }
     }
+}
+
+/// Prints items in columns.
+pub(super) fn print(
+    items: &[Value],
+    columns: Columns,
+    format: Format,
+    terminal: &mut Terminal,
+) -> Result<(), Failure> {
+    let columns: Vec<output::Column<'_, Value>> = columns
+        .iter()
+        .map(|(title, cell)| (*title, cell as &dyn Fn(&Value) -> String))
+        .collect();
+    Ok(output::write(&mut *terminal.out, format, &columns, items)?)
 }
 
 /// The text of a member: a string without quotes, nothing where it is absent.

@@ -18,7 +18,10 @@ pub struct Log {
     /// Print what comes, too, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
-    /// Only these kinds, separated by commas: connection, transmission, error
+    /// Show recorded messages instead, with payload, stages, verdict, reply and timings
+    #[arg(long, conflicts_with_all = ["follow", "kind", "text", "from", "to"])]
+    trace: bool,
+    /// Only these kinds, separated by commas: connection, transmission, error, audit
     #[arg(long, default_value = "")]
     kind: String,
     /// Only entries with this return code
@@ -54,6 +57,17 @@ impl Log {
         terminal: &mut Terminal,
     ) -> Result<Exit, Failure> {
         let client = Client::new(connection)?;
+        if self.trace {
+            super::trace::list(
+                &client,
+                &self.name,
+                self.code,
+                self.last,
+                self.output,
+                terminal,
+            )?;
+            return Ok(Exit::Ok);
+        }
         let path = format!("/api/v1/channels/{}/log", segment(&self.name));
         let code = self.code.map(|code| code.to_string());
         let last = self.last.map(|last| last.to_string());

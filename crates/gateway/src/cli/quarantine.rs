@@ -1,4 +1,6 @@
-//! `backtide quarantine ls|show|causes|export`: what was refused, and why.
+//! `backtide quarantine …`: what was refused, why, and the ways out.
+
+mod redrive;
 
 use std::io::{self, Write};
 
@@ -8,7 +10,7 @@ use serde_json::Value;
 use super::{
     Connection, Exit, Failure, Terminal,
     client::{Client, segment},
-    listing::{Columns, Listing, given, text, time},
+    listing::{Columns, Listing, text, time},
     output::Format,
     query::copy,
 };
@@ -19,16 +21,40 @@ const PATH: &str = "/api/v1/quarantine";
 pub enum Quarantine {
     /// List refused messages, oldest first
     Ls(List),
-    /// Count them by code and subject, the most frequent first
+    /// Count them by channel, code and subject, the most frequent first
     Causes(List),
+    /// Say what a re-drive would cure now, and what the other causes need
+    Cures(List),
+    /// Say how full the quarantine is
+    Status(Output),
     /// Show one with its bytes
     Show(Show),
     /// Print them with their bytes, one a line
     Export(Export),
+    /// Drive them through the pipeline again; what is stored leaves the quarantine
+    Redrive(redrive::Redrive),
+    /// Run one again, dry, and show every stage
+    Run(Show),
+    /// List re-drives, the newest first
+    Jobs(Output),
+    /// End a re-drive; what is stored stays stored
+    Cancel(redrive::Cancel),
+    /// Remove them for good
+    Discard(redrive::Discard),
 }
 
 #[derive(Debug, clap::Args)]
+pub struct Output {
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Which entries are meant.
+#[derive(Debug, Default, clap::Args)]
 struct Selection {
+    /// Only what was refused for this cause, as `causes` numbers them
+    #[arg(long)]
+    cause: Option<i64>,
     /// Only what came by this channel
     #[arg(long)]
     channel: Option<String>,
@@ -38,6 +64,15 @@ struct Selection {
     /// Only what is about this device key
     #[arg(long)]
     device: Option<String>,
+    /// Only what is about this point
+    #[arg(long)]
+    point: Option<String>,
+    /// Arrived at this time or later: ISO time or milliseconds since 1970
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Arrived before this time
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -82,16 +117,29 @@ impl Quarantine {
                 list.print(&client, &format!("{PATH}/causes"), CAUSE_COLUMNS, terminal)?;
             }
             Self::Show(show) => show.print(&client, terminal)?,
+            Self::Cures(list) => {
+                list.print(&client, &format!("{PATH}/cures"), CURE_COLUMNS, terminal)?;
+            }
+            Self::Status(output) => status(&client, output.output, terminal)?,
             Self::Export(Export {
                 selection,
                 output: ExportFormat::Ndjson,
             }) => {
-                let code = selection.code.map(|code| code.to_string());
-                let query = selection.query(&code);
+                let query = selection.pairs();
+                let query = borrowed(&query);
                 let lines =
                     client.get_stream(&format!("{PATH}/export"), &query, "application/x-ndjson")?;
                 copy(lines, &mut *terminal.out)?;
             }
+            Self::Run(run) => {
+                let path = format!("{PATH}/{}/run", segment(&run.id));
+                let verdict = client.post(&path, &[], "application/json", b"")?;
+                return super::trace::print_verdict(&verdict, run.output, terminal);
+            }
+            Self::Redrive(redrive) => return redrive.run(&client, terminal),
+            Self::Jobs(output) => redrive::jobs(&client, output.output, terminal)?,
+            Self::Cancel(cancel) => cancel.run(&client, terminal)?,
+            Self::Discard(discard) => discard.run(&client, terminal)?,
         }
         Ok(Exit::Ok)
     }
@@ -107,6 +155,7 @@ const ENTRY_COLUMNS: Columns = &[
 ];
 
 const CAUSE_COLUMNS: Columns = &[
+    ("cause", |item| text(item, "id")),
     ("entries", |item| text(item, "entries")),
     ("channel", |item| text(item, "channel")),
     ("code", |item| text(item, "code")),
@@ -115,6 +164,16 @@ const CAUSE_COLUMNS: Columns = &[
     ("last", |item| time(item, "last")),
     ("example", |item| text(item, "example")),
     ("reason", |item| text(item, "reason")),
+];
+
+const CURE_COLUMNS: Columns = &[
+    ("cause", |item| text(item, "id")),
+    ("entries", |item| text(item, "entries")),
+    ("would cure", |item| text(item, "wouldCure")),
+    ("channel", |item| text(item, "channel")),
+    ("code", |item| text(item, "code")),
+    ("reason", |item| text(item, "reason")),
+    ("advice", |item| text(item, "advice")),
 ];
 
 /// The first reason, and how many more there are.
@@ -131,13 +190,63 @@ fn reason(item: &Value) -> String {
 }
 
 impl Selection {
-    fn query<'a>(&'a self, code: &'a Option<String>) -> Vec<(&'a str, &'a str)> {
-        given(&[
+    /// The conditions that were given, by their names.
+    fn pairs(&self) -> Vec<(&'static str, String)> {
+        let numbers = [
+            ("cause", self.cause.map(|cause| cause.to_string())),
+            ("code", self.code.map(|code| code.to_string())),
+        ];
+        let texts = [
             ("channel", &self.channel),
-            ("code", code),
             ("device", &self.device),
-        ])
+            ("point", &self.point),
+            ("from", &self.from),
+            ("to", &self.to),
+        ];
+        let texts = texts.map(|(name, text)| (name, text.clone()));
+        let all = numbers.into_iter().chain(texts);
+        all.filter_map(|(name, value)| Some((name, value?)))
+            .collect()
     }
+}
+
+fn borrowed<'a>(pairs: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    pairs
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect()
+}
+
+/// How full it is, as lines.
+fn status(client: &Client, format: Format, terminal: &mut Terminal) -> Result<(), Failure> {
+    let status: Value = client.get(&format!("{PATH}/status"), &[])?;
+    let out = &mut terminal.out;
+    match format {
+        Format::Json | Format::Ndjson => writeln!(out, "{status}")?,
+        Format::Table | Format::Csv => {
+            writeln!(out, "entries    {}", text(&status, "entries"))?;
+            writeln!(
+                out,
+                "bytes      {} of {} ({} %)",
+                text(&status, "bytes"),
+                text(&status, "bytesMax"),
+                text(&status, "percent")
+            )?;
+            writeln!(out, "when full  {}", text(&status, "whenFull"))?;
+            writeln!(out, "oldest     {}", time(&status, "oldest"))?;
+            writeln!(out, "kept for   {} days", text(&status, "ageDaysMax"))?;
+            for way in ["stored", "discarded", "aged", "dropped"] {
+                writeln!(out, "{way:<10} {}", text(&status, way))?;
+            }
+        }
+    }
+    if status["full"] == true {
+        writeln!(
+            terminal.talk,
+            "the quarantine is full: messages that would have to go there are held"
+        )?;
+    }
+    Ok(())
 }
 
 impl List {
@@ -148,8 +257,8 @@ impl List {
         columns: Columns,
         terminal: &mut Terminal,
     ) -> Result<(), Failure> {
-        let code = self.selection.code.map(|code| code.to_string());
-        let mut query = self.selection.query(&code);
+        let pairs = self.selection.pairs();
+        let mut query = borrowed(&pairs);
         query.push(("limit", "1000"));
         let whole = Listing {
             path,
@@ -187,6 +296,11 @@ impl Show {
                 writeln!(out, "code     {}", text(&entry, "code"))?;
                 writeln!(out, "bytes    {}", text(&entry, "bytes"))?;
                 writeln!(out, "sha256   {}", text(&entry, "sha256"))?;
+                writeln!(out, "cause    {}", text(&entry, "cause"))?;
+                if entry["attempts"].as_u64() > Some(0) {
+                    let (attempts, last) = (text(&entry, "attempts"), time(&entry, "lastAttempt"));
+                    writeln!(out, "re-drive refused {attempts} times, last at {last}")?;
+                }
                 for item in entry["rejected"].as_array().into_iter().flatten() {
                     let at = item["index"].as_u64().map(|index| format!(" item {index}"));
                     let (code, message) = (text(item, "code"), text(item, "message"));

@@ -1,4 +1,4 @@
-//! `backtide query`: points by device, point and time.
+//! `backtide query`: points, events or attributes by device, name and time.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
@@ -11,6 +11,21 @@ const TABLE_ROWS: usize = 1_000;
 pub struct Query {
     #[command(flatten)]
     selection: Selection,
+    /// Print events instead of points
+    #[arg(long, conflicts_with_all = ["attributes", "points", "quality"])]
+    events: bool,
+    /// With --events: only these, separated by commas
+    #[arg(long, requires = "events")]
+    event: Option<String>,
+    /// Print the values of attributes instead of points
+    #[arg(long, conflicts_with_all = ["points", "quality", "from", "to"])]
+    attributes: bool,
+    /// With --attributes: only these, separated by commas
+    #[arg(long, requires = "attributes")]
+    attribute: Option<String>,
+    /// With --attributes: the earlier values too, oldest first
+    #[arg(long, requires = "attributes")]
+    history: bool,
     /// Rows at most
     #[arg(long)]
     limit: Option<usize>,
@@ -21,7 +36,7 @@ pub struct Query {
     output: Format,
 }
 
-/// Which points.
+/// Which products, devices, points and times.
 #[derive(Debug, clap::Args)]
 pub struct Selection {
     /// Product; may be left out where the device is unambiguous
@@ -49,6 +64,16 @@ impl Selection {
         format: &str,
         more: &[(&str, &Option<String>)],
     ) -> Result<impl Read + use<>, Failure> {
+        self.ask_of(client, "/api/v1/points", format, more)
+    }
+
+    fn ask_of(
+        &self,
+        client: &Client,
+        path: &str,
+        format: &str,
+        more: &[(&str, &Option<String>)],
+    ) -> Result<impl Read + use<>, Failure> {
         let mut query = given(&[
             ("product", &self.product),
             ("device", &self.device),
@@ -58,7 +83,7 @@ impl Selection {
         ]);
         query.push(("format", format));
         query.extend(given(more));
-        client.get_stream("/api/v1/points", &query, "*/*")
+        client.get_stream(path, &query, "*/*")
     }
 }
 
@@ -74,14 +99,27 @@ impl Query {
             Format::Csv | Format::Table => "csv",
         };
         let limit = self.limit.map(|limit| limit.to_string());
-        let quality = self.quality.then(|| "true".to_owned());
-        let more = [("limit", &limit), ("quality", &quality)];
-        let answer = self.selection.ask(&client, format, &more)?;
+        let given = |flag: bool| flag.then(|| "true".to_owned());
+        let (quality, history) = (given(self.quality), given(self.history));
+        let more = [
+            ("limit", &limit),
+            ("quality", &quality),
+            ("event", &self.event),
+            ("attribute", &self.attribute),
+            ("history", &history),
+        ];
+        // What is text stands to the left, numbers to the right.
+        let (path, texts) = match (self.events, self.attributes) {
+            (true, _) => ("/api/v1/events", usize::MAX),
+            (_, true) => ("/api/v1/attributes", usize::MAX),
+            _ => ("/api/v1/points", 2),
+        };
+        let answer = self.selection.ask_of(&client, path, format, &more)?;
         let out = &mut *terminal.out;
         match self.output {
             Format::Ndjson | Format::Csv => copy(answer, out)?,
             Format::Json => array(BufReader::new(answer), out)?,
-            Format::Table => table(answer, out)?,
+            Format::Table => table(answer, texts, out)?,
         }
         Ok(Exit::Ok)
     }
@@ -114,8 +152,9 @@ fn array(lines: impl BufRead, out: &mut dyn Write) -> Result<(), Failure> {
     Ok(())
 }
 
-/// CSV as a table. The first rows decide how wide it is; longer ones later stick out.
-pub(super) fn table(answer: impl Read, out: &mut dyn Write) -> Result<(), Failure> {
+/// CSV as a table, its first `texts` columns to the left. The first rows decide how wide it is; longer
+/// ones later stick out.
+pub(super) fn table(answer: impl Read, texts: usize, out: &mut dyn Write) -> Result<(), Failure> {
     let broken = |error: csv::Error| broken_off(io::Error::from(error));
     let mut reader = csv::Reader::from_reader(answer);
     let titles = reader.headers().map_err(broken)?.clone();
@@ -151,9 +190,9 @@ pub(super) fn table(answer: impl Read, out: &mut dyn Write) -> Result<(), Failur
                 .iter()
                 .zip(widths.iter())
                 .enumerate()
-                .map(|(at, (cell, width))| match at {
-                    0 | 1 => format!("{cell:<width$}"),
-                    _ => format!("{cell:>width$}"),
+                .map(|(at, (cell, width))| match at < texts {
+                    true => format!("{cell:<width$}"),
+                    false => format!("{cell:>width$}"),
                 })
                 .collect();
             writeln!(out, "{}", cells.join("  ").trim_end())?;
@@ -169,7 +208,7 @@ mod tests {
     fn a_table_is_as_wide_as_its_cells_and_numbers_stand_to_the_right() {
         let csv = "deviceKey,time,P_avg,Ws_avg\nR80711,2014-01-01T00:00:00.000Z,642.78003,\nR1,x,-1,2.5\n";
         let mut out = Vec::new();
-        table(csv.as_bytes(), &mut out).unwrap();
+        table(csv.as_bytes(), 2, &mut out).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "deviceKey  time                          P_avg  Ws_avg\n\

@@ -27,7 +27,9 @@ impl Serve {
         let overrides = Overrides {
             data_dir: data_dir.map(Into::into),
             mqtt: self.mqtt,
+            mqtts: self.mqtts,
             http: self.http,
+            subscribe: self.subscribe,
         };
         let raw = Raw::read(self.config.as_deref(), overrides).map_err(usage)?;
         let config = raw.check().map_err(usage)?;

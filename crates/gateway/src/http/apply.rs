@@ -1,6 +1,6 @@
 //! `POST /api/v1/apply`: declares objects, all of them or none.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Json,
@@ -8,12 +8,16 @@ use axum::{
     extract::{State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode, header},
 };
+use backtide_model::ProductKey;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Api, Problem, Refusals, problem::Params};
-use crate::registry::{self, Applied, Effect, Form, Refused, Run};
+use crate::{
+    redrive::{Cure, Declared},
+    registry::{self, Applied, Document, Effect, Form, Kind, Run},
+};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new().routes(routes!(apply))
@@ -38,6 +42,10 @@ struct Outcome {
     unchanged: usize,
     /// In the order of the documents.
     objects: Vec<ObjectOutcome>,
+    /// Quarantined messages that would be stored now, by cause: what `/quarantine/cures` says of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    cures: Vec<Cure>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -68,10 +76,9 @@ async fn apply(
     } else {
         Run::Commit
     };
-    let applied = api
+    let documents = api
         .pool
-        .clone()
-        .run(move || -> Result<Vec<Applied>, Problem> {
+        .run(move || -> Result<Vec<Document>, Problem> {
             let text = std::str::from_utf8(&body).map_err(|error| {
                 Problem::bad_request("body", format!("the body is not UTF-8: {error}"))
             })?;
@@ -79,9 +86,22 @@ async fn apply(
             if documents.is_empty() {
                 return Err(Problem::bad_request("body", "the body declares nothing"));
             }
-            api.registry
-                .apply(documents, run)
-                .map_err(|refused: Refused| refused.into())
+            Ok(documents)
+        })
+        .await??;
+    super::scripts::trials(&api, &documents)
+        .await
+        .map_err(registry::refused)?;
+    let (applied, cures) = api
+        .pool
+        .clone()
+        .run(move || -> Result<_, Problem> {
+            let applied = api.registry.apply(documents, run)?;
+            let cures = match run {
+                Run::Dry => Vec::new(),
+                Run::Commit => cures(&api, &applied),
+            };
+            Ok((applied, cures))
         })
         .await??;
     let count = |effect| {
@@ -103,7 +123,54 @@ async fn apply(
                 result: effect,
             })
             .collect(),
+        cures,
     }))
+}
+
+/// What of the quarantine the changes cure. They stand, whether this can be said or not.
+fn cures(api: &Api, applied: &[Applied]) -> Vec<Cure> {
+    let snapshot = api.registry.snapshot();
+    let mut declared = BTreeSet::new();
+    let changed = applied
+        .iter()
+        .filter(|applied| applied.effect != Effect::Unchanged);
+    for Applied { kind, name, .. } in changed {
+        let of_product = |key: &ProductKey| Declared::Product(key.to_string());
+        match kind {
+            Kind::Model => {
+                let products = snapshot.products_after(None);
+                let its = products.filter(|product| product.model_name.as_str() == name);
+                declared.extend(its.map(|product| of_product(&product.key)));
+            }
+            Kind::Product => {
+                declared.extend(
+                    snapshot
+                        .product(name)
+                        .map(|product| of_product(&product.key)),
+                );
+            }
+            Kind::Channel => {
+                let channel = snapshot.channel(name);
+                declared.extend(channel.map(|channel| of_product(&channel.product_key)));
+            }
+            Kind::Script => {
+                let product = snapshot
+                    .script(name)
+                    .and_then(|script| snapshot.product(&script.product));
+                declared.extend(product.map(|product| of_product(&product.key)));
+            }
+            Kind::Device => {
+                let devices = snapshot.devices_named(name);
+                declared.extend(devices.map(|(product, device)| {
+                    Declared::Device(product.key.to_string(), device.key.to_string())
+                }));
+            }
+        }
+    }
+    api.redriver.cured_by(&declared).unwrap_or_else(|error| {
+        tracing::warn!(%error, "what a change cures cannot be said");
+        Vec::new()
+    })
 }
 
 fn form_of(headers: &HeaderMap) -> Result<Form, Problem> {

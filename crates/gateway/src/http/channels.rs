@@ -19,6 +19,7 @@ use super::{
     problem::Params,
 };
 use crate::{
+    channel_log::{Entry, What},
     clock::iso,
     registry::{Channel, Kind, written},
 };
@@ -96,7 +97,13 @@ struct Connection {
     #[schema(value_type = String, example = "strict")]
     mode: Mode,
     paused: bool,
+    /// Why nothing of it is taken, where that is so; `resume` ends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held: Option<String>,
     broker_url: String,
+    /// The same over TLS, if that door is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker_tls_url: Option<String>,
     client_id: String,
     username: String,
     password: String,
@@ -113,6 +120,9 @@ struct Connection {
 struct ChannelState {
     name: String,
     paused: bool,
+    /// Why nothing of it is taken, where that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held: Option<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -177,7 +187,7 @@ async fn pause(
     set_paused(&api, name, true).await
 }
 
-/// Let the channel's clients in again
+/// Let the channel's clients in again, and end a hold
 #[utoipa::path(post, path = "/api/v1/channels/{name}/resume", tag = "channels",
     params(("name" = String, Path, description = "Its name")),
     responses((status = 200, description = "It is open", body = ChannelState), Refusals))]
@@ -194,11 +204,25 @@ async fn set_paused(api: &Api, name: String, paused: bool) -> Result<Json<Channe
         .pool
         .run(move || registry.set_paused(&name, paused))
         .await??;
-    tracing::info!(target: "audit", channel = %channel.name, paused, "the channel was switched");
+    let verb = if paused { "paused" } else { "resumed" };
+    tracing::info!(target: "audit", channel = %channel.name, "the channel was {verb}");
+    api.log.note(Entry {
+        time_ms: api.clock.now_ms(),
+        channel: channel.name.clone(),
+        client: "".into(),
+        what: What::Audit {
+            message: format!("the channel was {verb}").into(),
+        },
+    });
     Ok(Json(ChannelState {
         name: channel.name.to_string(),
         paused: channel.paused,
+        held: held(&channel),
     }))
+}
+
+fn held(channel: &Channel) -> Option<String> {
+    channel.held.as_ref().map(|held| held.reason.clone())
 }
 
 fn shown(api: &Api, channel: &Channel) -> Uncached<Connection> {
@@ -208,7 +232,9 @@ fn shown(api: &Api, channel: &Channel) -> Uncached<Connection> {
         product: channel.product.to_string(),
         mode: channel.mode,
         paused: channel.paused,
+        held: held(channel),
         broker_url: api.broker_url.clone(),
+        broker_tls_url: api.broker_tls_url.clone(),
         client_id: strings.client_id,
         username: strings.user_name,
         password: strings.password,

@@ -21,6 +21,9 @@ pub struct Readiness {
     /// Why not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
+    /// What needs somebody, though messages are taken: channels that are held.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Readiness {
@@ -29,7 +32,14 @@ impl Readiness {
         Self {
             ready: reasons.is_empty(),
             reasons,
+            warnings: Vec::new(),
         }
+    }
+
+    #[must_use]
+    pub fn with(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
     }
 }
 

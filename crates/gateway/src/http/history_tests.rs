@@ -30,6 +30,7 @@ fn commit(world: &World, part: Part) {
         origin: origin(),
         product,
         parts: vec![part],
+        redrive: None,
     };
     world
         .api
@@ -262,6 +263,7 @@ async fn what_was_refused_is_listed_shown_and_exported() {
                     index: Some(0),
                     device: Some("nobody".into()),
                     point: None,
+                    script_version: None,
                     code: Code::UnknownDevice,
                     message: "device nobody not found".into(),
                 }],

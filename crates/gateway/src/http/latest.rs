@@ -79,7 +79,7 @@ async fn latest(
     let asked = Asked {
         product: params.product.as_deref(),
         devices: &params.device,
-        points: &params.points,
+        names: &params.points,
         ..Asked::default()
     };
     let question = Question::new(&asked, &api.registry.snapshot())?;

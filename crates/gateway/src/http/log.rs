@@ -38,7 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 struct LogParams {
-    /// Kinds, separated by commas: connect, disconnect (connection: both), transmission, error, dropped.
+    /// Kinds, separated by commas: connect, disconnect (connection: both), transmission, error, audit, dropped.
     #[serde(default)]
     kind: String,
     /// Only entries with this return code.
@@ -105,7 +105,7 @@ fn filter(api: &Api, name: &str, params: &LogParams) -> Result<Filter, Problem> 
     for word in params.kind.split(',').filter(|word| !word.is_empty()) {
         kinds.extend(Kind::parse(word).ok_or_else(|| {
             Problem::bad_request("kind", format!("{word:?} is no kind of entry"))
-                .fix("use connection, connect, disconnect, transmission, error or dropped")
+                .fix("use connection, connect, disconnect, transmission, error, audit or dropped")
         })?);
     }
     let moment = |place: &str, text: &Option<String>| {

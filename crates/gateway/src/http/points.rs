@@ -86,7 +86,7 @@ async fn points(
     let asked = Asked {
         product: params.product.as_deref(),
         devices: &params.device,
-        points: &params.points,
+        names: &params.points,
         from: params.from.as_deref(),
         to: params.to.as_deref(),
         cursor: params.cursor.as_deref(),
@@ -177,7 +177,10 @@ impl From<QuestionError> for Problem {
         match error {
             QuestionError::UnknownProduct(_) => Self::not_found(detail).at("product"),
             QuestionError::UnknownDevice { .. } => Self::not_found(detail).at("device"),
-            QuestionError::UnknownPoint { .. } => Self::not_found(detail).at("points"),
+            QuestionError::UnknownElement { what: "point", .. } => {
+                Self::not_found(detail).at("points")
+            }
+            QuestionError::UnknownElement { what, .. } => Self::not_found(detail).at(what),
             QuestionError::Ambiguous { .. } => {
                 Self::new(StatusCode::CONFLICT, "ambiguous", detail).at("product")
             }

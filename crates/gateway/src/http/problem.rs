@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use axum::{
     Json,
+    body::Bytes,
     extract::{
-        FromRequestParts, Query,
+        FromRequest, FromRequestParts, Query, Request,
         rejection::{BytesRejection, QueryRejection},
     },
     http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts},
@@ -20,6 +21,7 @@ use utoipa::{
 use crate::{
     pool::PoolError,
     registry::{Fault, Refused, User},
+    script::{Cause, Failure},
 };
 
 /// A refusal, to be answered.
@@ -48,6 +50,11 @@ pub(super) struct Details {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     fix: Option<String>,
+    /// Where in a script's source it is, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<u32>,
     /// What uses the object that was to be deleted; capped.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     used_by: Vec<UsedBy>,
@@ -97,6 +104,8 @@ impl Problem {
             detail: detail.into(),
             place: None,
             fix: None,
+            line: None,
+            column: None,
             used_by: Vec::new(),
             errors: Vec::new(),
         }))
@@ -109,6 +118,18 @@ impl Problem {
 
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", detail)
+    }
+
+    /// A script that must not go live, with the place in its source.
+    pub fn of_script(name: &str, failure: &Failure) -> Self {
+        let detail = format!("script {name}: {failure}");
+        let mut problem = match failure.cause {
+            Cause::Unavailable => Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail),
+            _ => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "script", detail),
+        };
+        problem.0.line = failure.line;
+        problem.0.column = failure.column;
+        problem
     }
 
     /// Names the part of the request that it is about.
@@ -251,6 +272,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
                 Err(Problem::bad_request("query", detail))
             }
         }
+    }
+}
+
+/// The JSON body of a request: unknown and malformed members are refused by name.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state).await?;
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|error| Problem::bad_request("body", error.to_string()))
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
 
 /// The JSON Schema of a kind
 #[utoipa::path(get, path = "/api/v1/schemas/{kind}", tag = "objects",
-    params(("kind" = String, Path, description = "model, product, device or channel")),
+    params(("kind" = String, Path, description = "model, product, device, channel or script")),
     responses((status = 200, description = "JSON Schema 2020-12", body = Object,
         content_type = "application/schema+json"), Refusals))]
 async fn show(Path(word): Path<String>) -> Result<impl IntoResponse, Problem> {

@@ -37,6 +37,11 @@ struct Figures {
     duplicates: u64,
     /// Values that were overwritten by different ones.
     conflicts: u64,
+    events: u64,
+    /// Events that came again with the same output.
+    event_duplicates: u64,
+    /// Values of attributes, earlier ones included.
+    attribute_values: u64,
     /// Duplicates and conflicts are counted up to the newest commit.
     classified: bool,
     /// The most segments that a read of everything of one product joins.
@@ -46,6 +51,7 @@ struct Figures {
 impl Figures {
     fn of(store: &Store) -> Result<Self, ReadError> {
         let (stats, segments) = (store.stats(), store.segment_stats()?);
+        let chronicle = store.chronicle_stats()?;
         Ok(Self {
             durable: stats.durable.0,
             flushed: stats.flushed.0,
@@ -58,6 +64,9 @@ impl Figures {
             values: segments.cells,
             duplicates: segments.duplicates,
             conflicts: segments.conflicts,
+            events: chronicle.events,
+            event_duplicates: chronicle.event_duplicates,
+            attribute_values: chronicle.attribute_values,
             classified: stats.flushed == stats.durable && segments.unclassified_segments == 0,
             overlapping_segments_max: segments.overlapping_segments_max,
         })

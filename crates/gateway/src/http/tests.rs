@@ -82,6 +82,15 @@ impl Answer {
     }
 }
 
+/// Scripts whose workers end at once: the door is tested here, not what is behind it.
+fn scripts() -> crate::script::Scripts {
+    let command = crate::script::WorkerCommand {
+        program: "/bin/false".into(),
+        arguments: Vec::new(),
+    };
+    crate::script::Scripts::start(command, crate::limits::Scripts::default()).unwrap()
+}
+
 /// What the handlers work with, over an empty data directory.
 pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let clock = Clock::stopped(1_700_000_000_000);
@@ -91,18 +100,48 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let bounds = crate::quarantine::Bounds::default();
     let quarantine = Quarantine::open(&dir.join("quarantine.db"), bounds, store.clone()).unwrap();
     let bounds = crate::channel_log::Bounds::default();
-    let log = Log::open(&dir.join("channel-log.db"), bounds).unwrap();
+    let log = Arc::new(Log::open(&dir.join("channel-log.db"), bounds).unwrap());
+    let (registry, quarantine) = (Arc::new(registry), Arc::new(quarantine));
+    let scripts = Arc::new(scripts());
+    let bounds = crate::recorder::Bounds::default();
+    let recorder = Arc::new(Recorder::open(&dir.join("recorder.db"), bounds).unwrap());
+    let redriver = crate::redrive::of_test(
+        dir,
+        &registry,
+        &store,
+        &quarantine,
+        &log,
+        &scripts,
+        &recorder,
+        &clock,
+    );
+    let setting = crate::subscription::Setting {
+        registry: Arc::clone(&registry),
+        store: store.clone(),
+        organization: backtide_model::ObjectName::new("o1").unwrap(),
+        clock: clock.clone(),
+        pool: Pool::start("subscriptions", 1, 8).unwrap(),
+        limits: crate::limits::Topics::default(),
+    };
+    let subscriptions =
+        crate::subscription::Subscriptions::open(&dir.join("subscriptions"), setting).unwrap();
     Api {
-        registry: Arc::new(registry),
+        registry,
+        subscriptions,
         store,
-        quarantine: Arc::new(quarantine),
-        log: Arc::new(log),
+        quarantine,
+        redriver,
+        recorder,
+        log,
+        scripts,
         pool: Pool::start("test", 1, 8).unwrap(),
         streams: Pool::start("test-streams", 2, 8).unwrap(),
         closing: CancellationToken::new(),
         clock,
         token,
         broker_url: "tcp://127.0.0.1:11883".into(),
+        broker_tls_url: None,
+        mqtt: Box::new(|_, _| Box::pin(async {})),
         metrics: Box::new(|| "backtide_up 1\n".into()),
         readiness: Box::new(|| Readiness::unless(vec!["the disk is full".into()])),
     }

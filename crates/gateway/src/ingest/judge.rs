@@ -1,20 +1,25 @@
 //! The verdict on one message: a pure function of the message and what is declared.
 
-use std::{num::NonZeroU16, sync::Arc};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use backtide_model::{
-    Batch, ChannelName, Checked, Code, Compression, ConflictPolicy, DeviceKey, Envelope, Fault,
-    Kind, MessageId, Mode, Model, ProductKey, Rejection, Rules, TimeRule, Topic, check_points,
-    open,
+    ChannelName, Checked, Code, Compression, ConflictPolicy, Content, DeviceKey, Envelope, Fault,
+    Kind, MessageId, Mode, Model, ProductKey, Rejection, Rules, TimeRule, Topic, check, open,
 };
-use backtide_store::{Commit, Committed, Origin, Part, Refused, RefusedItem};
+use backtide_store::{
+    Commit, CommitError, Committed, Origin, Part, Redrive, Refused, RefusedItem, Store,
+};
 use bytes::Bytes;
 
 use super::{
     payload::{InflateError, Oversize, Payload, plain, sha256},
+    raw::{Decoded, Misread},
     reply::Reply,
 };
-use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::{
+    limits::PAYLOAD_BYTES_MAX,
+    recorder::{Account, Message},
+};
 
 /// What a message is judged by: its channel and product as declared at this moment.
 #[derive(Clone, Copy)]
@@ -39,6 +44,8 @@ pub struct Uplink {
     pub payload: Payload,
     /// Of a QoS 2 publish.
     pub packet_id: Option<NonZeroU16>,
+    /// Its client keeps it until it is acknowledged: QoS 1 and 2.
+    pub is_kept_by_client: bool,
 }
 
 /// Who sent it.
@@ -53,8 +60,10 @@ pub struct Sender {
 pub(super) struct Judged {
     pub(super) origin: Origin,
     product: ProductKey,
+    /// The refusal that this tries again.
+    pub(super) redrive: Option<Redrive>,
     /// Moved out by [`Judged::commit`].
-    batch: Batch,
+    content: Content,
     /// What goes to quarantine, if anything does.
     pub(super) refused: Option<Refused>,
     /// The payload, or the beginning of one over the limit.
@@ -65,6 +74,10 @@ pub(super) struct Judged {
     pub(super) items_stored: u32,
     /// Values that are stored.
     pub(super) values: usize,
+    /// A script decoded it, or should have: its reply goes through that script too.
+    pub(super) is_raw: bool,
+    /// How long the verdict took.
+    pub(super) judge_time: Duration,
 }
 
 /// Why a whole message is refused.
@@ -73,13 +86,30 @@ struct Refusal {
     id: String,
     code: Code,
     message: String,
+    /// The version of the script that is to blame.
+    script: Option<u32>,
 }
 
-/// Judges a message: may it be said here, what does it say, does it fit the model.
+/// Judges a message: may it be said here, what does it say, does it fit the model. `decoded` is what
+/// the product's script made of a raw one.
 pub(super) fn judge(
     scope: &Scope<'_>,
     sender: &Sender,
     uplink: &Uplink,
+    decoded: Option<&Decoded>,
+    arrived_ms: i64,
+) -> Judged {
+    Judged {
+        is_raw: decoded.is_some(),
+        ..verdict(scope, sender, uplink, decoded, arrived_ms)
+    }
+}
+
+fn verdict(
+    scope: &Scope<'_>,
+    sender: &Sender,
+    uplink: &Uplink,
+    decoded: Option<&Decoded>,
     arrived_ms: i64,
 ) -> Judged {
     let origin = |id: &str| Origin {
@@ -102,12 +132,15 @@ pub(super) fn judge(
             return refuse_whole(scope, origin, payload, payload, inflate_refusal(error));
         }
     };
-    match read(scope, &uplink.topic, &plain, arrived_ms) {
+    match read(scope, &uplink.topic, &plain, decoded, arrived_ms) {
         Ok((envelope, checked)) => settle(
             scope,
             origin(envelope.id.as_json()),
             payload,
-            &plain,
+            Source {
+                plain: &plain,
+                is_raw: decoded.is_some(),
+            },
             envelope,
             checked,
         ),
@@ -120,11 +153,12 @@ fn read<'p>(
     scope: &Scope<'_>,
     topic: &str,
     plain: &'p [u8],
+    decoded: Option<&'p Decoded>,
     arrived_ms: i64,
 ) -> Result<(Envelope<'p>, Checked), Refusal> {
     let kind = authorize(scope, topic)?;
-    let envelope = decode(scope, kind, plain)?;
-    Ok((envelope, check(scope, &envelope, arrived_ms)))
+    let envelope = decode(scope, kind, plain, decoded)?;
+    Ok((envelope, check_items(scope, &envelope, arrived_ms)))
 }
 
 /// May a client of this channel say this here (`decisions.md` §3)?
@@ -133,6 +167,7 @@ fn authorize(scope: &Scope<'_>, topic: &str) -> Result<Kind, Refusal> {
         id: absent(),
         code: Code::NoPermission,
         message,
+        script: None,
     };
     let topic = Topic::parse(topic).map_err(|error| denied(error.to_string()))?;
     if topic.product != *scope.product {
@@ -144,41 +179,57 @@ fn authorize(scope: &Scope<'_>, topic: &str) -> Result<Kind, Refusal> {
     Ok(topic.kind)
 }
 
-fn decode<'p>(scope: &Scope<'_>, kind: Kind, plain: &'p [u8]) -> Result<Envelope<'p>, Refusal> {
+fn decode<'p>(
+    scope: &Scope<'_>,
+    kind: Kind,
+    plain: &'p [u8],
+    decoded: Option<&'p Decoded>,
+) -> Result<Envelope<'p>, Refusal> {
     let undecodable = |message: &str| Refusal {
         id: absent(),
         code: Code::Undecodable,
         message: message.to_owned(),
+        script: None,
     };
-    match kind {
+    let text = match kind {
         // Zero bytes are named as such before the format is looked at (mqtt-channel.md §4.2).
-        _ if plain.is_empty() => {}
+        _ if plain.is_empty() => plain,
         Kind::Raw if scope.is_json => {
             return Err(undecodable(
                 "the product's format is json; publish envelopes, not raw data",
             ));
         }
-        Kind::Raw => return Err(undecodable("the product has no data parsing script")),
+        Kind::Raw => match decoded {
+            Some(Ok(text)) => text,
+            Some(Err(Misread { message, version })) => {
+                return Err(Refusal {
+                    script: Some(*version),
+                    ..undecodable(message)
+                });
+            }
+            None => {
+                return Err(undecodable(
+                    "script invocation error: the product has no data parsing script that is \
+                     published",
+                ));
+            }
+        },
         _ if !scope.is_json => {
             return Err(undecodable(
                 "the product's format is custom; publish raw data",
             ));
         }
-        Kind::Points => {}
-        Kind::Events | Kind::Attributes => {
-            return Err(undecodable(
-                "events and attributes are not taken by this version",
-            ));
-        }
-    }
-    open(plain, kind, scope.mode).map_err(|fault: Fault<'_>| Refusal {
+        Kind::Points | Kind::Events | Kind::Attributes => plain,
+    };
+    open(text, kind, scope.mode).map_err(|fault: Fault<'_>| Refusal {
         id: fault.id.as_json().to_owned(),
         code: fault.code,
         message: fault.message,
+        script: None,
     })
 }
 
-fn check(scope: &Scope<'_>, envelope: &Envelope<'_>, arrived_ms: i64) -> Checked {
+fn check_items(scope: &Scope<'_>, envelope: &Envelope<'_>, arrived_ms: i64) -> Checked {
     let time = match scope.stamps_arrival {
         true => TimeRule::Arrival { now_ms: arrived_ms },
         false => TimeRule::Required,
@@ -189,7 +240,7 @@ fn check(scope: &Scope<'_>, envelope: &Envelope<'_>, arrived_ms: i64) -> Checked
         time,
         conflict: scope.conflict,
     };
-    check_points(envelope.params, &rules, scope.find_device)
+    check(envelope.items, envelope.params, &rules, scope.find_device)
 }
 
 fn absent() -> String {
@@ -211,7 +262,15 @@ fn inflate_refusal(error: InflateError) -> Refusal {
         id: absent(),
         code,
         message,
+        script: None,
     }
+}
+
+/// What a checked message was read from.
+#[derive(Clone, Copy)]
+struct Source<'p> {
+    plain: &'p [u8],
+    is_raw: bool,
 }
 
 /// What is stored and what goes to quarantine of a message whose items were checked.
@@ -219,16 +278,18 @@ fn settle(
     scope: &Scope<'_>,
     origin: Origin,
     payload: &Bytes,
-    plain: &[u8],
+    source: Source<'_>,
     envelope: Envelope<'_>,
     checked: Checked,
 ) -> Judged {
     let code = checked.code();
-    let values = checked.batch.cells();
+    let values = checked.content.values();
     let refused = (code != Code::Ok).then(|| {
         let raw = match scope.mode {
-            Mode::Strict => plain.into(),
-            Mode::Lenient => bad_items_alone(envelope.id, &checked.refused_params),
+            Mode::Strict => source.plain.into(),
+            // A later script may read them otherwise: raw bytes stay whole.
+            Mode::Lenient if source.is_raw => source.plain.into(),
+            Mode::Lenient => bad_items_alone(&envelope, &checked.refused_params),
         };
         Refused {
             code,
@@ -246,25 +307,25 @@ fn settle(
     Judged {
         origin,
         product: scope.product.clone(),
-        batch: checked.batch,
+        redrive: None,
+        content: checked.content,
         refused,
         payload: payload.clone(),
         payload_bytes: bytes_u64(payload),
         items: checked.items,
         items_stored,
         values,
+        is_raw: false,
+        judge_time: Duration::ZERO,
     }
 }
 
 /// An envelope with the refused items, so that a re-drive sends only those.
-fn bad_items_alone(id: MessageId<'_>, params: &str) -> Box<[u8]> {
-    let method = Kind::Points.method();
-    format!(
-        "{{\"id\":{},\"version\":\"1.0\",\"method\":\"{method}\",\"params\":{params}}}",
-        id.as_json()
-    )
-    .into_bytes()
-    .into()
+fn bad_items_alone(envelope: &Envelope<'_>, params: &str) -> Box<[u8]> {
+    let (id, method) = (envelope.id.as_json(), envelope.items.method());
+    format!("{{\"id\":{id},\"version\":\"1.0\",\"method\":\"{method}\",\"params\":{params}}}")
+        .into_bytes()
+        .into()
 }
 
 fn refused_item(rejection: Rejection) -> RefusedItem {
@@ -272,6 +333,7 @@ fn refused_item(rejection: Rejection) -> RefusedItem {
         index: Some(rejection.index),
         device: rejection.device,
         point: rejection.point,
+        script_version: None,
         code: rejection.code,
         message: rejection.message.into(),
     }
@@ -289,7 +351,10 @@ fn refuse_whole(
         raw: raw.into(),
         payload_bytes: bytes_u64(payload),
         payload_sha256: sha256(payload),
-        items: vec![whole_item(refusal.code, refusal.message)],
+        items: vec![RefusedItem {
+            script_version: refusal.script,
+            ..whole_item(refusal.code, refusal.message)
+        }],
         more: 0,
     };
     refused_message(scope, origin(&refusal.id), payload, refused)
@@ -317,11 +382,14 @@ fn refused_message(scope: &Scope<'_>, origin: Origin, payload: &Bytes, refused: 
         payload_bytes: refused.payload_bytes,
         origin,
         product: scope.product.clone(),
-        batch: Batch::default(),
+        redrive: None,
+        content: Content::default(),
         refused: Some(refused),
         items: 0,
         items_stored: 0,
         values: 0,
+        is_raw: false,
+        judge_time: Duration::ZERO,
     }
 }
 
@@ -330,6 +398,7 @@ fn whole_item(code: Code, message: String) -> RefusedItem {
         index: None,
         device: None,
         point: None,
+        script_version: None,
         code,
         message: message.into(),
     }
@@ -346,29 +415,93 @@ impl Judged {
             .map_or(Code::Ok, |refused| refused.code)
     }
 
+    /// The oldest time of what it stores.
+    pub(super) fn oldest_ms(&self) -> Option<i64> {
+        match &self.content {
+            Content::Points(batch) => batch.row_time.iter().min().copied(),
+            Content::Events(occurrences) => occurrences.iter().map(|one| one.time_ms).min(),
+            // Attributes have no time: they are of now.
+            Content::Attributes(_) => None,
+        }
+    }
+
     /// What its commit weighs in memory, roughly.
     pub(super) fn weight_bytes(&self) -> usize {
-        // A value with its row and quality, and a reason with its texts.
+        // A value with its row and quality, or an event or attribute with its names; a reason with
+        // its texts.
+        let value_bytes = match self.content {
+            Content::Points(_) => 24,
+            Content::Events(_) | Content::Attributes(_) => 256,
+        };
         let reasons = self
             .refused
             .as_ref()
             .map_or(0, |refused| refused.items.len());
-        self.payload.len() + self.values * 24 + reasons * 512
+        self.payload.len() + self.values * value_bytes + reasons * 512
     }
 
-    /// What is to be made durable. The rows are moved out: a message is committed once.
+    /// What is to be made durable. The content is moved out: a message is committed once.
     pub(super) fn commit(&mut self) -> Commit {
-        let batch = std::mem::take(&mut self.batch);
-        let points = (batch.rows() > 0).then_some(Part::Points(batch));
+        let content = std::mem::take(&mut self.content);
+        let stored = (!content.is_empty()).then(|| match content {
+            Content::Points(batch) => Part::Points(batch),
+            Content::Events(occurrences) => Part::Events(occurrences),
+            Content::Attributes(values) => Part::Attributes(values),
+        });
         let refused = self.refused.clone().map(Part::Refused);
         Commit {
             origin: self.origin.clone(),
             product: self.product.clone(),
-            parts: points.into_iter().chain(refused).collect(),
+            parts: stored.into_iter().chain(refused).collect(),
+            redrive: self.redrive,
         }
     }
 
-    /// The same message with nothing stored of it, for a reason the store found.
+    pub(super) fn in_time(mut self, judge_time: Duration) -> Self {
+        self.judge_time = judge_time;
+        self
+    }
+
+    /// What the flight recorder keeps of it. The payload is copied: the bytes it stands in are many
+    /// times its own.
+    pub(super) fn recording(&self, sender: &Sender, account: Account) -> Message {
+        Message {
+            time_ms: self.origin.arrived_ms,
+            channel: self.origin.channel.clone(),
+            client: Arc::clone(&self.origin.client),
+            topic: Arc::clone(&self.origin.topic),
+            payload: Bytes::copy_from_slice(&self.payload),
+            payload_bytes: self.payload_bytes,
+            compression: sender.compression,
+            code: self.code().number(),
+            account,
+        }
+    }
+
+    /// The same message, as a further try of what was refused before.
+    pub(super) fn redriven(mut self, redrive: Redrive) -> Self {
+        self.redrive = Some(redrive);
+        self
+    }
+
+    /// Why the store would not take it: a point is stored as another type.
+    pub(super) fn clash(&self, store: &Store) -> Option<CommitError> {
+        let Content::Points(batch) = &self.content else {
+            return None;
+        };
+        batch.columns.iter().find_map(|column| {
+            let given = column.values.storage();
+            let stored = store.storage_of(&self.product, &column.point)?;
+            (stored != given).then(|| CommitError::StorageChanged {
+                product: self.product.clone(),
+                point: column.point.as_str().into(),
+                stored,
+                given,
+            })
+        })
+    }
+
+    /// The same message with nothing stored of it, for a reason that its content does not have.
     pub(super) fn refuse(&mut self, code: Code, message: String) {
         self.refused = Some(Refused {
             code,
@@ -378,6 +511,7 @@ impl Judged {
             items: vec![whole_item(code, message)],
             more: 0,
         });
+        self.content = Content::default();
         self.items_stored = 0;
         self.values = 0;
     }
@@ -398,6 +532,7 @@ impl Judged {
 mod tests {
     use std::collections::BTreeSet;
 
+    use backtide_model::Items;
     use serde_json::json;
 
     use super::*;
@@ -410,7 +545,11 @@ mod tests {
             .into_iter()
             .map(|key| DeviceKey::new(key).unwrap())
             .collect();
-        let model = json!({ "measurepoints": { "P": { "type": "double" } } });
+        let model = json!({
+            "measurepoints": { "P": { "type": "double" } },
+            "events": { "leak": { "output": { "litres": { "type": "double" } } } },
+            "attributes": { "serial": { "type": "string" } },
+        });
         let scope = Scope {
             channel: &ChannelName::new("history").unwrap(),
             product: &ProductKey::new("PK").unwrap(),
@@ -422,6 +561,7 @@ mod tests {
             find_device: &|key| devices.get(key),
         };
         let uplink = Uplink {
+            is_kept_by_client: true,
             topic: topic.to_owned(),
             payload: Payload::Whole(Bytes::copy_from_slice(payload.as_bytes())),
             packet_id: None,
@@ -430,11 +570,15 @@ mod tests {
             client: "client".into(),
             compression: Compression::None,
         };
-        judge(&scope, &sender, &uplink, 5)
+        judge(&scope, &sender, &uplink, None, 5)
     }
 
     fn post(params: &str) -> String {
-        let method = Kind::Points.method();
+        post_of(Items::Points, params)
+    }
+
+    fn post_of(items: Items, params: &str) -> String {
+        let method = items.method();
         format!(r#"{{"id":"7","version":"1.0","method":"{method}","params":{params}}}"#)
     }
 
@@ -487,6 +631,51 @@ mod tests {
         assert_eq!(
             lenient.refused.as_ref().unwrap().payload_sha256,
             sha256(payload.as_bytes())
+        );
+    }
+
+    #[test]
+    fn events_and_attributes_are_stored_as_parts_of_their_own() {
+        let event = post_of(
+            Items::Events,
+            r#"[{"deviceKey":"a","time":1,"events":{"leak":{"litres":4}}}]"#,
+        );
+        let attribute = post_of(
+            Items::Attributes,
+            r#"[{"deviceKey":"a","attributes":{"serial":"A-1"}}]"#,
+        );
+        let parts = |path: &str, payload: &str| {
+            let topic = format!("sys/PK/integration/{path}");
+            let mut judged = judged(Mode::Strict, true, &topic, payload);
+            assert_eq!((judged.code(), judged.values), (Code::Ok, 1), "{path}");
+            judged.commit().parts
+        };
+        assert!(matches!(
+            parts("event/post", &event).as_slice(),
+            [Part::Events(_)]
+        ));
+        for path in ["attribute/post", "attributes/post"] {
+            let parts = parts(path, &attribute);
+            assert!(matches!(parts.as_slice(), [Part::Attributes(_)]));
+        }
+    }
+
+    #[test]
+    fn bad_items_are_kept_alone_under_the_method_of_their_kind() {
+        let bad = r#"[{"deviceKey":"a","attributes":{"x":1}}]"#;
+        let payload = post_of(
+            Items::Attributes,
+            r#"[{"deviceKey":"b","attributes":{"serial":"B"}},{"deviceKey":"a","attributes":{"x":1}}]"#,
+        );
+        let topic = "sys/PK/integration/attribute/post";
+        let judged = judged(Mode::Lenient, true, topic, &payload);
+        assert_eq!(
+            (judged.code(), judged.items_stored),
+            (Code::ModelMismatch, 1)
+        );
+        assert_eq!(
+            judged.refused.as_ref().unwrap().raw.as_ref(),
+            post_of(Items::Attributes, bad).as_bytes()
         );
     }
 

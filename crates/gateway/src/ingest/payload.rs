@@ -4,7 +4,7 @@ use std::io::Read;
 
 use backtide_model::Compression;
 use bytes::Bytes;
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
 /// What a publish carried.
@@ -46,7 +46,8 @@ pub(super) fn plain(
     let limit = u64::try_from(bytes_max)
         .unwrap_or(u64::MAX)
         .saturating_add(1);
-    GzDecoder::new(payload.as_ref())
+    // Members that follow each other are one payload; what follows and is none is an error.
+    MultiGzDecoder::new(payload.as_ref())
         .take(limit)
         .read_to_end(&mut inflated)
         .map_err(|error| InflateError::NotGzip(error.to_string()))?;
@@ -105,10 +106,17 @@ mod tests {
             plain(&bomb, Compression::Gzip, 1_000),
             Err(InflateError::TooLarge)
         );
+        let whole = packed(b"{}".to_vec(), Compression::Gzip);
         let lie = Bytes::from_static(b"{}");
-        assert!(matches!(
-            plain(&lie, Compression::Gzip, 9),
-            Err(InflateError::NotGzip(_))
-        ));
+        let cut = whole.slice(..whole.len() - 1);
+        let more = Bytes::from([&whole[..], b"more"].concat());
+        for wrong in [lie, cut, more] {
+            assert!(matches!(
+                plain(&wrong, Compression::Gzip, 9),
+                Err(InflateError::NotGzip(_))
+            ));
+        }
+        let two = Bytes::from([&whole[..], &whole[..]].concat());
+        assert_eq!(plain(&two, Compression::Gzip, 9).unwrap().as_ref(), b"{}{}");
     }
 }

@@ -15,7 +15,7 @@ mod handshake;
 mod inbox;
 mod subscriptions;
 
-use std::{net::SocketAddr, num::NonZeroU16, pin::pin, sync::Arc};
+use std::{num::NonZeroU16, pin::pin, sync::Arc};
 
 use bytes::BytesMut;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
@@ -27,7 +27,7 @@ use tokio::{
 
 use self::inbox::{Charge, Inbox};
 use super::{
-    Ack, ChannelHandle as _, Client, Dropped, Ending, Event, Fault, House, Outcome, Payload,
+    Ack, ChannelHandle as _, Client, Dropped, Ending, Event, Fault, House, Outcome, Payload, Peer,
     Publish, Qos, Reason, Reply, StoreDown, Version, filter,
     listener::{Door, Pass},
     outbound::{self, Delivery},
@@ -47,7 +47,7 @@ const LINGER_BYTES: usize = 64 * 1024;
 pub(super) async fn run<H, S>(
     door: Arc<Door<H>>,
     stream: S,
-    peer: SocketAddr,
+    peer: Peer,
     number: u64,
     mut pass: Pass,
 ) where
@@ -61,6 +61,7 @@ pub(super) async fn run<H, S>(
         &mut writer,
         peer,
         number,
+        pass.connect_by,
     ))
     .await;
     pass.handshake = None;
@@ -323,7 +324,7 @@ impl<H: House> Connection<H> {
             let mut acks = Vec::new();
             let room = usize::from(self.door.limits.in_flight_messages_max)
                 .saturating_sub(self.in_flight_messages)
-                .min(self.door.limits.burst_messages_max);
+                .min(self.burst_messages_max());
             let decoded = self.decode(room, &mut burst, &mut acks);
             // What came before a fault is good, and taken.
             let bytes = before - self.inbox.len();
@@ -333,6 +334,14 @@ impl<H: House> Connection<H> {
             decoded?;
         }
         Ok(())
+    }
+
+    fn burst_messages_max(&self) -> usize {
+        if self.link.channel.is_paced() {
+            1
+        } else {
+            self.door.limits.burst_messages_max
+        }
     }
 
     /// Decodes up to `room` publishes, and acts at once on everything else.
@@ -512,6 +521,7 @@ impl<H: House> Connection<H> {
         }
         self.link.meters.connections.decrement(1);
         self.note(Event::Disconnected(ending));
+        self.link.channel.leave();
         if !self.in_flight.is_empty() {
             let link = Arc::clone(&self.link);
             self.door

@@ -1,8 +1,10 @@
 //! Sessions over a restart: `sessions.db`, an SQLite file written by a thread of its own.
 //!
 //! Subscriptions are written before they are acknowledged; the rest of a changed session lazily,
-//! within `session_save_ms` and at a clean end. A crash loses what changed since: replies that wait,
-//! and QoS 2 packet ids. Power loss may lose the last second of either. The file may be
+//! within `session_save_ms` and at a clean end. A crash loses what changed since: replies that wait.
+//! Power loss may lose the last second. QoS 2 packet ids are written at a clean end only, and the file
+//! forgets them when it is read: a set that is not exact would take a new message for one that came
+//! before, and lose it (docs/adr/0006). The file may be
 //! deleted while the server is down; then clients find no session present and subscribe again.
 
 use std::{
@@ -39,7 +41,7 @@ CREATE TABLE session (
     expiry_s INTEGER NOT NULL,      -- outlives its connection by so long
     away_since_ms INTEGER,          -- wall time; NULL while connected
     has_published INTEGER NOT NULL,
-    received BLOB NOT NULL,         -- QoS 2 packet ids, two bytes each, big-endian
+    received BLOB NOT NULL,         -- QoS 2 packet ids after a clean end, two bytes each, big-endian
     PRIMARY KEY (channel, client_id)
 ) WITHOUT ROWID;
 CREATE TABLE subscription (
@@ -143,9 +145,19 @@ impl File {
         })
     }
 
-    /// All sessions. Rows that no longer make sense are left out: they cost replies, not data.
+    /// All sessions. Rows that no longer make sense are left out: they cost replies, not data. From
+    /// here on the file holds no QoS 2 packet ids: they change, and it would not know.
     pub(super) fn load(&self) -> Result<Vec<Kept>, KeptError> {
-        self.load_rows().map_err(|source| KeptError::File {
+        let loaded = self.load_rows().and_then(|kept| {
+            // Not lazily: a power cut must not bring them back.
+            self.connection.execute_batch(
+                "PRAGMA synchronous = FULL;
+                 UPDATE session SET received = x'';
+                 PRAGMA synchronous = NORMAL;",
+            )?;
+            Ok(kept)
+        });
+        loaded.map_err(|source| KeptError::File {
             path: self.path.clone(),
             source,
         })
@@ -245,7 +257,7 @@ impl File {
                 // Before the changes are taken: whoever waits has changed its session already.
                 let round: Vec<_> = first.into_iter().chain(waiting.try_iter()).collect();
                 let changes = changes();
-                if let Err(error) = self.write(&changes) {
+                if let Err(error) = self.write(&changes, is_last) {
                     tracing::error!(path = self.path, %error, "sessions are not kept");
                 }
                 for waiter in round {
@@ -264,14 +276,15 @@ impl File {
         Ok(Keeper { waiters, thread })
     }
 
-    fn write(&mut self, changes: &[Change]) -> rusqlite::Result<()> {
+    /// Writes changes; the QoS 2 packet ids of these sessions too, when no more will follow.
+    fn write(&mut self, changes: &[Change], is_last: bool) -> rusqlite::Result<()> {
         if changes.is_empty() {
             return Ok(());
         }
         let transaction = self.connection.transaction()?;
         for change in changes {
             match change {
-                Change::Save(snapshot) => save(&transaction, snapshot)?,
+                Change::Save(snapshot) => save(&transaction, snapshot, is_last)?,
                 Change::Forget { channel, client_id } => {
                     forget(&transaction, channel.as_str(), client_id)?;
                 }
@@ -310,12 +323,13 @@ fn forget(transaction: &Transaction<'_>, channel: &str, client: &str) -> rusqlit
     Ok(())
 }
 
-fn save(transaction: &Transaction<'_>, snapshot: &Snapshot) -> rusqlite::Result<()> {
+fn save(transaction: &Transaction<'_>, snapshot: &Snapshot, is_last: bool) -> rusqlite::Result<()> {
     let (channel, client) = (snapshot.channel.as_str(), &*snapshot.client_id);
     forget(transaction, channel, client)?;
     let received: Vec<u8> = snapshot
         .received
         .iter()
+        .filter(|_| is_last)
         .flat_map(|id| id.get().to_be_bytes())
         .collect();
     transaction
@@ -404,7 +418,7 @@ mod tests {
 
         File::open(&path)
             .unwrap()
-            .write(&[snapshot(&session)])
+            .write(&[snapshot(&session)], true)
             .unwrap();
         let kept = File::open(&path).unwrap().load().unwrap().remove(0);
         assert_eq!(kept.session.subscriptions, session.subscriptions);
@@ -419,7 +433,12 @@ mod tests {
             client_id: Arc::clone(&kept.client_id),
         };
         let mut file = File::open(&path).unwrap();
-        file.write(&[forget]).unwrap();
+        let again = file.load().unwrap().remove(0);
+        assert!(again.session.received.is_empty(), "read once");
+        file.write(&[snapshot(&session)], false).unwrap();
+        let again = file.load().unwrap().remove(0);
+        assert!(again.session.received.is_empty(), "more may follow");
+        file.write(&[forget], false).unwrap();
         assert!(file.load().unwrap().is_empty());
     }
 

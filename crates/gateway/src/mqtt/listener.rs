@@ -1,8 +1,9 @@
 //! The door itself: what all connections share, the accept loop, and the way to close.
 
 use std::{
+    hash::Hash,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     sync::{
         Arc,
@@ -10,22 +11,26 @@ use std::{
     },
 };
 
+use backtide_model::ChannelName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Duration, timeout},
+    time::{Duration, Instant, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    House, WallClock, connection,
+    House, Peer, Transport, WallClock, connection,
     kept::KeptError,
     sessions::Sessions,
-    throttle::{Addresses, FailedLogins, Held},
 };
-use crate::limits;
+use crate::{
+    limits,
+    throttle::{Addresses, Budget, Held, Left, network},
+    tls,
+};
 
 /// How often sessions and waiting replies are looked at for their age.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -37,8 +42,10 @@ pub struct Door<H: House> {
     pub(super) house: Arc<H>,
     pub(super) limits: Arc<limits::Mqtt>,
     pub(super) sessions: Arc<Sessions>,
-    pub(super) failed_addresses: FailedLogins<std::net::IpAddr>,
-    pub(super) failed_clients: FailedLogins<String>,
+    pub(super) failed_addresses: Budget<IpAddr>,
+    pub(super) failed_clients: Budget<String>,
+    pub(super) connecting_channels: Budget<ChannelName>,
+    connecting_addresses: Budget<IpAddr>,
     /// Buffers of all connections, in KiB.
     pub(super) buffers: Arc<Semaphore>,
     /// Cancelled when the server shuts down.
@@ -71,6 +78,8 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 
 /// The right to be a connection, and while it is one, to be in its handshake.
 pub(super) struct Pass {
+    /// Its CONNECT has to be there by then, a TLS handshake included.
+    pub(super) connect_by: Instant,
     _connection: OwnedSemaphorePermit,
     _address: Held,
     pub(super) handshake: Option<(OwnedSemaphorePermit, Held)>,
@@ -92,8 +101,10 @@ impl<H: House> Door<H> {
         let door = Arc::new(Self {
             house,
             sessions,
-            failed_addresses: FailedLogins::new(&limits),
-            failed_clients: FailedLogins::new(&limits),
+            failed_addresses: failures(&limits),
+            failed_clients: failures(&limits),
+            connecting_channels: connects(&limits),
+            connecting_addresses: connects(&limits),
             buffers: Arc::new(Semaphore::new(limits.buffer_bytes_max / 1024)),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -111,14 +122,16 @@ impl<H: House> Door<H> {
 
     /// Accepts connections until the door closes. Takes the right to a connection before it
     /// accepts: at the cap, clients wait in the kernel's queue.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Option<Arc<tls::Server>>) {
         loop {
             let accepted = tokio::select! {
                 () = self.closing.cancelled() => return,
                 accepted = self.accept(&listener) => accepted,
             };
             match accepted {
-                Ok((stream, peer, permits)) => self.admit(stream, peer, permits),
+                Ok((stream, address, permits)) => {
+                    self.admit(stream, address, permits, tls.clone());
+                }
                 Err(error) => {
                     tracing::warn!(%error, "an MQTT connection cannot be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -127,20 +140,55 @@ impl<H: House> Door<H> {
         }
     }
 
-    /// Serves one connection that another listener (TLS, WebSocket) has accepted, until it ends.
-    /// Returns at once when there are too many.
-    pub async fn attend<S>(self: Arc<Self>, stream: S, peer: SocketAddr)
+    /// Serves one connection that another door has accepted, until it ends. Returns at once when
+    /// there are too many.
+    pub async fn attend<S>(self: Arc<Self>, stream: S, peer: Peer)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let permits = tokio::select! {
-            () = self.closing.cancelled() => return,
-            permits = self.permits() => permits,
+        let connection = Arc::clone(&self.connections).try_acquire_owned();
+        let handshake = Arc::clone(&self.handshakes).try_acquire_owned();
+        let (Ok(connection), Ok(handshake)) = (connection, handshake) else {
+            refused("connections_cap");
+            return;
         };
-        if let Some(pass) = self.pass(peer, permits) {
-            let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
-            let task = connection::run(Arc::clone(&self), stream, peer, number, pass);
+        if let Some(pass) = self.pass(peer.address, (connection, handshake)) {
+            let task = Arc::clone(&self).converse(stream, peer, pass);
             self.tasks.track_future(task).await;
+        }
+    }
+
+    async fn converse<S>(self: Arc<Self>, stream: S, peer: Peer, pass: Pass)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        connection::run(self, stream, peer, number, pass).await;
+    }
+
+    /// The TLS handshake, in the time of CONNECT, and then the connection.
+    async fn converse_securely(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        pass: Pass,
+        tls: Arc<tls::Server>,
+    ) {
+        let accepted = tokio::select! {
+            accepted = timeout_at(pass.connect_by, tls.accept(stream)) => accepted,
+            () = self.closing.cancelled() => return,
+        };
+        let late = || Err("it took too long".to_owned());
+        match accepted.unwrap_or_else(|_| late()) {
+            Ok((stream, certificate)) => {
+                let transport = Transport::Tls(certificate.map(Arc::new));
+                let peer = Peer { address, transport };
+                Box::pin(self.converse(stream, peer, pass)).await;
+            }
+            Err(reason) => {
+                tracing::info!(peer = %address, reason, "no TLS connection");
+                refused("tls");
+            }
         }
     }
 
@@ -190,19 +238,25 @@ impl<H: House> Door<H> {
     fn admit(
         self: &Arc<Self>,
         stream: TcpStream,
-        peer: SocketAddr,
+        address: SocketAddr,
         permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+        tls: Option<Arc<tls::Server>>,
     ) {
         // Without a pass the stream is dropped: the client sees the connection close.
-        if let Some(pass) = self.pass(peer, permits) {
-            let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
-            self.tasks.spawn(connection::run(
-                Arc::clone(self),
-                stream,
-                peer,
-                number,
-                pass,
-            ));
+        let Some(pass) = self.pass(address, permits) else {
+            return;
+        };
+        let door = Arc::clone(self);
+        match tls {
+            None => {
+                let transport = Transport::Tcp;
+                let peer = Peer { address, transport };
+                self.tasks.spawn(door.converse(stream, peer, pass));
+            }
+            Some(tls) => {
+                let secured = door.converse_securely(stream, address, pass, tls);
+                self.tasks.spawn(secured);
+            }
         }
     }
 
@@ -212,6 +266,17 @@ impl<H: House> Door<H> {
         (connection, handshake): (OwnedSemaphorePermit, OwnedSemaphorePermit),
     ) -> Option<Pass> {
         let limits = &self.limits;
+        let network = network(peer.ip());
+        match self.connecting_addresses.left(&network) {
+            Left::Some => self.connecting_addresses.spend(network),
+            left => {
+                refused("address_rate");
+                if left == Left::NoneAtFirst {
+                    tracing::info!(%peer, "connections from this address come too fast");
+                }
+                return None;
+            }
+        }
         let address = self
             .connected_addresses
             .hold(peer.ip(), limits.connections_per_address_max);
@@ -219,17 +284,35 @@ impl<H: House> Door<H> {
             .handshaking_addresses
             .hold(peer.ip(), limits.handshakes_per_address_max);
         let (Some(address), Some(handshaking)) = (address, handshaking) else {
-            metrics::counter!("backtide_mqtt_connects_refused_total", "reason" => "address_cap")
-                .increment(1);
+            refused("address_cap");
             tracing::debug!(%peer, "too many MQTT connections from one address");
             return None;
         };
         Some(Pass {
+            connect_by: Instant::now() + Duration::from_secs(limits.connect_s),
             _connection: connection,
             _address: address,
             handshake: Some((handshake, handshaking)),
         })
     }
+}
+
+fn failures<K: Eq + Hash>(limits: &limits::Mqtt) -> Budget<K> {
+    let refill = Duration::from_secs(limits.failed_login_refill_s);
+    Budget::new(
+        limits.failed_logins_burst,
+        refill,
+        limits.throttle_tracked_max,
+    )
+}
+
+fn connects<K: Eq + Hash>(limits: &limits::Mqtt) -> Budget<K> {
+    let refill = Duration::from_millis(limits.connect_refill_ms);
+    Budget::new(limits.connects_burst, refill, limits.throttle_tracked_max)
+}
+
+fn refused(reason: &'static str) {
+    metrics::counter!("backtide_mqtt_connects_refused_total", "reason" => reason).increment(1);
 }
 
 async fn sweep(sessions: Arc<Sessions>, closing: CancellationToken) {

@@ -198,6 +198,7 @@ impl Decoder {
         let Some(&first) = buffer.first() else {
             return Ok(Next::More(1));
         };
+        strict::may_begin(first)?;
         let (len, header_len) = match strict::varint(&buffer[1..]) {
             Varint::Short => return Ok(Next::More(1)),
             Varint::Wrong => return Err(Fault::malformed("a malformed remaining length")),

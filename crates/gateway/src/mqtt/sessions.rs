@@ -257,6 +257,14 @@ impl Sessions {
 
     /// Writes what is to be kept. Blocks for a moment.
     pub(super) fn close(&self) {
+        let rooms: Vec<_> = self.rooms.lock().values().cloned().collect();
+        for room in rooms {
+            let entries: Vec<_> = room.sessions.lock().values().cloned().collect();
+            for entry in entries {
+                // As changed: now, and only now, the packet ids are kept that it has received.
+                self.change(&entry, |_| ());
+            }
+        }
         let keeper = self.keeper.lock().take();
         if let Some(keeper) = keeper {
             keeper.stop();

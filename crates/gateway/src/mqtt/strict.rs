@@ -128,14 +128,8 @@ pub(super) fn check(
     limits: &limits::Mqtt,
 ) -> Result<(), Fault> {
     let at = &mut Walk { rest: body };
-    match first >> 4 {
-        kind::PUBLISH => return publish(first, body, version, limits).map(|_| ()),
-        kind::CONNECT => return Err(Fault::protocol("a second CONNECT")),
-        kind::AUTH => return Err(Fault::protocol("AUTH without an authentication method")),
-        0 | kind::CONNACK | kind::SUBACK | kind::UNSUBACK | kind::PINGRESP => {
-            return Err(Fault::protocol("a packet that only a server sends"));
-        }
-        _ => {}
+    if first >> 4 == kind::PUBLISH {
+        return publish(first, body, version, limits).map(|_| ());
     }
     let flags = match first >> 4 {
         kind::PUBREL | kind::SUBSCRIBE | kind::UNSUBSCRIBE => 0x02,
@@ -161,6 +155,19 @@ pub(super) fn check(
         }
         // PINGREQ, and DISCONNECT of 3.1.1, have no body.
         _ => at.end(),
+    }
+}
+
+/// Checks that a client may send such a packet after its CONNECT: what follows is not waited for.
+pub(super) fn may_begin(first: u8) -> Result<(), Fault> {
+    match first >> 4 {
+        0 => Err(Fault::protocol("a packet of no type")),
+        kind::CONNECT => Err(Fault::protocol("a second CONNECT")),
+        kind::AUTH => Err(Fault::protocol("AUTH without an authentication method")),
+        kind::CONNACK | kind::SUBACK | kind::UNSUBACK | kind::PINGRESP => {
+            Err(Fault::protocol("a packet that only a server sends"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -522,10 +529,13 @@ impl<'a> Walk<'a> {
             }
             Value::Varint => Ok(()),
             Value::Binary => self.binary().map(|_| ()),
-            Value::Text if id == 0x08 && self.text()?.contains(['+', '#']) => {
-                Err(Fault::protocol("a wildcard in a response topic"))
-            }
-            Value::Text if id == 0x08 => Ok(()),
+            Value::Text if id == 0x08 => match self.text()? {
+                "" => Err(Fault::protocol("an empty response topic")),
+                topic if topic.contains(['+', '#']) => {
+                    Err(Fault::protocol("a wildcard in a response topic"))
+                }
+                _ => Ok(()),
+            },
             Value::Text => self.text().map(|_| ()),
             Value::Pair => self.text().and_then(|_| self.text()).map(|_| ()),
         }
@@ -580,7 +590,8 @@ mod tests {
     use super::*;
 
     fn fault(version: Version, packet: &[u8]) -> Option<u8> {
-        check(packet[0], &packet[2..], version, &limits::Mqtt::default())
+        may_begin(packet[0])
+            .and_then(|()| check(packet[0], &packet[2..], version, &limits::Mqtt::default()))
             .err()
             .map(|fault| fault.code())
     }

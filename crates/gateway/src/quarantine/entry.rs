@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use backtide_store::{Followed, Refused};
+use backtide_store::{Followed, Redrive, Refused, Sequence};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 
 /// Names an entry: the sequence of its commit, and the part of it where that has several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +19,23 @@ impl Id {
         Some(Self {
             sequence: sequence.parse().ok()?,
             part: part.parse().ok()?,
+        })
+    }
+
+    pub(super) fn again(redrive: Redrive) -> Option<Self> {
+        Some(Self {
+            sequence: i64::try_from(redrive.order.0).ok()?,
+            part: i64::from(redrive.part),
+        })
+    }
+
+    /// A try of the refusal in the log that the entry stands for; `None` where no commit can have
+    /// this id.
+    pub fn redrive(self, tried_ms: i64) -> Option<Redrive> {
+        Some(Redrive {
+            order: Sequence(u64::try_from(self.sequence).ok()?),
+            part: u32::try_from(self.part).ok()?,
+            tried_ms,
         })
     }
 }
@@ -38,6 +55,13 @@ impl Serialize for Id {
     }
 }
 
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom(format!("{text:?} is no entry's id")))
+    }
+}
+
 /// One reason, with its subject.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -49,6 +73,9 @@ pub struct Item {
     pub device_key: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point: Option<Box<str>>,
+    /// The version of the script that could not decode the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script_version: Option<u32>,
     pub code: u16,
     pub message: Box<str>,
 }
@@ -72,6 +99,11 @@ pub struct Entry {
     pub items: Vec<Item>,
     /// Refusals beyond `items`, which is capped.
     pub more: u32,
+    /// Its cause, see [`Cause::id`]; 0 until it is written down.
+    pub cause: i64,
+    /// How often it was tried again, and when last.
+    pub attempts: u32,
+    pub tried_ms: Option<i64>,
 }
 
 /// The code of a payload over the limit.
@@ -84,6 +116,7 @@ impl Entry {
             index: item.index,
             device_key: item.device.clone(),
             point: item.point.clone(),
+            script_version: item.script_version,
             code: item.code.number(),
             message: item.message.clone(),
         });
@@ -100,7 +133,20 @@ impl Entry {
             is_truncated: refused.code.number() == TOO_LARGE,
             items: items.collect(),
             more: refused.more,
+            cause: 0,
+            attempts: 0,
+            tried_ms: None,
         }
+    }
+
+    /// The device that the first reason is about.
+    pub fn device(&self) -> Option<&str> {
+        self.items.first()?.device_key.as_deref()
+    }
+
+    /// The point that the first reason is about.
+    pub fn point(&self) -> Option<&str> {
+        self.items.first()?.point.as_deref()
     }
 
     /// Why it was refused: its first reason.
@@ -122,7 +168,13 @@ impl Entry {
         map.serialize_entry("reason", self.reason())?;
         map.serialize_entry("subject", &Subject(self.items.first()))?;
         map.serialize_entry("rejected", &self.items)?;
-        map.serialize_entry("more", &self.more)
+        map.serialize_entry("more", &self.more)?;
+        map.serialize_entry("cause", &self.cause)?;
+        map.serialize_entry("attempts", &self.attempts)?;
+        match self.tried_ms {
+            Some(tried_ms) => map.serialize_entry("lastAttempt", &tried_ms),
+            None => Ok(()),
+        }
     }
 }
 
@@ -149,6 +201,9 @@ impl Serialize for Subject<'_> {
             }
             if let Some(point) = &item.point {
                 map.serialize_entry("point", point)?;
+            }
+            if let Some(version) = item.script_version {
+                map.serialize_entry("scriptVersion", &version)?;
             }
         }
         map.end()
@@ -179,6 +234,8 @@ impl Serialize for Shown<'_> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cause {
+    /// Names it; a cause that has no entries for a while comes back under another number.
+    pub id: i64,
     pub channel: String,
     pub product_key: String,
     pub code: u16,

@@ -9,7 +9,7 @@ use backtide_store::{FollowError, Followed, Part, Sequence, Store};
 
 use super::{
     Entry, Id, Progress, QuarantineError,
-    cabinet::{Cabinet, Pruned},
+    cabinet::{Cabinet, Change, Pruned, WhenFull},
 };
 
 /// The name under which the store keeps the log for this follower.
@@ -21,6 +21,10 @@ const STRIDE_BYTES: usize = 1 << 20;
 const PLACE_EVERY: Duration = Duration::from_secs(10);
 /// How long to wait after a failure before trying again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The watermark: a warning when so much of the bound is in use, and the next only after it has
+/// fallen below the second.
+const WARN_PERCENT: u64 = 80;
+const CALM_PERCENT: u64 = 75;
 
 /// Follows until told to stop.
 pub(super) fn follow(store: &Store, cabinet: Cabinet, progress: &Arc<Progress>) {
@@ -34,9 +38,12 @@ pub(super) fn follow(store: &Store, cabinet: Cabinet, progress: &Arc<Progress>) 
         progress,
         placed_at: Instant::now(),
         now_ms: i64::MIN,
+        is_warned: false,
     };
     while progress.wait_news() {
-        if let Err(error) = follower.catch_up() {
+        // Something may have been discarded, too.
+        let outcome = follower.catch_up().and_then(|()| follower.keep_bounds());
+        if let Err(error) = outcome {
             tracing::error!(%error, "refusals wait in the journal for the quarantine");
             progress.rest(PAUSE);
         }
@@ -54,6 +61,8 @@ struct Follower<'a> {
     placed_at: Instant,
     /// Arrival of the latest commit seen: the quarantine's clock.
     now_ms: i64,
+    /// The watermark was passed and told of.
+    is_warned: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -104,13 +113,17 @@ impl Follower<'_> {
             .iter()
             .map(|followed| followed.commit.origin.arrived_ms);
         self.now_ms = arrived.fold(self.now_ms, i64::max);
-        let entries: Vec<_> = followed.iter().flat_map(refusals).collect();
-        if entries.is_empty() {
+        let changes: Vec<_> = followed.iter().flat_map(changes).collect();
+        if changes.is_empty() {
             return Ok(());
         }
-        self.cabinet.write(&entries, last)?;
-        let count = u64::try_from(entries.len()).expect("a usize fits 64 bits");
-        metrics::counter!("backtide_quarantine_entries_total").increment(count);
+        self.cabinet.write(&changes, last)?;
+        let refused = changes
+            .iter()
+            .filter(|change| matches!(change, Change::Refused(..)))
+            .count();
+        let refused = u64::try_from(refused).expect("a usize fits 64 bits");
+        metrics::counter!("backtide_quarantine_entries_total").increment(refused);
         self.keep_bounds()
     }
 
@@ -118,7 +131,7 @@ impl Follower<'_> {
         let Pruned { aged, dropped } = self.cabinet.prune(self.now_ms)?;
         if aged > 0 {
             metrics::counter!("backtide_quarantine_aged_total").increment(aged);
-            tracing::info!(
+            tracing::warn!(
                 entries = aged,
                 "quarantine entries were older than its age bound"
             );
@@ -131,8 +144,8 @@ impl Follower<'_> {
             );
         }
         let bytes = self.cabinet.bytes_used()?;
-        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-        metrics::gauge!("backtide_quarantine_bytes").set(bytes as f64);
+        self.gauge(bytes)?;
+        self.warn(bytes);
         let is_full = self.cabinet.is_full()?;
         if is_full && !self.progress.is_full.swap(is_full, Ordering::Relaxed) {
             tracing::error!(
@@ -142,6 +155,35 @@ impl Follower<'_> {
         }
         self.progress.is_full.store(is_full, Ordering::Relaxed);
         Ok(())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    fn gauge(&self, bytes: u64) -> Result<(), QuarantineError> {
+        let (entries, _) = self.cabinet.size()?;
+        let bytes_max = self.cabinet.bounds().bytes_max;
+        metrics::gauge!("backtide_quarantine_entries").set(entries as f64);
+        metrics::gauge!("backtide_quarantine_bytes").set(bytes as f64);
+        metrics::gauge!("backtide_quarantine_bytes_max").set(bytes_max as f64);
+        Ok(())
+    }
+
+    /// Tells of the watermark once when it is passed.
+    fn warn(&mut self, bytes: u64) {
+        let bounds = self.cabinet.bounds();
+        let percent = bytes.saturating_mul(100) / bounds.bytes_max.max(1);
+        if percent >= WARN_PERCENT && !self.is_warned {
+            let then = match bounds.when_full {
+                WhenFull::Hold => "channels hold",
+                WhenFull::DropOldest => "the oldest entries are dropped",
+            };
+            tracing::warn!(
+                bytes,
+                bytes_max = bounds.bytes_max,
+                "the quarantine is {percent} % full; when it is full, {then}: re-drive or discard \
+                 what is in it (`backtide quarantine causes`), or raise quarantine.bytes_max"
+            );
+        }
+        self.is_warned = percent >= WARN_PERCENT || (self.is_warned && percent >= CALM_PERCENT);
     }
 
     /// Writes the place down, here and for the store, which may then trim the log behind it.
@@ -155,16 +197,31 @@ impl Follower<'_> {
     }
 }
 
-fn refusals(followed: &Followed) -> impl Iterator<Item = (Entry, &[u8])> {
-    let sequence = i64::try_from(followed.sequence.0).expect("there are fewer than 2^63 commits");
+/// What a commit means to the quarantine: new refusals, or what became of one that was tried again.
+fn changes(followed: &Followed) -> Vec<Change<'_>> {
     let refused = followed.commit.parts.iter().filter_map(|part| match part {
         Part::Refused(refused) => Some(refused),
-        Part::Points(_) => None,
+        Part::Points(_) | Part::Events(_) | Part::Attributes(_) => None,
     });
-    refused.zip(0..).map(move |(refused, part)| {
-        (
-            Entry::new(Id { sequence, part }, followed, refused),
-            &*refused.raw,
-        )
-    })
+    let Some(redrive) = followed.commit.redrive else {
+        let sequence =
+            i64::try_from(followed.sequence.0).expect("there are fewer than 2^63 commits");
+        let refused = refused.zip(0..).map(|(refused, part)| {
+            let entry = Entry::new(Id { sequence, part }, followed, refused);
+            Change::Refused(entry, &*refused.raw)
+        });
+        return refused.collect();
+    };
+    let Some(id) = Id::again(redrive) else {
+        return Vec::new();
+    };
+    let mut refused = refused;
+    match refused.next() {
+        None => vec![Change::Stored(id)],
+        Some(refused) => {
+            let mut entry = Entry::new(id, followed, refused);
+            entry.tried_ms = Some(redrive.tried_ms);
+            vec![Change::RefusedAgain(entry, &*refused.raw)]
+        }
+    }
 }

@@ -1,4 +1,6 @@
-//! Where a page ends: the device and time of its last row, as opaque text that outlives restarts.
+//! Where a page ends: the place of its last row, as opaque text that outlives restarts.
+
+use std::fmt::Display;
 
 use backtide_model::DeviceKey;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -13,21 +15,33 @@ pub struct Cursor {
 /// Comes first in the text, so that another form can follow one day.
 const FORM: &str = "1";
 
+/// Fields without slashes as one text.
+pub(super) fn seal(fields: &[&dyn Display]) -> String {
+    let mut plain = FORM.to_owned();
+    for field in fields {
+        plain.push('/');
+        plain.push_str(&field.to_string());
+    }
+    BASE64_URL_SAFE_NO_PAD.encode(plain)
+}
+
+/// The fields that [`seal`] was given; `None` where it made no such text.
+pub(super) fn open(text: &str) -> Option<Vec<String>> {
+    let plain = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let fields = plain.strip_prefix(FORM)?.strip_prefix('/')?;
+    Some(fields.split('/').map(str::to_owned).collect())
+}
+
 impl Cursor {
     pub fn encode(&self) -> String {
-        BASE64_URL_SAFE_NO_PAD.encode(format!("{FORM}/{}/{}", self.time_ms, self.device))
+        seal(&[&self.time_ms, &self.device])
     }
 
     /// `None`: the text was not made by [`Cursor::encode`].
     pub fn decode(text: &str) -> Option<Self> {
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
-        let plain = std::str::from_utf8(&bytes).ok()?;
-        let (time, device) = plain
-            .strip_prefix(FORM)?
-            .strip_prefix('/')?
-            .split_once('/')?;
+        let [time, device] = open(text)?.try_into().ok()?;
         Some(Self {
-            device: DeviceKey::new(device).ok()?,
+            device: DeviceKey::new(&device).ok()?,
             time_ms: time.parse().ok()?,
         })
     }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use backtide_model::{DataType, DeviceKey, ElementName, NameError, Storage};
 use backtide_store::{Order, Range};
 
-use super::{Cursor, TimeError, moment};
+use super::{Cursor, TimeError, time::span};
 use crate::registry::{Product, Snapshot};
 
 /// A question as it arrives. Lists are separated by commas; an empty one asks for all.
@@ -13,7 +13,8 @@ use crate::registry::{Product, Snapshot};
 pub struct Asked<'a> {
     pub product: Option<&'a str>,
     pub devices: &'a str,
-    pub points: &'a str,
+    /// Points, events or attributes.
+    pub names: &'a str,
     /// ISO or milliseconds; inclusive.
     pub from: Option<&'a str>,
     /// Exclusive.
@@ -51,9 +52,11 @@ pub enum QuestionError {
         device: String,
         product: Option<String>,
     },
-    #[error("point {point} is not declared in model {model} of product {product}")]
-    UnknownPoint {
-        point: String,
+    #[error("{what} {name} is not declared in model {model} of product {product}")]
+    UnknownElement {
+        /// point, event or attribute.
+        what: &'static str,
+        name: String,
         model: String,
         product: String,
     },
@@ -82,28 +85,22 @@ impl Question {
     /// # Errors
     /// A [`QuestionError`] that names what is wrong.
     pub fn new(asked: &Asked<'_>, registry: &Snapshot) -> Result<Self, QuestionError> {
-        let devices = list(asked.devices);
-        let product = product_of(registry, asked.product, devices.first().copied())?;
-        let devices = devices
-            .into_iter()
-            .map(|key| match product.devices.get(key) {
-                Some(device) => Ok(device.key.clone()),
-                None => Err(QuestionError::UnknownDevice {
-                    device: key.to_owned(),
-                    product: Some(product.name.to_string()),
-                }),
-            })
-            .collect::<Result<_, _>>()?;
-        let points = match list(asked.points) {
+        let Subject { product, devices } = subject(asked, registry)?;
+        let is_declared = |name: &ElementName| product.model.measurepoints.contains_key(name);
+        let points = match names(&product, "point", asked.names, is_declared)? {
             none if none.is_empty() => declared(&product),
-            names => named(&product, &names)?,
+            named => named
+                .into_iter()
+                .map(|name| named_point(&product, name))
+                .collect(),
         };
+        let (from_ms, to_ms) = span(asked.from, asked.to)?;
         let cursor = |text| Cursor::decode(text).ok_or(QuestionError::Cursor);
         Ok(Self {
             devices,
             points,
-            from_ms: asked.from.map_or(Ok(i64::MIN), moment)?,
-            to_ms: asked.to.map_or(Ok(i64::MAX), moment)?,
+            from_ms,
+            to_ms,
             after: asked.cursor.map(cursor).transpose()?,
             product,
         })
@@ -125,6 +122,29 @@ impl Question {
             rows_max,
         }
     }
+}
+
+/// What a question is about.
+pub(super) struct Subject {
+    pub(super) product: Arc<Product>,
+    /// Empty: all of them.
+    pub(super) devices: Vec<DeviceKey>,
+}
+
+pub(super) fn subject(asked: &Asked<'_>, registry: &Snapshot) -> Result<Subject, QuestionError> {
+    let devices = list(asked.devices);
+    let product = product_of(registry, asked.product, devices.first().copied())?;
+    let devices = devices
+        .into_iter()
+        .map(|key| match product.devices.get(key) {
+            Some(device) => Ok(device.key.clone()),
+            None => Err(QuestionError::UnknownDevice {
+                device: key.to_owned(),
+                product: Some(product.name.to_string()),
+            }),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Subject { product, devices })
 }
 
 /// The product that is named, by name or key; or the only one that has the device; or the only one.
@@ -183,24 +203,36 @@ fn declared(product: &Product) -> Vec<AskedPoint> {
         .collect()
 }
 
-fn named(product: &Product, names: &[&str]) -> Result<Vec<AskedPoint>, QuestionError> {
+/// The elements that `text` lists, each once: declared ones, or any where the model lets them pass.
+pub(super) fn names(
+    product: &Product,
+    what: &'static str,
+    text: &str,
+    is_declared: impl Fn(&ElementName) -> bool,
+) -> Result<Vec<ElementName>, QuestionError> {
     let mut seen = HashSet::new();
-    let mut points = Vec::with_capacity(names.len());
-    for text in names {
+    let mut names = Vec::new();
+    for text in list(text) {
         let name = ElementName::new(text)?;
-        let declared = product.model.measurepoints.get(&name);
-        if declared.is_none() && !product.model.passthrough {
-            return Err(QuestionError::UnknownPoint {
-                point: (*text).to_owned(),
+        if !product.model.passthrough && !is_declared(&name) {
+            return Err(QuestionError::UnknownElement {
+                what,
+                name: text.to_owned(),
                 model: product.model_name.to_string(),
                 product: product.name.to_string(),
             });
         }
         if seen.insert(name.clone()) {
-            points.push(asked_point(name, declared.map(|point| &point.data_type)));
+            names.push(name);
         }
     }
-    Ok(points)
+    Ok(names)
+}
+
+fn named_point(product: &Product, name: ElementName) -> AskedPoint {
+    let declared = product.model.measurepoints.get(&name);
+    let data_type = declared.map(|point| &point.data_type);
+    asked_point(name, data_type)
 }
 
 fn asked_point(name: ElementName, declared: Option<&DataType>) -> AskedPoint {

@@ -280,16 +280,10 @@ impl<'a> Values<'a> {
     }
 
     fn write_csv(&self, out: &mut Vec<u8>, row: usize) {
-        let Self::Text(array) = self else {
-            return self.write_plain(out, row);
-        };
-        let text = array.value(row);
-        if !text.contains([',', '"', '\n', '\r']) {
-            return out.extend_from_slice(text.as_bytes());
+        match self {
+            Self::Text(array) => csv_text(out, array.value(row)),
+            _ => self.write_plain(out, row),
         }
-        out.push(b'"');
-        out.extend_from_slice(text.replace('"', "\"\"").as_bytes());
-        out.push(b'"');
     }
 
     fn write_plain(&self, out: &mut Vec<u8>, row: usize) {
@@ -331,7 +325,18 @@ fn write_bool(out: &mut Vec<u8>, value: bool) {
     out.extend_from_slice(if value { b"true" } else { b"false" });
 }
 
-fn quote(out: &mut Vec<u8>, text: &str) {
+/// A cell of CSV, quoted where it has to be.
+pub(super) fn csv_text(out: &mut Vec<u8>, text: &str) {
+    if !text.contains([',', '"', '\n', '\r']) {
+        return out.extend_from_slice(text.as_bytes());
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.replace('"', "\"\"").as_bytes());
+    out.push(b'"');
+}
+
+/// A text as JSON.
+pub(super) fn quote(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a vector takes every write");
 }
 

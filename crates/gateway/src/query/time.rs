@@ -32,6 +32,17 @@ pub fn moment(text: &str) -> Result<i64, TimeError> {
         .map_err(|_| wrong())
 }
 
+/// From (inclusive) and to (exclusive); what is not given bounds nothing.
+///
+/// # Errors
+/// One of the texts is no moment.
+pub(super) fn span(from: Option<&str>, to: Option<&str>) -> Result<(i64, i64), TimeError> {
+    Ok((
+        from.map_or(Ok(i64::MIN), moment)?,
+        to.map_or(Ok(i64::MAX), moment)?,
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

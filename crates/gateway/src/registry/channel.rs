@@ -1,5 +1,8 @@
 //! Channels: how history comes in for a product, and who may bring it.
 
+mod certificate;
+mod quotas;
+
 use backtide_model::{
     ChannelName, ConflictPolicy, ConnectionStrings, Mode, ObjectName, ProductKey, SignMethod,
 };
@@ -7,6 +10,10 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+pub use certificate::CertificateRule;
+pub use quotas::{Quotas, Rates, RecentQuota};
+
+use super::budget::{self, ErrorBudget};
 use crate::secrets::{self, Seal, SecretError};
 
 /// A channel in an object file. Secrets and whether it is paused are not: they have verbs.
@@ -35,6 +42,15 @@ pub struct ChannelFile {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<SignMethodFile>")]
     pub refuse: Vec<SignMethod>,
+    /// How much may be refused before an alarm is raised, or the channel is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_budget: Option<ErrorBudget>,
+    /// Which client certificate a login has to show; none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<CertificateRule>,
+    /// How much it may bring in a second; as much as the gateway takes when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quotas: Option<Quotas>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }
@@ -86,7 +102,10 @@ pub(super) fn check(file: &ChannelFile) -> Result<(), String> {
     if file.connections_max == Some(0) {
         return Err("connectionsMax: 0 lets nobody in; pause the channel instead".into());
     }
-    Ok(())
+    if let Some(rule) = &file.client_certificate {
+        rule.check()?;
+    }
+    file.error_budget.as_ref().map_or(Ok(()), budget::check)
 }
 
 /// A channel with what a login and a message on it need.
@@ -103,9 +122,14 @@ pub struct Channel {
     pub connections_max: Option<u32>,
     /// Sign methods that a login may not use.
     pub refuse: Vec<SignMethod>,
+    pub error_budget: Option<ErrorBudget>,
+    pub client_certificate: Option<CertificateRule>,
+    pub quotas: Option<Quotas>,
     pub description: Option<String>,
     /// Lets nobody in.
     pub paused: bool,
+    /// Takes nothing of whoever is in.
+    pub held: Option<Held>,
     /// When it was made; part of its connection strings.
     pub created_ms: i64,
     pub(super) secret: Secret,
@@ -122,6 +146,9 @@ impl Channel {
             conflict: self.conflict,
             connections_max: self.connections_max,
             refuse: self.refuse.clone(),
+            error_budget: self.error_budget,
+            client_certificate: self.client_certificate.clone(),
+            quotas: self.quotas,
             description: self.description.clone(),
         }
     }
@@ -160,11 +187,21 @@ impl Channel {
         let record = LoginRecord {
             created_ms: self.created_ms,
             paused: self.paused,
+            held: self.held.clone(),
             secret: self.secret.record(owner, seal),
             previous: self.previous.as_ref().map(|old| old.record(owner, seal)),
         };
         serde_json::to_string(&record).expect("numbers and texts are JSON")
     }
+}
+
+/// Why nothing of a channel is taken until it is resumed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// Milliseconds since 1970 UTC.
+    pub since: i64,
+    pub reason: String,
 }
 
 /// What signs a login.
@@ -239,6 +276,7 @@ impl Previous {
 pub(super) struct Login {
     pub(super) created_ms: i64,
     pub(super) paused: bool,
+    pub(super) held: Option<Held>,
     pub(super) secret: Secret,
     pub(super) previous: Option<Previous>,
 }
@@ -249,6 +287,8 @@ pub(super) struct Login {
 struct LoginRecord {
     created_ms: i64,
     paused: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held: Option<Held>,
     secret: SecretRecord,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<PreviousRecord>,
@@ -273,6 +313,7 @@ impl Login {
         Self {
             created_ms: now_ms,
             paused: false,
+            held: None,
             secret: Secret::new(1),
             previous: None,
         }
@@ -282,6 +323,7 @@ impl Login {
         Self {
             created_ms: channel.created_ms,
             paused: channel.paused,
+            held: channel.held.clone(),
             secret: channel.secret.clone(),
             previous: channel.previous.clone(),
         }
@@ -300,6 +342,7 @@ impl Login {
         Ok(Self {
             created_ms: record.created_ms,
             paused: record.paused,
+            held: record.held,
             secret: Secret::opened(&record.secret, channel, seal)?,
             previous: previous.transpose()?,
         })

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile,
-    product::ProductFile, subscription::SubscriptionFile,
+    product::ProductFile, script::ScriptFile, subscription::SubscriptionFile,
 };
 
 /// How an object file is written.
@@ -68,6 +68,7 @@ pub enum Declared {
     Product(ObjectName, ProductFile),
     Device(ObjectName, DeviceFile),
     Channel(ChannelName, ChannelFile),
+    Script(ObjectName, Box<ScriptFile>),
     AccessKey(ObjectName, AccessKeyFile),
     Subscription(ObjectName, Box<SubscriptionFile>),
 }
@@ -79,6 +80,7 @@ impl Declared {
             Self::Product(..) => Kind::Product,
             Self::Device(..) => Kind::Device,
             Self::Channel(..) => Kind::Channel,
+            Self::Script(..) => Kind::Script,
             Self::AccessKey(..) => Kind::AccessKey,
             Self::Subscription(..) => Kind::Subscription,
         }
@@ -89,6 +91,7 @@ impl Declared {
             Self::Model(name, _)
             | Self::Product(name, _)
             | Self::Device(name, _)
+            | Self::Script(name, _)
             | Self::AccessKey(name, _)
             | Self::Subscription(name, _) => name.as_str(),
             Self::Channel(name, _) => name.as_str(),
@@ -102,6 +105,7 @@ impl Declared {
             Self::Model(..)
             | Self::Product(..)
             | Self::Channel(..)
+            | Self::Script(..)
             | Self::AccessKey(..)
             | Self::Subscription(..) => "",
         }
@@ -381,6 +385,7 @@ impl<'de> Visitor<'de> for Header<'_> {
             Kind::Product => Body::Product(ProductFile::deserialize(members)?),
             Kind::Device => Body::Device(DeviceFile::deserialize(members)?),
             Kind::Channel => Body::Channel(ChannelFile::deserialize(members)?),
+            Kind::Script => Body::Script(Box::new(ScriptFile::deserialize(members)?)),
             Kind::AccessKey => Body::AccessKey(AccessKeyFile::deserialize(members)?),
             Kind::Subscription => {
                 Body::Subscription(Box::new(SubscriptionFile::deserialize(members)?))
@@ -397,6 +402,7 @@ enum Body {
     Product(ProductFile),
     Device(DeviceFile),
     Channel(ChannelFile),
+    Script(Box<ScriptFile>),
     AccessKey(AccessKeyFile),
     Subscription(Box<SubscriptionFile>),
 }
@@ -408,6 +414,7 @@ impl Body {
             Self::Product(file) => Declared::Product(ObjectName::new(name)?, file),
             Self::Device(file) => Declared::Device(ObjectName::new(name)?, file),
             Self::Channel(file) => Declared::Channel(ChannelName::new(name)?, file),
+            Self::Script(file) => Declared::Script(ObjectName::new(name)?, file),
             Self::AccessKey(file) => Declared::AccessKey(ObjectName::new(name)?, file),
             Self::Subscription(file) => Declared::Subscription(ObjectName::new(name)?, file),
         })

@@ -15,6 +15,8 @@ pub enum Kind {
     Device,
     #[value(alias = "channels", alias = "Channel")]
     Channel,
+    #[value(alias = "scripts", alias = "Script")]
+    Script,
     #[value(alias = "access-keys", alias = "AccessKey")]
     AccessKey,
     #[value(alias = "subscriptions", alias = "Subscription")]
@@ -22,11 +24,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Model,
         Self::Product,
         Self::Device,
         Self::Channel,
+        Self::Script,
         Self::AccessKey,
         Self::Subscription,
     ];
@@ -38,6 +41,7 @@ impl Kind {
             Self::Product => "Product",
             Self::Device => "Device",
             Self::Channel => "Channel",
+            Self::Script => "Script",
             Self::AccessKey => "AccessKey",
             Self::Subscription => "Subscription",
         }
@@ -50,6 +54,7 @@ impl Kind {
             Self::Product => "product",
             Self::Device => "device",
             Self::Channel => "channel",
+            Self::Script => "script",
             Self::AccessKey => "access key",
             Self::Subscription => "subscription",
         }
@@ -62,6 +67,7 @@ impl Kind {
             Self::Product => "products",
             Self::Device => "devices",
             Self::Channel => "channels",
+            Self::Script => "scripts",
             Self::AccessKey => "access-keys",
             Self::Subscription => "subscriptions",
         }
@@ -73,6 +79,7 @@ impl Kind {
             Self::Product => Collection::Product,
             Self::Device => Collection::Device,
             Self::Channel => Collection::Channel,
+            Self::Script => Collection::Script,
             Self::AccessKey => Collection::AccessKey,
             Self::Subscription => Collection::Subscription,
         }
@@ -85,6 +92,7 @@ impl Kind {
             Self::Product => &["name", "key", "model", "format"],
             Self::Device => &["name", "product", "key", "assetId", "timezone"],
             Self::Channel => &["name", "product", "mode", "description"],
+            Self::Script => &["name", "product", "dialect", "description"],
             Self::AccessKey => &["name", "key", "description"],
             Self::Subscription => &["name", "type", "accessKey", "partitions", "retentionHours"],
         }

@@ -6,7 +6,7 @@ use backtide_model::{DeviceKey, Model, ObjectName, ProductKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Channel, snapshot::Devices};
+use super::{Channel, Script, ScriptVersion, snapshot::Devices};
 
 /// How the devices of a product report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -48,6 +48,7 @@ pub struct Product {
     pub devices: Arc<Devices>,
     /// Of any state, in the order of their names.
     pub channels: Vec<Arc<Channel>>,
+    pub script: Option<Arc<Script>>,
 }
 
 impl Product {
@@ -64,6 +65,11 @@ impl Product {
     /// Whether its devices report in JSON, not in bytes that a script reads.
     pub fn is_json(&self) -> bool {
         self.format == Format::Json
+    }
+
+    /// The script that reads its raw data, where a version runs.
+    pub fn live_script(&self) -> Option<&Arc<ScriptVersion>> {
+        self.script.as_ref()?.live.as_ref()
     }
 
     /// The key of the device, where it is declared; what a message asks for each of its items.

@@ -12,6 +12,11 @@ pub enum Collection {
     Login,
     /// The asset id of a deleted device.
     RetiredAsset,
+    /// Whose script it is, and which version runs.
+    Script,
+    /// Owned by its script, named by its number.
+    ScriptVersion,
+    ScriptDraft,
     AccessKey,
     /// What is not declared about an access key; secrets are sealed.
     Credential,
@@ -21,13 +26,16 @@ pub enum Collection {
 }
 
 impl Collection {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Model,
         Self::Product,
         Self::Device,
         Self::Channel,
         Self::Login,
         Self::RetiredAsset,
+        Self::Script,
+        Self::ScriptVersion,
+        Self::ScriptDraft,
         Self::AccessKey,
         Self::Credential,
         Self::Subscription,
@@ -42,6 +50,9 @@ impl Collection {
             Self::Channel => "channel",
             Self::Login => "login",
             Self::RetiredAsset => "retired-asset",
+            Self::Script => "script",
+            Self::ScriptVersion => "script-version",
+            Self::ScriptDraft => "script-draft",
             Self::AccessKey => "access-key",
             Self::Credential => "credential",
             Self::Subscription => "subscription",
@@ -50,7 +61,7 @@ impl Collection {
     }
 }
 
-/// Names a record: `owner` is the product of a device, else empty.
+/// Names a record: `owner` is the product of a device, the script of a version, else empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordKey {
     pub collection: Collection,

@@ -7,7 +7,7 @@ use std::{
 
 use backtide_model::{AssetId, ChannelName, DeviceKey, ObjectName, ProductKey};
 
-use super::{AccessKey, Channel, Device, Product, Subscription, model::DeclaredModel};
+use super::{AccessKey, Channel, Device, Product, Script, Subscription, model::DeclaredModel};
 
 /// The devices of a product, by key and by name.
 #[derive(Debug, Clone, Default)]
@@ -68,6 +68,7 @@ pub struct Snapshot {
     pub(super) products: BTreeMap<ObjectName, Arc<Product>>,
     pub(super) keys: HashMap<ProductKey, ObjectName>,
     pub(super) channels: BTreeMap<ChannelName, Arc<Channel>>,
+    pub(super) scripts: BTreeMap<ObjectName, Arc<Script>>,
     pub(super) access_keys: BTreeMap<ObjectName, Arc<AccessKey>>,
     pub(super) subscriptions: BTreeMap<ObjectName, Arc<Subscription>>,
     pub(super) assets: Arc<Assets>,
@@ -94,6 +95,17 @@ impl Snapshot {
 
     pub fn channel(&self, name: impl AsRef<str>) -> Option<&Arc<Channel>> {
         self.channels.get(name.as_ref())
+    }
+
+    pub fn script(&self, name: impl AsRef<str>) -> Option<&Arc<Script>> {
+        self.scripts.get(name.as_ref())
+    }
+
+    /// In the order of their names, those after `after`.
+    pub fn scripts_after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<Script>> {
+        self.scripts
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, s)| s)
     }
 
     /// The channels of the product of this name, of any state, in the order of their names.

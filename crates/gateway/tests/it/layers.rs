@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
-const FORBIDDEN: [(&str, &[&str]); 9] = [
+const FORBIDDEN: [(&str, &[&str]); 10] = [
     (
         "mqtt",
         &[
@@ -39,6 +39,12 @@ const FORBIDDEN: [(&str, &[&str]); 9] = [
     (
         "channel_log",
         &["mqtt", "http", "cli", "ingest", "house", "app", "registry"],
+    ),
+    (
+        "tls",
+        &[
+            "mqtt", "http", "cli", "ingest", "registry", "house", "app", "auth",
+        ],
     ),
     ("query", &["mqtt", "http", "cli", "ingest", "house", "app"]),
     ("auth", &["mqtt", "http", "cli", "ingest", "house", "app"]),

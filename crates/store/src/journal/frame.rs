@@ -342,6 +342,7 @@ mod tests {
                 },
                 product: backtide_model::ProductKey::new("p").unwrap(),
                 parts: Vec::new(),
+                redrive: None,
             }],
             1,
         ))

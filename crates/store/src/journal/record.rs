@@ -3,18 +3,36 @@
 use backtide_model::ProductKey;
 
 use super::{
-    origin, points, refused,
-    wire::{DecodeError, Reader, put_count, put_str},
+    attributes, events, origin, points, refused,
+    wire::{DecodeError, Reader, put_count, put_signed, put_str, put_varint},
 };
-use crate::{Commit, Part};
+use crate::{Commit, Part, Redrive, Sequence};
 
 const POINTS: u8 = 1;
 const REFUSED: u8 = 2;
+const EVENTS: u8 = 3;
+const ATTRIBUTES: u8 = 4;
+/// Not a part of the message, but which refusal it tries again: the first part where it is there.
+const REDRIVE: u8 = 16;
 
 pub(super) fn encode(commit: &Commit, out: &mut Vec<u8>) {
     origin::encode(&commit.origin, out);
     put_str(out, commit.product.as_str());
-    put_count(out, commit.parts.len());
+    put_count(
+        out,
+        commit.parts.len() + usize::from(commit.redrive.is_some()),
+    );
+    if let Some(Redrive {
+        order,
+        part,
+        tried_ms,
+    }) = commit.redrive
+    {
+        out.push(REDRIVE);
+        put_varint(out, order.0);
+        put_varint(out, u64::from(part));
+        put_signed(out, tried_ms);
+    }
     for part in &commit.parts {
         match part {
             Part::Points(batch) => {
@@ -25,6 +43,14 @@ pub(super) fn encode(commit: &Commit, out: &mut Vec<u8>) {
                 out.push(REFUSED);
                 refused::encode(refusal, out);
             }
+            Part::Events(occurrences) => {
+                out.push(EVENTS);
+                events::encode(occurrences, out);
+            }
+            Part::Attributes(values) => {
+                out.push(ATTRIBUTES);
+                attributes::encode(values, out);
+            }
         }
     }
 }
@@ -33,13 +59,24 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Commit, DecodeError> {
     let mut reader = Reader::new(bytes);
     let origin = origin::decode(&mut reader)?;
     let product = ProductKey::new(reader.str("the product")?)?;
-    // An empty batch is a tag and three counts.
-    let count = reader.count(4, "parts")?;
+    // A tag and two numbers.
+    let count = reader.count(3, "parts")?;
     let mut parts = Vec::with_capacity(count);
+    let mut redrive = None;
     for _ in 0..count {
         parts.push(match reader.byte("a part's kind")? {
+            REDRIVE => {
+                redrive = Some(Redrive {
+                    order: Sequence(reader.varint("the re-driven commit")?),
+                    part: reader.number("the re-driven part")?,
+                    tried_ms: reader.signed("the time of the re-drive")?,
+                });
+                continue;
+            }
             POINTS => Part::Points(points::decode(&mut reader)?),
             REFUSED => Part::Refused(refused::decode(&mut reader)?),
+            EVENTS => Part::Events(events::decode(&mut reader)?),
+            ATTRIBUTES => Part::Attributes(attributes::decode(&mut reader)?),
             tag => {
                 return Err(DecodeError::Tag {
                     what: "a part",
@@ -53,6 +90,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Commit, DecodeError> {
         origin,
         product,
         parts,
+        redrive,
     })
 }
 
@@ -66,16 +104,24 @@ pub(in crate::journal) mod tests {
         let part = prop_oneof![
             points::tests::any_batch().prop_map(Part::Points),
             refused::tests::any_refused().prop_map(Part::Refused),
+            events::tests::any_events().prop_map(Part::Events),
+            attributes::tests::any_attributes().prop_map(Part::Attributes),
         ];
         (
             origin::tests::any_origin(),
             "[a-zA-Z0-9:]{1,64}",
             vec(part, 0..3),
+            prop::option::of(any::<(u64, u32, i64)>()),
         )
-            .prop_map(|(origin, product, parts)| Commit {
+            .prop_map(|(origin, product, parts, redrive)| Commit {
                 origin,
                 product: ProductKey::new(&product).unwrap(),
                 parts,
+                redrive: redrive.map(|(order, part, tried_ms)| Redrive {
+                    order: Sequence(order),
+                    part,
+                    tried_ms,
+                }),
             })
     }
 
@@ -110,6 +156,7 @@ pub(in crate::journal) mod tests {
             },
             product: ProductKey::new("p").unwrap(),
             parts: vec![Part::Points(backtide_model::Batch::default())],
+            redrive: None,
         };
         encode(&commit, &mut out);
         let tag = out.len() - 4;

@@ -38,13 +38,22 @@ pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Refused, DecodeError> {
     })
 }
 
+/// In the place of a point: the version of a script follows. Records of before have none.
+const SCRIPT: u8 = 2;
+
 /// Index, device and point absent, a code of two bytes, an empty message.
 const ITEM_BYTES_MIN: usize = 6;
 
 fn encode_item(item: &RefusedItem, out: &mut Vec<u8>) {
     put_varint(out, item.index.map_or(0, |index| u64::from(index) + 1));
     encode_optional(item.device.as_deref(), out);
-    encode_optional(item.point.as_deref(), out);
+    match (&item.point, item.script_version) {
+        (None, Some(version)) => {
+            out.push(SCRIPT);
+            put_varint(out, u64::from(version));
+        }
+        (point, _) => encode_optional(point.as_deref(), out),
+    }
     put_varint(out, u64::from(item.code.number()));
     put_str(out, &item.message);
 }
@@ -55,10 +64,16 @@ fn decode_item(reader: &mut Reader<'_>) -> Result<RefusedItem, DecodeError> {
         Some(index) => Some(u32::try_from(index).map_err(|_| DecodeError::Number { what })?),
         None => None,
     };
+    let device = decode_optional(reader, "an item's device")?;
+    let (point, script_version) = match reader.byte("an item's point")? {
+        SCRIPT => (None, Some(reader.number("a script's version")?)),
+        tag => (decode_tagged(reader, tag, "an item's point")?, None),
+    };
     Ok(RefusedItem {
         index,
-        device: decode_optional(reader, "an item's device")?,
-        point: decode_optional(reader, "an item's point")?,
+        device,
+        point,
+        script_version,
         code: decode_code(reader)?,
         message: Box::from(reader.str("an item's message")?),
     })
@@ -78,7 +93,16 @@ fn decode_optional(
     reader: &mut Reader<'_>,
     what: &'static str,
 ) -> Result<Option<Box<str>>, DecodeError> {
-    match reader.byte(what)? {
+    let tag = reader.byte(what)?;
+    decode_tagged(reader, tag, what)
+}
+
+fn decode_tagged(
+    reader: &mut Reader<'_>,
+    tag: u8,
+    what: &'static str,
+) -> Result<Option<Box<str>>, DecodeError> {
+    match tag {
         0 => Ok(None),
         1 => Ok(Some(Box::from(reader.str(what)?))),
         tag => Err(DecodeError::Tag { what, tag }),
@@ -101,16 +125,20 @@ pub(super) mod tests {
             option::of(any::<u32>()),
             option::of(any::<String>()),
             option::of(any::<String>()),
+            option::of(any::<u32>()),
             select(Code::ALL.to_vec()),
             any::<String>(),
         )
-            .prop_map(|(index, device, point, code, message)| RefusedItem {
-                index,
-                device: device.map(Into::into),
-                point: point.map(Into::into),
-                code,
-                message: message.into(),
-            })
+            .prop_map(
+                |(index, device, point, version, code, message)| RefusedItem {
+                    index,
+                    device: device.map(Into::into),
+                    script_version: version.filter(|_| point.is_none()),
+                    point: point.map(Into::into),
+                    code,
+                    message: message.into(),
+                },
+            )
     }
 
     pub(in crate::journal) fn any_refused() -> impl Strategy<Value = Refused> {

@@ -149,10 +149,12 @@ impl Cells {
         }
     }
 
-    pub(super) fn side(&self, row: usize) -> Side {
+    /// `base` is the sequence of the row.
+    pub(super) fn side(&self, row: usize, base: u64) -> Side {
         Side {
             rule: self.rule(row),
             quality: self.quality(row),
+            order: self.sequence(row, base),
         }
     }
 
@@ -190,6 +192,7 @@ impl Version {
         Side {
             rule: self.rule,
             quality: self.quality,
+            order: self.sequence,
         }
     }
 

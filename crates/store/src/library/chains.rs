@@ -16,14 +16,20 @@ use super::{
 /// The cell that versions compete for, within a product.
 pub(super) type Place = (DeviceKey, i64);
 
-/// Cells of one segment that had more than one version, oldest version first. A version that is a
-/// duplicate whatever stood before is left out: it was counted at the flush.
+/// Cells of one segment that had more than one version, oldest version first. Versions that are
+/// duplicates of the first whatever stood before are left out: they were counted at the flush.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(super) struct Chains(pub(super) BTreeMap<Place, BTreeMap<ElementName, Vec<Version>>>);
 
 impl Chains {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    pub(super) fn has(&self, place: &Place, point: &ElementName) -> bool {
+        self.0
+            .get(place)
+            .is_some_and(|points| points.contains_key(point))
     }
 
     /// Removes and gives the versions of a cell.

@@ -289,6 +289,10 @@ impl<'a> Pass<'a> {
                 self.verdicts.duplicates += 1;
                 return standing.with(rule);
             }
+            Outcome::Confirms => {
+                self.verdicts.duplicates += 1;
+                return newcomer.with(rule);
+            }
             Outcome::Refused => (newcomer.version(), standing.version()),
             Outcome::Wins => (standing.version(), newcomer.version()),
         };
@@ -336,9 +340,10 @@ impl<'a> Stands<'a> {
             return newcomer;
         };
         let same = standing.same(&newcomer);
-        match fold(standing.side(), newcomer.side(), same) {
-            (Outcome::Wins, rule) => newcomer.with(rule),
-            (Outcome::Duplicate | Outcome::Refused, rule) => standing.with(rule),
+        let (outcome, rule) = fold(standing.side(), newcomer.side(), same);
+        match outcome.newcomer_stands() {
+            true => newcomer.with(rule),
+            false => standing.with(rule),
         }
     }
 
@@ -346,7 +351,7 @@ impl<'a> Stands<'a> {
         match self {
             Self::Cell(at, rule) => Side {
                 rule: *rule,
-                quality: at.cells.quality(at.row),
+                ..at.cells.side(at.row, at.base)
             },
             Self::Version(version) => version.side(),
         }

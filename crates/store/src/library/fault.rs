@@ -20,6 +20,8 @@ pub enum FlushError {
     Damaged { file: String, reason: String },
     #[error("manifest: {0}")]
     Manifest(String),
+    #[error("chronicle: {0}")]
+    Chronicle(String),
     /// The committer let two storages of one point pass.
     #[error("point {point} of product {product} arrived as {given:?} and is stored as {stored:?}")]
     StorageChanged {
@@ -88,6 +90,7 @@ impl From<ReadError> for FlushError {
         match error {
             ReadError::Segment { file, reason } => Self::Damaged { file, reason },
             ReadError::Manifest(reason) => Self::Manifest(reason),
+            ReadError::Chronicle(reason) => Self::Chronicle(reason),
         }
     }
 }
@@ -111,6 +114,8 @@ pub enum OpenError {
     Manifest(String),
     #[error("manifest has format {found}, this version reads {known}")]
     Format { found: i64, known: i64 },
+    #[error("chronicle.db: {0}")]
+    Chronicle(String),
     #[error("segment {file} is missing: restore it from a backup")]
     Missing { file: String },
     #[error("segment {file} has {found} bytes instead of {expected}: restore it from a backup")]

@@ -2,8 +2,16 @@
 //! within a memtable, merges, reads and the classification of conflicts.
 //!
 //! The meaning is sequential: each version in order of commit meets the one that stands. Equal
-//! (value and quality, floats by their bits): a duplicate, the older stays. Different: a conflict,
-//! and the *newcomer's* policy decides.
+//! (value and quality, floats by their bits): a duplicate; the value that stands is from now on of
+//! the later commit, but with keep-first. Different: a conflict, and the *later* one's policy
+//! decides.
+//!
+//! A version may come later than its order says: a re-driven one has the order of its first
+//! arrival. So a fold asks for orders and not for who came first. For that a duplicate must leave
+//! the *last* commit that said the value (keep-first: the first): only then is a value that was
+//! said, contradicted and said again safe from the contradiction when that is re-driven. With one
+//! policy, joining is then the same in whatever order versions meet: the greatest order stays
+//! (keep-first: the least; higher-quality: the greatest of the highest quality).
 //!
 //! A segment keeps one version per cell, so it must say how that version acts on whatever older
 //! segments hold. Its [`Rule`] says so: the versions that a segment joined are a function of the
@@ -72,30 +80,72 @@ impl From<ConflictPolicy> for Rule {
 pub(super) enum Outcome {
     /// Equal to the standing version, which stays.
     Duplicate,
+    /// Equal to the standing version, and of a later commit: it stands from now on.
+    Confirms,
     /// Different, and refused.
     Refused,
     /// Different, and stands from now on.
     Wins,
 }
 
-/// One side of a fold: its rule and its quality, 0–9 or [`NO_QUALITY`].
+impl Outcome {
+    pub(super) fn is_duplicate(self) -> bool {
+        matches!(self, Self::Duplicate | Self::Confirms)
+    }
+
+    pub(super) fn newcomer_stands(self) -> bool {
+        matches!(self, Self::Confirms | Self::Wins)
+    }
+}
+
+/// One side of a fold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Side {
     pub(super) rule: Rule,
+    /// 0–9 or [`NO_QUALITY`].
     pub(super) quality: u8,
+    /// Its place in the order of commits.
+    pub(super) order: u64,
 }
 
 /// Folds a newcomer into what stands; `same` says whether value and quality are equal. Gives the
 /// outcome and the rule of whichever stands afterwards.
 pub(super) fn fold(standing: Side, newcomer: Side, same: bool) -> (Outcome, Rule) {
+    if newcomer.order < standing.order {
+        fold_late(standing, newcomer, same)
+    } else {
+        fold_in_order(standing, newcomer, same)
+    }
+}
+
+/// What stands is of a later commit than the newcomer. Its policy may be forgotten (a merge of all
+/// there is drops the rules), so the newcomer's decides: a point or channel has one.
+fn fold_late(standing: Side, newcomer: Side, same: bool) -> (Outcome, Rule) {
+    match newcomer.rule {
+        Rule::First if same => (Outcome::Confirms, Rule::First),
+        Rule::First => (Outcome::Wins, Rule::First),
+        Rule::Last | Rule::Settled | Rule::Higher if same => (Outcome::Duplicate, standing.rule),
+        Rule::Higher if rank(newcomer.quality) > rank(standing.quality) => {
+            (Outcome::Wins, Rule::Higher)
+        }
+        Rule::Higher => (Outcome::Refused, standing.rule),
+        Rule::Last | Rule::Settled if standing.rule.is_absolute() => {
+            (Outcome::Refused, Rule::Settled)
+        }
+        Rule::Last | Rule::Settled => (Outcome::Refused, standing.rule),
+    }
+}
+
+fn fold_in_order(standing: Side, newcomer: Side, same: bool) -> (Outcome, Rule) {
     match newcomer.rule {
         Rule::Settled => (Outcome::Wins, Rule::Settled),
-        Rule::Last if same && standing.rule.is_absolute() => (Outcome::Duplicate, standing.rule),
-        Rule::Last if same => (Outcome::Duplicate, Rule::Last),
+        Rule::Last if same && standing.rule.is_absolute() => (Outcome::Confirms, standing.rule),
+        Rule::Last if same => (Outcome::Confirms, Rule::Last),
         Rule::Last if standing.rule.is_absolute() => (Outcome::Wins, Rule::Settled),
         Rule::Last => (Outcome::Wins, Rule::Last),
-        Rule::First | Rule::Higher if same => (Outcome::Duplicate, standing.rule),
+        Rule::First if same => (Outcome::Duplicate, standing.rule),
         Rule::First => (Outcome::Refused, standing.rule),
+        Rule::Higher if same => (Outcome::Confirms, standing.rule),
         Rule::Higher if rank(standing.quality) > rank(newcomer.quality) => {
             (Outcome::Refused, standing.rule)
         }
@@ -122,6 +172,7 @@ mod tests {
         value: u8,
         quality: u8,
         rule: Rule,
+        order: u64,
     }
 
     fn join(standing: Option<Version>, newcomer: Version) -> Version {
@@ -132,9 +183,10 @@ mod tests {
         let side = |v: Version| Side {
             rule: v.rule,
             quality: v.quality,
+            order: v.order,
         };
         let (outcome, rule) = fold(side(standing), side(newcomer), same);
-        let stays = if outcome == Outcome::Wins {
+        let stays = if outcome.newcomer_stands() {
             newcomer
         } else {
             standing
@@ -142,14 +194,37 @@ mod tests {
         Version { rule, ..stays }
     }
 
+    fn version(rules: [Rule; 2]) -> impl Strategy<Value = Version> {
+        (0_u8..3, 0_u8..3, any::<bool>()).prop_map(move |(value, quality, last)| Version {
+            value,
+            quality: if quality == 2 { NO_QUALITY } else { quality },
+            rule: rules[usize::from(last)],
+            order: 0,
+        })
+    }
+
+    /// Versions in order of commit.
     fn versions(other: Rule) -> impl Strategy<Value = Vec<Version>> {
-        let one =
-            (0_u8..3, 0_u8..3, any::<bool>()).prop_map(move |(value, quality, last)| Version {
-                value,
-                quality: if quality == 2 { NO_QUALITY } else { quality },
-                rule: if last { Rule::Last } else { other },
-            });
-        proptest::collection::vec(one, 1..9)
+        proptest::collection::vec(version([other, Rule::Last]), 1..9).prop_map(|mut all| {
+            for (version, order) in all.iter_mut().zip(1..) {
+                version.order = order;
+            }
+            all
+        })
+    }
+
+    /// Joins pieces of them, then the pieces.
+    fn in_pieces(all: &[Version], cuts: &[bool]) -> Version {
+        let mut pieces: Vec<Option<Version>> = vec![None];
+        for (version, cut) in all.iter().zip(cuts.iter().chain([&false])) {
+            let last = pieces.last_mut().unwrap();
+            *last = Some(join(*last, *version));
+            if *cut {
+                pieces.push(None);
+            }
+        }
+        let pieces = pieces.into_iter().flatten();
+        pieces.fold(None, |s, v| Some(join(s, v))).unwrap()
     }
 
     proptest! {
@@ -160,30 +235,47 @@ mod tests {
             cuts in proptest::collection::vec(any::<bool>(), 8),
         ) {
             let one_by_one = all.iter().fold(None, |standing, v| Some(join(standing, *v))).unwrap();
-            let mut pieces: Vec<Option<Version>> = vec![None];
-            for (version, cut) in all.iter().zip(cuts.iter().chain([&false])) {
-                let last = pieces.last_mut().unwrap();
-                *last = Some(join(*last, *version));
-                if *cut {
-                    pieces.push(None);
-                }
-            }
-            let joined = pieces.into_iter().flatten().fold(None, |s, v| Some(join(s, v))).unwrap();
+            let joined = in_pieces(&all, &cuts);
             prop_assert_eq!((joined.value, joined.quality), (one_by_one.value, one_by_one.quality));
+        }
+
+        /// With one policy, and whenever versions come, what stands is what would stand had they
+        /// come in order.
+        #[test]
+        fn what_comes_late_finds_its_place(
+            (ordered, shuffled) in prop_oneof![Just(Rule::Last), Just(Rule::First), Just(Rule::Higher)]
+                .prop_flat_map(|rule| proptest::collection::vec(version([rule, rule]), 1..9))
+                .prop_map(|mut all| {
+                    all.iter_mut().zip(1..).for_each(|(version, order)| version.order = order);
+                    all
+                })
+                .prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle())),
+            cuts in proptest::collection::vec(any::<bool>(), 8),
+        ) {
+            let in_order = ordered.iter().fold(None, |s, v| Some(join(s, *v))).unwrap();
+            let joined = in_pieces(&shuffled, &cuts);
+            prop_assert_eq!(
+                (joined.value, joined.quality, joined.order),
+                (in_order.value, in_order.quality, in_order.order)
+            );
         }
     }
 
     #[test]
     fn a_settled_version_stands_with_its_own_sequence_even_over_an_equal_one() {
-        let last = Side {
+        let last = |order| Side {
             rule: Rule::Last,
             quality: NO_QUALITY,
+            order,
         };
-        assert_eq!(fold(last, last, false), (Outcome::Wins, Rule::Settled));
+        assert_eq!(
+            fold(last(1), last(2), false),
+            (Outcome::Wins, Rule::Settled)
+        );
         let settled = Side {
             rule: Rule::Settled,
-            quality: NO_QUALITY,
+            ..last(2)
         };
-        assert_eq!(fold(last, settled, true), (Outcome::Wins, Rule::Settled));
+        assert_eq!(fold(last(1), settled, true), (Outcome::Wins, Rule::Settled));
     }
 }

@@ -8,7 +8,7 @@ use backtide_model::{Batch, Cell, Column, DeviceKey, ElementName, ProductKey};
 use super::{
     cells::Version,
     codec::{Damaged, Sink, Source, unpack},
-    fold::{Outcome, Rule, fold},
+    fold::{Rule, fold},
 };
 use crate::{Sequence, memtable::Entry};
 
@@ -76,7 +76,7 @@ impl Board {
         let devices = entry.batch.devices.iter();
         let devices: Vec<usize> = devices.map(|device| board.place(device)).collect();
         for column in &entry.batch.columns {
-            board.note_column(&entry.batch, &devices, column, entry.sequence.0);
+            board.note_column(&entry.batch, &devices, column, entry);
         }
     }
 
@@ -103,7 +103,7 @@ impl Board {
                     cell: source.cell()?,
                 },
             };
-            board.boards[at].meet(number, standing);
+            board.boards[at].meet(number, standing, false);
         }
         board.boards[at].is_dirty = false;
         Ok(())
@@ -231,7 +231,7 @@ impl ProductBoard {
     }
 
     /// Only a device's greatest time of the batch can matter: found first, looked up once.
-    fn note_column(&mut self, batch: &Batch, devices: &[usize], column: &Column, sequence: u64) {
+    fn note_column(&mut self, batch: &Batch, devices: &[usize], column: &Column, entry: &Entry) {
         let mut greatest: Vec<Option<i64>> = vec![None; devices.len()];
         for index in 0..column.values.len() {
             let row = column.row_of(index);
@@ -248,12 +248,13 @@ impl ProductBoard {
                 continue;
             }
             let version = Version {
-                sequence,
+                sequence: entry.order.0,
                 rule: column.policy.into(),
                 quality: column.quality_of(index),
                 cell: column.values.cell(index),
             };
-            latest.meet(number, Standing { time_ms, version });
+            let newcomer = Standing { time_ms, version };
+            latest.meet(number, newcomer, entry.order < entry.sequence);
         }
     }
 }
@@ -269,21 +270,22 @@ impl DeviceBoard {
             .is_ok_and(|at| self.cells[at].1.time_ms > time_ms)
     }
 
-    fn meet(&mut self, number: u32, newcomer: Standing) {
+    /// `is_late`: its order is that of an earlier commit.
+    fn meet(&mut self, number: u32, newcomer: Standing, is_late: bool) {
         match self.find(number) {
             Err(at) => self.cells.insert(at, (number, newcomer)),
             Ok(at) => {
                 let standing = &mut self.cells[at].1;
                 if standing.time_ms != newcomer.time_ms {
                     *standing = newcomer;
-                } else if newcomer.version.sequence < standing.version.sequence {
+                } else if newcomer.version.sequence < standing.version.sequence && !is_late {
                     // A replayed commit has had its say.
                     return;
                 } else {
                     let same = standing.version.same(&newcomer.version);
                     let sides = (standing.version.side(), newcomer.version.side());
                     let (outcome, rule) = fold(sides.0, sides.1, same);
-                    if outcome == Outcome::Wins {
+                    if outcome.newcomer_stands() {
                         *standing = newcomer;
                     }
                     standing.version.rule = rule;

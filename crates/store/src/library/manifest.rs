@@ -78,6 +78,8 @@ pub(super) struct Manifest {
 /// What a flush makes live, in one transaction.
 pub(super) struct Flushed<'a> {
     pub(super) through: Sequence,
+    /// The chronicle got something too, beforehand.
+    pub(super) has_chapter: bool,
     pub(super) segments: &'a [(Card, Chains)],
     pub(super) origins: &'a [Chunk],
     pub(super) points: &'a [(ProductKey, ElementName, Storage)],
@@ -241,6 +243,20 @@ impl Manifest {
         Ok(())
     }
 
+    /// The last commit that the chronicle must hold; `None` before there was one.
+    pub(super) fn chronicle(&self) -> rusqlite::Result<Option<Sequence>> {
+        let sql = "SELECT value FROM about WHERE key = 'chronicle'";
+        let found: Option<i64> =
+            self.list(|db| db.query_row(sql, [], |row| row.get(0)).optional())?;
+        Ok(found.map(|found| Sequence(unsigned(found))))
+    }
+
+    /// From now on there is a chronicle.
+    pub(super) fn know_chronicle(&self) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO about VALUES ('chronicle', 0)";
+        self.writer.lock().execute(sql, []).map(drop)
+    }
+
     pub(super) fn know_product(&self, product: &ProductKey) -> Result<(), FlushError> {
         self.change(|db| product_id(db, product).map(drop))
     }
@@ -278,10 +294,14 @@ impl Manifest {
                     .execute(params![product, saved.device.as_str(), saved.cells])?;
             }
             add(db, "duplicates", flushed.duplicates)?;
-            db.execute(
-                "UPDATE about SET value = ?1 WHERE key = 'flushed'",
-                [signed(flushed.through.0)],
-            )?;
+            let through = |key| {
+                let sql = "UPDATE about SET value = ?2 WHERE key = ?1";
+                db.execute(sql, params![key, signed(flushed.through.0)])
+            };
+            if flushed.has_chapter {
+                through("chronicle")?;
+            }
+            through("flushed")?;
             Ok(())
         })
     }

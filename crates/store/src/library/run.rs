@@ -73,7 +73,7 @@ pub(super) struct Meeting<'a> {
 impl Meeting<'_> {
     /// A duplicate whatever older segments hold.
     pub(super) fn is_duplicate_for_sure(&self) -> bool {
-        self.outcome == Outcome::Duplicate
+        self.outcome.is_duplicate()
             && self.standing_rule.is_absolute()
             && self.newcomer.rule() == Rule::Last
     }
@@ -87,6 +87,14 @@ pub(super) struct At<'a> {
 }
 
 impl At<'_> {
+    fn side(&self) -> Side {
+        Side {
+            rule: self.rule(),
+            quality: self.quality(),
+            order: self.sequence,
+        }
+    }
+
     fn rule(&self) -> Rule {
         self.column.policy.into()
     }
@@ -116,7 +124,7 @@ impl At<'_> {
 }
 
 impl Run {
-    /// Sorts rows; entries are taken in order of sequence, and of the slice within one.
+    /// Sorts rows; entries are taken in the order of commits, and of the slice within one.
     ///
     /// # Errors
     /// The first point that two entries give in different storages.
@@ -124,7 +132,7 @@ impl Run {
         mut entries: Vec<Arc<Entry>>,
         wanted: &Wanted<'_>,
     ) -> Result<Self, StorageClash> {
-        entries.sort_by_key(|entry| entry.sequence);
+        entries.sort_by_key(|entry| (entry.order, entry.sequence));
         let points = points_of(&entries)?;
         let (sorted, devices, first_row, input_rows) = sort_rows(&entries, wanted);
         let mut run = Self {
@@ -158,10 +166,8 @@ impl Run {
 
     /// The first and the last commit.
     pub(super) fn sequences(&self) -> Option<(u64, u64)> {
-        Some((
-            self.entries.first()?.sequence.0,
-            self.entries.last()?.sequence.0,
-        ))
+        let sequences = self.entries.iter().map(|entry| entry.sequence.0);
+        Some((sequences.clone().min()?, sequences.max()?))
     }
 
     pub(super) fn device(&self, row: usize) -> &DeviceKey {
@@ -237,7 +243,7 @@ impl Run {
             .map_or(&[][..], |(_, places)| places.as_slice());
         places.iter().map(|(entry, column)| {
             let at = &self.entries[*entry];
-            (*entry, at.sequence.0, &at.batch.columns[*column])
+            (*entry, at.order.0, &at.batch.columns[*column])
         })
     }
 
@@ -268,17 +274,11 @@ impl Run {
                     continue;
                 };
                 let standing_rule = slots.rule(slot, standing);
-                let (outcome, rule) = fold(
-                    Side {
-                        rule: standing_rule,
-                        quality: standing.quality(),
-                    },
-                    Side {
-                        rule: newcomer.rule(),
-                        quality: newcomer.quality(),
-                    },
-                    standing.same(&newcomer),
-                );
+                let stands = Side {
+                    rule: standing_rule,
+                    ..standing.side()
+                };
+                let (outcome, rule) = fold(stands, newcomer.side(), standing.same(&newcomer));
                 met(Meeting {
                     row,
                     standing,
@@ -286,7 +286,7 @@ impl Run {
                     newcomer,
                     outcome,
                 });
-                let stays = if outcome == Outcome::Wins {
+                let stays = if outcome.newcomer_stands() {
                     newcomer
                 } else {
                     standing
@@ -304,7 +304,7 @@ impl Run {
             for (entry, first) in self.entries.iter().zip(&self.first_row) {
                 for row in &self.row_of[*first..first + entry.batch.rows()] {
                     if *row != LEFT_OUT {
-                        base[*row as usize] = entry.sequence.0;
+                        base[*row as usize] = entry.order.0;
                     }
                 }
             }

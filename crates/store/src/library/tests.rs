@@ -42,6 +42,7 @@ pub(super) struct World {
     dir: tempfile::TempDir,
     pub(super) library: Library,
     pub(super) waiting: Vec<Arc<Entry>>,
+    pub(super) chapter: Chapter,
     pub(super) next: u64,
 }
 
@@ -53,6 +54,7 @@ impl World {
             dir,
             library,
             waiting: Vec::new(),
+            chapter: Chapter::default(),
             next: 1,
         }
     }
@@ -62,10 +64,16 @@ impl World {
     }
 
     pub(super) fn commit(&mut self, batch: backtide_model::Batch) {
+        self.redrive(batch, None);
+    }
+
+    /// Commits in the place of an earlier commit, where one is given.
+    pub(super) fn redrive(&mut self, batch: backtide_model::Batch, order: Option<Sequence>) {
         let sequence = Sequence(self.next);
         self.next += 1;
         let entry = Arc::new(Entry {
             sequence,
+            order: order.unwrap_or(sequence),
             product: product(),
             batch,
         });
@@ -79,8 +87,12 @@ impl World {
             .iter()
             .map(|e| (e.sequence, origin(e.sequence.0)))
             .collect();
-        self.library
-            .flush(&self.waiting, &origins, Sequence(self.next - 1))?;
+        self.library.flush(
+            &self.waiting,
+            &self.chapter,
+            &origins,
+            Sequence(self.next - 1),
+        )?;
         self.waiting.clear();
         Ok(())
     }
@@ -142,9 +154,17 @@ struct RowSpec {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Commit { rows: Vec<RowSpec>, last: bool },
+    /// In the place of the commit `back` before it; 0: its own.
+    Commit {
+        rows: Vec<RowSpec>,
+        last: bool,
+        back: u64,
+    },
     Flush,
-    Work { quiet: bool, units: usize },
+    Work {
+        quiet: bool,
+        units: usize,
+    },
     Reopen,
 }
 
@@ -161,6 +181,10 @@ fn cell_of(point: usize, value: u8) -> Cell {
 
 #[derive(Default)]
 struct Model {
+    /// Versions that ever came.
+    versions: u64,
+    /// Which commits said a value.
+    said: BTreeSet<(Place, Value)>,
     standing: BTreeMap<Place, (Cell, u8, u64)>,
     conflicts: Vec<(Place, Value, Value)>,
     duplicates: u64,
@@ -181,15 +205,14 @@ impl Model {
             .entry((place.0.clone(), place.2.clone()))
             .or_insert(i64::MIN);
         *latest = (*latest).max(place.1);
+        self.versions += 1;
+        self.said
+            .insert((place.clone(), (text(&cell), quality, sequence)));
         let Some((stands, stands_quality, stands_sequence)) = self.standing.get(&place).cloned()
         else {
             self.standing.insert(place, (cell, quality, sequence));
             return;
         };
-        if text(&stands) == text(&cell) && stands_quality == quality {
-            self.duplicates += 1;
-            return;
-        }
         let rank = |quality: u8| {
             if quality == NO_QUALITY {
                 -1
@@ -197,15 +220,21 @@ impl Model {
                 i32::from(quality)
             }
         };
+        let is_late = sequence < stands_sequence;
         let wins = match policy {
-            ConflictPolicy::KeepLast => true,
-            ConflictPolicy::KeepFirst => false,
+            ConflictPolicy::KeepLast => !is_late,
+            ConflictPolicy::KeepFirst => is_late,
+            ConflictPolicy::HigherQuality if is_late => rank(quality) > rank(stands_quality),
             ConflictPolicy::HigherQuality => rank(quality) >= rank(stands_quality),
         };
         let old = (text(&stands), stands_quality, stands_sequence);
         let new = (text(&cell), quality, sequence);
-        let (loser, winner) = if wins { (old, new) } else { (new, old) };
-        self.conflicts.push((place.clone(), loser, winner));
+        if (&old.0, old.1) == (&new.0, new.1) {
+            self.duplicates += 1;
+        } else {
+            let (loser, winner) = if wins { (old, new) } else { (new, old) };
+            self.conflicts.push((place.clone(), loser, winner));
+        }
         if wins {
             self.standing.insert(place, (cell, quality, sequence));
         }
@@ -213,8 +242,19 @@ impl Model {
 }
 
 fn apply(world: &mut World, model: &mut Model, rows: &[RowSpec], policy: ConflictPolicy) {
+    apply_late(world, model, rows, policy, 0);
+}
+
+/// Commits rows in the place of the commit `back` before.
+fn apply_late(
+    world: &mut World,
+    model: &mut Model,
+    rows: &[RowSpec],
+    policy: ConflictPolicy,
+    back: u64,
+) {
     let mut builder = BatchBuilder::new();
-    let sequence = world.next;
+    let sequence = world.next.saturating_sub(back).max(1);
     for row in rows {
         builder.row(&device(DEVICES[row.device]), row.time);
         for (number, name) in POINTS.iter().enumerate() {
@@ -232,7 +272,7 @@ fn apply(world: &mut World, model: &mut Model, rows: &[RowSpec], policy: Conflic
             model.meet(place, cell, quality, sequence, policy);
         }
     }
-    world.commit(builder.build());
+    world.redrive(builder.build(), Some(Sequence(sequence)));
 }
 
 fn cell_at(array: &dyn Array, row: usize) -> Option<Cell> {
@@ -328,7 +368,7 @@ fn check_read(world: &World, model: &Model, range: &Range, sequences: bool) {
     assert_eq!(rows, model.rows(range, sequences), "{range:?}");
 }
 
-fn check_conflicts(world: &World, model: &Model, sequences: bool) {
+fn check_conflicts(world: &World, model: &Model) {
     let mut found = Vec::new();
     let mut filter = ConflictFilter {
         limit: 7,
@@ -352,9 +392,11 @@ fn check_conflicts(world: &World, model: &Model, sequences: bool) {
         }
     }
     let mut expected = model.conflicts.clone();
-    if !sequences {
-        for (_, loser, winner) in found.iter_mut().chain(&mut expected) {
-            (loser.2, winner.2) = (0, 0);
+    for (place, loser, winner) in found.iter_mut().chain(&mut expected) {
+        for side in [loser, winner] {
+            // Which of the commits that said it: the flushes decide.
+            assert!(model.said.contains(&(place.clone(), side.clone())));
+            side.2 = 0;
         }
     }
     found.sort();
@@ -409,11 +451,19 @@ fn row_spec() -> impl Strategy<Value = RowSpec> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (proptest::collection::vec(row_spec(), 1..6), any::<bool>())
-            .prop_map(|(rows, last)| Step::Commit { rows, last }),
+            .prop_map(|(rows, last)| Step::Commit { rows, last, back: 0 }),
         3 => Just(Step::Flush),
         2 => (any::<bool>(), 1_usize..4).prop_map(|(quiet, units)| Step::Work { quiet, units }),
         1 => Just(Step::Reopen),
     ]
+}
+
+/// The same, and half of the commits are re-driven ones.
+fn late_step() -> impl Strategy<Value = Step> {
+    (step(), prop_oneof![Just(0), 1_u64..12]).prop_map(|(step, back)| match step {
+        Step::Commit { rows, last, .. } => Step::Commit { rows, last, back },
+        other => other,
+    })
 }
 
 fn ranges() -> Vec<Range> {
@@ -450,18 +500,17 @@ fn ranges() -> Vec<Range> {
 fn play(steps: &[Step], other: ConflictPolicy, mixed: bool, file_rows: usize) {
     let (mut world, mut model) = (World::new(), Model::default());
     world.library.file_rows = file_rows;
-    // Exact where every version has the same policy and that policy looks at no quality.
-    let sequences =
-        other == ConflictPolicy::KeepLast || (!mixed && other == ConflictPolicy::KeepFirst);
+    // Exact where every version has the same policy.
+    let sequences = other == ConflictPolicy::KeepLast || !mixed;
     for step in steps {
         match step {
-            Step::Commit { rows, last } => {
+            Step::Commit { rows, last, back } => {
                 let policy = if mixed && *last {
                     ConflictPolicy::KeepLast
                 } else {
                     other
                 };
-                apply(&mut world, &mut model, rows, policy);
+                apply_late(&mut world, &mut model, rows, policy, *back);
             }
             Step::Flush => world.flush(),
             Step::Work { quiet, units } => {
@@ -484,9 +533,20 @@ fn play(steps: &[Step], other: ConflictPolicy, mixed: bool, file_rows: usize) {
         check_read(&world, &model, &range, sequences);
     }
     world.work_to_the_end();
-    check_conflicts(&world, &model, sequences);
+    // Where commits come late, the flushes decide which version meets which first; but each meets one.
+    let is_late = |step: &Step| matches!(step, Step::Commit { back: 1.., .. });
+    let stats = world.library.stats().unwrap();
+    assert_eq!(
+        stats.conflicts + stats.duplicates,
+        model.versions - stats.cells
+    );
+    if !steps.iter().any(is_late) {
+        check_conflicts(&world, &model);
+    }
     world.reopen();
-    check_conflicts(&world, &model, sequences);
+    if !steps.iter().any(is_late) {
+        check_conflicts(&world, &model);
+    }
     check_latest(&world, &model);
     for range in ranges() {
         check_read(&world, &model, &range, sequences);
@@ -525,6 +585,19 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..24), mixed in any::<bool>()
     ) {
         play(&steps, ConflictPolicy::HigherQuality, mixed, usize::MAX);
+    }
+
+    #[test]
+    fn what_is_re_driven_takes_the_place_of_its_first_arrival(
+        steps in proptest::collection::vec(late_step(), 1..24),
+        policy in prop_oneof![
+            Just(ConflictPolicy::KeepLast),
+            Just(ConflictPolicy::KeepFirst),
+            Just(ConflictPolicy::HigherQuality),
+        ],
+        file_rows in prop_oneof![Just(usize::MAX), Just(3)],
+    ) {
+        play(&steps, policy, false, file_rows);
     }
 }
 

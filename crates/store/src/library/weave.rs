@@ -9,7 +9,7 @@ use backtide_model::Storage;
 
 use super::{
     cells::data_type,
-    fold::{Outcome, Rule, Side, fold},
+    fold::{Rule, Side, fold},
     scan::{Slice, Slices},
 };
 use crate::ReadError;
@@ -289,6 +289,7 @@ impl Woven {
 
     fn stands(&self, point: usize, versions: &[Pick]) -> Option<(Pick, Rule)> {
         let cells = |pick: Pick| self.slices[pick.0].points[point].as_ref();
+        let base = |pick: Pick| self.slices[pick.0].base(pick.1);
         let mut stands: Option<(Pick, Rule)> = None;
         for pick in versions {
             let Some(newcomer) = cells(*pick).filter(|cells| cells.has(pick.1)) else {
@@ -301,11 +302,12 @@ impl Woven {
                     let same = standing.same(at.1, newcomer, pick.1);
                     let side = Side {
                         rule,
-                        quality: standing.quality(at.1),
+                        ..standing.side(at.1, base(at))
                     };
-                    match fold(side, newcomer.side(pick.1), same) {
-                        (Outcome::Wins, rule) => (*pick, rule),
-                        (Outcome::Duplicate | Outcome::Refused, rule) => (at, rule),
+                    let (outcome, rule) = fold(side, newcomer.side(pick.1, base(*pick)), same);
+                    match outcome.newcomer_stands() {
+                        true => (*pick, rule),
+                        false => (at, rule),
                     }
                 }
             });

@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod chronicle;
 mod crash;
 mod damage;
 mod fault_disk;

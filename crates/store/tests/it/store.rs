@@ -58,6 +58,7 @@ fn a_point_never_changes_its_storage_and_only_the_commit_that_tries_is_refused()
             origin: origin(0),
             product: product(),
             parts,
+            redrive: None,
         }
     };
     let refused = Err(CommitError::StorageChanged {

@@ -93,6 +93,7 @@ pub(crate) fn commit(id: u64) -> Commit {
         origin: origin(id),
         product: product(),
         parts,
+        redrive: None,
     }
 }
 

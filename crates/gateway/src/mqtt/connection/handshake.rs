@@ -5,21 +5,24 @@ use std::{net::SocketAddr, sync::Arc};
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    time::{Duration, timeout},
+    time::{Duration, Instant, timeout, timeout_at},
 };
 
 use super::{
     super::{
-        ChannelHandle as _, Client, Event, House, Login, Reason, Refusal, Version,
+        ChannelHandle as _, Client, Event, House, Login, Peer, Reason, Refusal, Version,
         listener::Door,
         outbound::{self, Accepted},
         packet::{self, Connect},
-        sessions::{RoomFull, Wish},
+        sessions::{Attached, RoomFull, Wish},
         strict::NotConnect,
-        throttle::network,
     },
     Greeted, Inbox,
 };
+use crate::throttle::{Left, network};
+
+/// How a TLS record of a handshake begins.
+const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
 
 /// A CONNACK that refuses: the code of 3.1.1, that of 5.0, and words for the client.
 struct No {
@@ -46,8 +49,9 @@ pub(super) async fn greet<H, R, W>(
     door: &Arc<Door<H>>,
     reader: &mut R,
     writer: &mut W,
-    peer: SocketAddr,
+    peer: Peer,
     number: u64,
+    connect_by: Instant,
 ) -> Option<Greeted<H>>
 where
     H: House,
@@ -56,7 +60,8 @@ where
 {
     let mut inbox = Inbox::new(Arc::clone(&door.buffers), door.limits.chunk_bytes_max);
     let mut out = BytesMut::new();
-    let greeted = match hello(door, reader, &mut inbox).await {
+    let address = peer.address;
+    let greeted = match hello(door, reader, &mut inbox, address, connect_by).await {
         Ok(connect) => enter(door, connect, inbox, peer, number, &mut out),
         Err(failed) => Err(failed),
     };
@@ -85,7 +90,7 @@ where
                 refused
             }
         };
-        tracing::debug!(%peer, refused, "no MQTT connection");
+        tracing::debug!(peer = %address, refused, "no MQTT connection");
         metrics::counter!("backtide_mqtt_connects_refused_total", "reason" => *refused)
             .increment(1);
     }
@@ -102,16 +107,27 @@ async fn hello<H, R>(
     door: &Arc<Door<H>>,
     reader: &mut R,
     inbox: &mut Inbox,
+    address: SocketAddr,
+    connect_by: Instant,
 ) -> Result<Connect, Failed>
 where
     H: House,
     R: AsyncRead + Unpin,
 {
-    let connect = timeout(Duration::from_secs(door.limits.connect_s), async {
+    let connect = timeout_at(connect_by, async {
         loop {
             match packet::connect(inbox.buffer(), &door.limits) {
                 Ok(Some(connect)) => return Ok(connect),
                 Ok(None) => {}
+                Err(NotConnect::Foreign) if inbox.buffer().starts_with(TLS_HANDSHAKE) => {
+                    tracing::info!(
+                        peer = %address,
+                        "no MQTT connection: a TLS client belongs at the port of mqtts"
+                    );
+                    return Err(Failed::Silently {
+                        refused: "tls_at_plain_port",
+                    });
+                }
                 Err(wrong) => return Err(Failed::from(wrong)),
             }
             // Never more than this, however much is sent: the buffer does not grow.
@@ -181,7 +197,7 @@ fn enter<H: House>(
     door: &Arc<Door<H>>,
     connect: Connect,
     inbox: Inbox,
-    peer: SocketAddr,
+    peer: Peer,
     number: u64,
     out: &mut BytesMut,
 ) -> Result<Greeted<H>, Failed> {
@@ -208,7 +224,7 @@ fn enter<H: House>(
             "client_id",
         ));
     }
-    let channel = log_in(door, &connect, peer).map_err(|refusal| {
+    let channel = log_in(door, &connect, &peer).map_err(|refusal| {
         let (no, refused) = refused(&refusal);
         answered(no, refused)
     })?;
@@ -234,13 +250,14 @@ fn enter<H: House>(
             .unwrap_or(usize::MAX)
             .min(door.limits.connections_per_channel_max),
     };
-    let attached = door
-        .sessions
-        .enter(channel.name(), &wish)
-        .map_err(|RoomFull| {
-            let (no, refused) = refused(&Refusal::TooManyConnections);
-            answered(no, refused)
-        })?;
+    let attached = attach(door, &channel, &wish).map_err(|(refusal, is_told)| {
+        let (no, refused) = refused(&refusal);
+        if !is_told {
+            door.house
+                .note(&channel, &client, Event::LoginRefused(refusal));
+        }
+        answered(no, refused)
+    })?;
 
     let limits = &door.limits;
     let keep_alive_s = connect.keep_alive_s.min(limits.keep_alive_s_max);
@@ -286,6 +303,22 @@ fn enter<H: House>(
     })
 }
 
+/// The session of a login, unless its channel has too many connections, or they come too fast; and
+/// whether the channel's log has that already.
+fn attach<H: House>(
+    door: &Arc<Door<H>>,
+    channel: &H::Channel,
+    wish: &Wish,
+) -> Result<Attached, (Refusal, bool)> {
+    match door.connecting_channels.left(channel.name()) {
+        Left::Some => door.connecting_channels.spend(channel.name().clone()),
+        left => return Err((Refusal::Throttled, left == Left::None)),
+    }
+    door.sessions
+        .enter(channel.name(), wish)
+        .map_err(|RoomFull| (Refusal::TooManyConnections, false))
+}
+
 /// The largest packet that is taken whole. Larger payloads are drained and answered, but a client
 /// that knows the limit need not try.
 fn packet_limit(limits: &crate::limits::Mqtt) -> u32 {
@@ -297,14 +330,10 @@ fn packet_limit(limits: &crate::limits::Mqtt) -> u32 {
 fn log_in<H: House>(
     door: &Arc<Door<H>>,
     connect: &Connect,
-    peer: SocketAddr,
+    peer: &Peer,
 ) -> Result<H::Channel, Refusal> {
-    let address = network(peer.ip());
+    let address = network(peer.address.ip());
     let client_id = connect.client_id.to_string();
-    if door.failed_addresses.is_throttled(&address) || door.failed_clients.is_throttled(&client_id)
-    {
-        return Err(Refusal::Throttled);
-    }
     let login = Login {
         client_id: &connect.client_id,
         username: connect.username.as_deref(),
@@ -312,10 +341,20 @@ fn log_in<H: House>(
         peer,
         version: connect.version,
     };
+    let left = [
+        door.failed_addresses.left(&address),
+        door.failed_clients.left(&client_id),
+    ];
+    if left != [Left::Some; 2] {
+        if left.contains(&Left::NoneAtFirst) {
+            door.house.throttled(&login);
+        }
+        return Err(Refusal::Throttled);
+    }
     let channel = door.house.login(&login);
     if let Err(Refusal::BadCredentials | Refusal::NotAuthorized) = channel {
-        door.failed_addresses.failed(address);
-        door.failed_clients.failed(client_id);
+        door.failed_addresses.spend(address);
+        door.failed_clients.spend(client_id);
     }
     channel
 }

@@ -11,7 +11,7 @@ use tokio::{
 use super::world::*;
 use crate::{
     limits,
-    mqtt::{Refusal, bind},
+    mqtt::{Event, Refusal, bind},
 };
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn the_door_serves_tcp_and_names_an_address_it_cannot_have() {
     let address = listener.local_addr().unwrap();
     let taken = bind(address).await.unwrap_err().to_string();
     assert!(taken.contains(&address.to_string()), "{taken}");
-    let serving = tokio::spawn(Arc::clone(&world.door).serve(listener));
+    let serving = tokio::spawn(Arc::clone(&world.door).serve(listener, None));
 
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream
@@ -131,4 +131,31 @@ async fn the_door_serves_tcp_and_names_an_address_it_cannot_have() {
         TcpStream::connect(address).await.is_err(),
         "nobody listens any more"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn connects_that_come_too_fast_are_throttled_per_channel_and_per_address() {
+    let world = World::with(limits::Mqtt {
+        connects_burst: 2,
+        ..limits::Mqtt::default()
+    });
+    let connect = async |last: u8, id: &str| {
+        let address = SocketAddr::new([192, 0, 2, last].into(), 5);
+        let mut peer = world.stream_from(address, 4 * 1024);
+        peer.send(&connect_v3(id, true, 0)).await;
+        peer.packet().await[3]
+    };
+    assert_eq!(connect(1, "a").await, 0);
+    assert_eq!(connect(1, "b").await, 0);
+    assert_eq!(connect(2, "c").await, 3, "the channel has had its two");
+    assert_eq!(connect(3, "d").await, 3);
+    let told = |events: &[Event]| {
+        let refused = Event::LoginRefused(Refusal::Throttled);
+        events.iter().filter(|event| **event == refused).count()
+    };
+    assert_eq!(told(&world.house.events.lock()), 1, "the log hears it once");
+    let mut late = world.stream_from("192.0.2.1:5".parse().unwrap(), 4 * 1024);
+    late.expect_end().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(connect(1, "e").await, 0);
 }

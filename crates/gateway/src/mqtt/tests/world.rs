@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     limits,
     mqtt::{
-        Ack, ChannelHandle, Client, Door, Event, House, Login, Outcome, Payload, Publish, Refusal,
-        Reply, StoreDown,
+        self, Ack, ChannelHandle, Client, Door, Event, House, Login, Outcome, Payload, Publish,
+        Refusal, Reply, StoreDown, Transport,
     },
 };
 
@@ -65,6 +65,12 @@ impl ChannelHandle for TestChannel {
     fn revoked(&self) -> &CancellationToken {
         &self.revoked
     }
+
+    fn is_paced(&self) -> bool {
+        false
+    }
+
+    fn leave(&self) {}
 }
 
 impl House for TestHouse {
@@ -83,6 +89,8 @@ impl House for TestHouse {
             revoked: self.revoked.clone(),
         })
     }
+
+    fn throttled(&self, _: &Login<'_>) {}
 
     async fn take(
         &self,
@@ -185,7 +193,9 @@ impl World {
     /// A client whose pipe to the door holds so many bytes.
     pub(super) fn stream_from(&self, address: SocketAddr, pipe_bytes: usize) -> Peer {
         let (client, server) = tokio::io::duplex(pipe_bytes);
-        tokio::spawn(Arc::clone(&self.door).attend(server, address));
+        let transport = Transport::Tcp;
+        let peer = mqtt::Peer { address, transport };
+        tokio::spawn(Arc::clone(&self.door).attend(server, peer));
         Peer {
             stream: client,
             buffer: BytesMut::new(),

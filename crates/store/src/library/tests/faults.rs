@@ -144,7 +144,7 @@ fn a_flush_that_fails_at_any_operation_leaves_nothing_and_succeeds_when_tried_ag
             world.flush();
             world.work_to_the_end();
             check_read(&world, &model, &everything(), true);
-            check_conflicts(&world, &model, true);
+            check_conflicts(&world, &model);
         }
         assert!(
             failures >= 6,
@@ -181,7 +181,7 @@ fn a_merge_that_fails_at_any_operation_leaves_the_inputs_live() {
         left.store(i64::MAX, Ordering::SeqCst);
         world.work_to_the_end();
         check_read(&world, &model, &everything(), true);
-        check_conflicts(&world, &model, true);
+        check_conflicts(&world, &model);
     }
 }
 

@@ -1,4 +1,5 @@
-//! Failed logins and connections, counted per address and per client id. Pure but for its locks.
+//! Connects and failed logins, in number and by time, per address, client id or channel. Pure but for
+//! its locks.
 
 use std::{
     collections::HashMap,
@@ -10,11 +11,8 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::{Duration, Instant};
 
-use crate::limits;
-
-/// Token buckets of failed logins: each key may fail so many times at once, and once more per
-/// refill time. Only failures cost: a fleet behind one address that logs in well is never slowed.
-pub(crate) struct FailedLogins<K> {
+/// Token buckets: each key may do something so many times at once, and once more per refill time.
+pub(crate) struct Budget<K> {
     buckets: Mutex<HashMap<K, Bucket>>,
     burst: u32,
     refill: Duration,
@@ -23,40 +21,59 @@ pub(crate) struct FailedLogins<K> {
 
 #[derive(Clone, Copy)]
 struct Bucket {
-    failures: u32,
+    spent: u32,
     since: Instant,
+    /// That it is spent has been told.
+    is_told: bool,
 }
 
-impl<K: Eq + Hash> FailedLogins<K> {
-    pub(crate) fn new(limits: &limits::Mqtt) -> Self {
+/// What a key has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    Some,
+    /// Nothing. The first time that somebody hears of it, and worth a line in a log.
+    NoneAtFirst,
+    None,
+}
+
+impl<K: Eq + Hash> Budget<K> {
+    pub(crate) fn new(burst: u32, refill: Duration, tracked_max: usize) -> Self {
         Self {
             buckets: Mutex::default(),
-            burst: limits.failed_logins_burst,
-            refill: Duration::from_secs(limits.failed_login_refill_s),
-            tracked_max: limits.failed_logins_tracked_max,
+            burst,
+            refill,
+            tracked_max,
         }
     }
 
-    pub(crate) fn is_throttled(&self, key: &K) -> bool {
+    pub(crate) fn left(&self, key: &K) -> Left {
         let mut buckets = self.buckets.lock();
         let Some(bucket) = buckets.get_mut(key) else {
-            return false;
+            return Left::Some;
         };
-        bucket.drain(self.refill);
-        if bucket.failures == 0 {
+        bucket.refill(self.refill);
+        if bucket.spent == 0 {
             buckets.remove(key);
-            return false;
+            return Left::Some;
         }
-        bucket.failures >= self.burst
+        if bucket.spent < self.burst {
+            bucket.is_told = false;
+            return Left::Some;
+        }
+        if std::mem::replace(&mut bucket.is_told, true) {
+            Left::None
+        } else {
+            Left::NoneAtFirst
+        }
     }
 
-    pub(crate) fn failed(&self, key: K) {
+    pub(crate) fn spend(&self, key: K) {
         let mut buckets = self.buckets.lock();
         if buckets.len() >= self.tracked_max && !buckets.contains_key(&key) {
             let refill = self.refill;
             buckets.retain(|_, bucket| {
-                bucket.drain(refill);
-                bucket.failures > 0
+                bucket.refill(refill);
+                bucket.spent > 0
             });
             if buckets.len() >= self.tracked_max {
                 // An attack from more addresses than are tracked: forget them all, and start again
@@ -65,22 +82,23 @@ impl<K: Eq + Hash> FailedLogins<K> {
             }
         }
         let bucket = buckets.entry(key).or_insert(Bucket {
-            failures: 0,
+            spent: 0,
             since: Instant::now(),
+            is_told: false,
         });
-        bucket.drain(self.refill);
-        bucket.failures = bucket.failures.saturating_add(1).min(self.burst);
+        bucket.refill(self.refill);
+        bucket.spent = bucket.spent.saturating_add(1).min(self.burst);
     }
 }
 
 impl Bucket {
-    /// Forgives one failure per refill time that has passed.
-    fn drain(&mut self, refill: Duration) {
-        while self.failures > 0 && self.since.elapsed() >= refill {
-            self.failures -= 1;
+    /// Gives one back per refill time that has passed.
+    fn refill(&mut self, refill: Duration) {
+        while self.spent > 0 && self.since.elapsed() >= refill {
+            self.spent -= 1;
             self.since += refill;
         }
-        if self.failures == 0 {
+        if self.spent == 0 {
             self.since = Instant::now();
         }
     }
@@ -139,36 +157,35 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn failures_are_throttled_and_forgiven_one_by_one() {
-        let logins = FailedLogins::new(&limits::Mqtt::default());
-        for _ in 0..10 {
-            assert!(!logins.is_throttled(&1));
-            logins.failed(1);
-        }
-        assert!(logins.is_throttled(&1));
-        assert!(!logins.is_throttled(&2));
-        tokio::time::advance(Duration::from_secs(6)).await;
-        assert!(!logins.is_throttled(&1));
-        logins.failed(1);
-        assert!(logins.is_throttled(&1));
-        tokio::time::advance(Duration::from_secs(61)).await;
-        assert!(!logins.is_throttled(&1));
-        assert!(
-            logins.buckets.lock().is_empty(),
-            "a forgiven key is forgotten"
-        );
+    fn budget(tracked_max: usize) -> Budget<u32> {
+        Budget::new(10, Duration::from_secs(6), tracked_max)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_table_of_failures_is_bounded() {
-        let logins = FailedLogins::new(&limits::Mqtt {
-            failed_logins_tracked_max: 10,
-            ..limits::Mqtt::default()
-        });
+    async fn what_is_spent_comes_back_one_by_one_and_is_told_once() {
+        let budget = budget(1_000);
+        for _ in 0..10 {
+            assert_eq!(budget.left(&1), Left::Some);
+            budget.spend(1);
+        }
+        assert_eq!(budget.left(&1), Left::NoneAtFirst);
+        assert_eq!(budget.left(&1), Left::None);
+        assert_eq!(budget.left(&2), Left::Some);
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert_eq!(budget.left(&1), Left::Some);
+        budget.spend(1);
+        assert_eq!(budget.left(&1), Left::NoneAtFirst);
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert_eq!(budget.left(&1), Left::Some);
+        assert!(budget.buckets.lock().is_empty(), "who has all is forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_table_is_bounded() {
+        let budget = budget(10);
         for key in 0..1_000 {
-            logins.failed(key);
-            assert!(logins.buckets.lock().len() <= 10);
+            budget.spend(key);
+            assert!(budget.buckets.lock().len() <= 10);
         }
     }
 
