@@ -11,6 +11,7 @@ pub mod house;
 pub mod http;
 pub mod ingest;
 pub mod limits;
+pub mod message;
 pub mod mqtt;
 pub mod pool;
 pub mod quarantine;

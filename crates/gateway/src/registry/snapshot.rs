@@ -134,6 +134,20 @@ impl Snapshot {
         Some((product, product.devices.get(owner.device_key.as_str())?))
     }
 
+    /// The asset id of a device, also of one that was deleted.
+    pub fn asset_of(&self, product_key: &ProductKey, device_key: &DeviceKey) -> Option<&AssetId> {
+        if let Some(device) = self
+            .product_by_key(product_key)
+            .and_then(|product| product.devices.get(device_key.as_str()))
+        {
+            return Some(&device.asset_id);
+        }
+        self.assets.retired.get(&AssetOwner {
+            product_key: product_key.clone(),
+            device_key: device_key.clone(),
+        })
+    }
+
     /// Every device of this key, with its product: one where the key is unambiguous.
     pub fn devices_of_key(&self, key: &str) -> impl Iterator<Item = (&Arc<Product>, &Arc<Device>)> {
         self.products
