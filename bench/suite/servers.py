@@ -100,6 +100,7 @@ class Gateway(Server):
 
     def open(self):
         self.start(self.binary, "serve", "--data-dir", self.data, "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0",
+                   "--subscribe", "127.0.0.1:0",
                    stdout=subprocess.PIPE, env=self.environment())
         line = self.process.stdout.readline()
         if not line:

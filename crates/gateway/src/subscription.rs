@@ -17,7 +17,7 @@ mod shelf;
 mod source;
 mod standing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod topic;
 
 use std::{

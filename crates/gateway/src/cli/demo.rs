@@ -55,6 +55,9 @@ pub struct Demo {
     /// Address of the HTTP door [default: 127.0.0.1:8080, or a free port]
     #[arg(long, value_name = "ADDR")]
     http: Option<SocketAddr>,
+    /// Address of the subscription door [default: 127.0.0.1:9001, or a free port]
+    #[arg(long, value_name = "ADDR")]
+    subscribe: Option<SocketAddr>,
 }
 
 impl Demo {

@@ -18,7 +18,7 @@ use super::{
     problem::Params,
 };
 use crate::{
-    query::Time,
+    query,
     registry::{Kind, Subscription, written},
     subscription::{Sought, SourceError, Standing},
 };
@@ -186,7 +186,8 @@ async fn replay(
     Path(name): Path<String>,
     Params(params): Params<ReplayParams>,
 ) -> Result<Json<Replayed>, Problem> {
-    let from_ms = Time::read(&params.from).map_err(|error| Problem::bad_request("from", error))?;
+    let from_ms = query::moment(&params.from)
+        .map_err(|error| Problem::bad_request("from", error.to_string()))?;
     let subscription = declared(&api, &name)?;
     let stopped = || {
         Problem::new(StatusCode::CONFLICT, "stopped", format!("subscription {name} does not run"))

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
-const FORBIDDEN: [(&str, &[&str]); 10] = [
+const FORBIDDEN: [(&str, &[&str]); 12] = [
     (
         "mqtt",
         &[
@@ -45,6 +45,23 @@ const FORBIDDEN: [(&str, &[&str]); 10] = [
         &[
             "mqtt", "http", "cli", "ingest", "registry", "house", "app", "auth",
         ],
+    ),
+    (
+        "subscription",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "house",
+            "app",
+            "subscribe",
+            "quarantine",
+        ],
+    ),
+    (
+        "subscribe",
+        &["mqtt", "http", "cli", "ingest", "house", "app", "store"],
     ),
     ("query", &["mqtt", "http", "cli", "ingest", "house", "app"]),
     ("auth", &["mqtt", "http", "cli", "ingest", "house", "app"]),
