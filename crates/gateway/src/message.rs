@@ -126,7 +126,7 @@ pub fn rows<'a>(
                 .into_iter()
                 .flatten()
         }
-        Part::Refused(_) => None.into_iter().flatten(),
+        Part::Events(_) | Part::Attributes(_) | Part::Refused(_) => None.into_iter().flatten(),
     })
 }
 

@@ -67,6 +67,7 @@ fn commit(rows: &[(&str, i64, &[(&str, Cell, u8)])]) -> Commit {
         },
         product: ProductKey::new("FARM").unwrap(),
         parts: vec![Part::Points(builder.build())],
+        redrive: None,
     }
 }
 
