@@ -15,7 +15,12 @@ pub struct Encoder {
     /// In front of each value: what ends the one before, and the point's name.
     labels: Vec<Vec<u8>>,
     payload: Vec<u8>,
+    /// Bytes for a script instead of JSON.
+    is_raw: bool,
 }
+
+/// Points in a raw frame.
+pub const RAW_POINTS: usize = 6;
 
 impl Encoder {
     pub fn new(product_key: &str, devices: u32) -> Self {
@@ -35,6 +40,19 @@ impl Encoder {
             heads: (0..devices).map(head).collect(),
             labels: POINTS.iter().enumerate().map(label).collect(),
             payload: Vec::with_capacity(32 * 1024),
+            is_raw: false,
+        }
+    }
+
+    /// Writes frames of 40 bytes, one row each: sequence (4 bytes), packet (2), device (2), time in
+    /// ms (8), six values in hundredths (4 each), all big-endian.
+    pub fn raw(product_key: &str) -> Self {
+        Self {
+            topic: raw_topic(product_key),
+            heads: Vec::new(),
+            labels: Vec::new(),
+            payload: Vec::with_capacity(64),
+            is_raw: true,
         }
     }
 
@@ -50,6 +68,18 @@ impl Encoder {
         let mut digits = itoa::Buffer::new();
         let payload = &mut self.payload;
         payload.clear();
+        if self.is_raw {
+            let row = &rows[0];
+            payload.extend_from_slice(&(sequence as u32).to_be_bytes());
+            payload.extend_from_slice(&packet.to_be_bytes());
+            payload.extend_from_slice(&(row.device as u16).to_be_bytes());
+            payload.extend_from_slice(&(series::time_ms(row.index) as u64).to_be_bytes());
+            for value in &row.values[..RAW_POINTS] {
+                payload.extend_from_slice(&value.to_be_bytes());
+            }
+            mqtt::publish(out, &self.topic, Some(packet), payload);
+            return payload.len();
+        }
         payload.extend_from_slice(b"{\"id\":\"");
         payload.extend_from_slice(digits.format(sequence).as_bytes());
         payload.push(b'-');
@@ -78,6 +108,11 @@ impl Encoder {
 /// The topic that measure points of a product are published to.
 pub fn request_topic(product_key: &str) -> String {
     format!("/sys/{product_key}/integration/measurepoint/post")
+}
+
+/// The topic that raw frames of a product are published to.
+pub fn raw_topic(product_key: &str) -> String {
+    format!("/sys/{product_key}/integration/model/up_raw")
 }
 
 /// `-7` becomes `-0.07`.

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import subprocess
 import time
 from statistics import median
 
@@ -89,6 +90,55 @@ def small_messages(plan):
                 "serverCpuMicrosecondsPerMessage": sent["serverCpuSeconds"]["backtide"] / sent["messages"] * 1e6}
 
 
+FRAME_SCRIPT = ROOT / "crates/gateway/examples/frame40.js"
+
+
+def decodes(plan):
+    """Frames of 40 bytes with six points, decoded in worker processes: CPU of workers and of the exchange, nothing else.
+    Decoders of others too where the outside suite's are installed."""
+    bench = plan.binary.parent / "examples/decode_bench"
+    if not bench.exists():
+        raise Failed(f"{bench} is not there; `cargo build --release --example decode_bench` builds it")
+    found = []
+    foreign = ROOT / ".tools/decoders"
+    if foreign.exists():
+        listed = plan.work / "decoders.json"
+        with open(listed, "w") as out:
+            subprocess.run(["node", ROOT / "tests/outside/clients/decoders.cjs", foreign, "1700000000000"], stdout=out, check=True)
+        found = [listed]
+    done = subprocess.run([bench, plan.binary, *found], capture_output=True, text=True, timeout=900)
+    if done.returncode:
+        raise Failed(f"decode_bench ended with {done.returncode}: {done.stderr[-2000:]}")
+    return {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+
+
+def raw_channel(plan, keep_state):
+    """The same frames over MQTT: decoded, checked, stored, answered."""
+    with Gateway(plan.work, plan.binary) as gateway:
+        text = objects().replace("format: json", "format: custom")
+        source = FRAME_SCRIPT.read_text()
+        script = {"kind": "Script", "name": "frames", "product": "farm", "source": source}
+        if keep_state:
+            empty = "0" * 80
+            frame = "00000001" + "0002" + "0007" + "0000018bcfe56800" + "0000000a" * 6
+            values = {point: 0.1 for point in POINTS[:6]}
+            script |= {"keepState": True, "golden": [{"decode": frame, "expect": frame_envelope("1-2", "T000007", 1700000000000, values)},
+                                                     {"decode": empty, "expect": frame_envelope("0-0", "T000000", 0, dict.fromkeys(values, 0))}]}
+        gateway.cli("apply", "-f", "-", input=text)
+        gateway.cli("apply", "-f", "-", input=json.dumps(script))
+        channel = json.loads(gateway.cli("channel", "show", "bench", "-o", "json"))
+        sent = load.send(gateway.mqtt, [gateway], "--raw", "--connections", 8, "--window", 500, "--seconds", max(5, plan.seconds // 4),
+                         secret=channel["secret"], product_key=channel["productKey"])
+        cpu_s = sent["serverCpuSeconds"]["backtide"]
+        return {**sent, "messagesPerSecond": sent["messages"] / sent["seconds"], "messagesPerServerCpuSecond": sent["messages"] / cpu_s,
+                "serverCpuMicrosecondsPerMessage": cpu_s / sent["messages"] * 1e6}
+
+
+def frame_envelope(id, device, time_ms, values):
+    return {"id": id, "version": "1.0", "method": "integration.measurepoint.post",
+            "params": [{"deviceKey": device, "time": time_ms, "measurepoints": values}]}
+
+
 def idle(plan):
     with plan.farm() as (gateway, channel):
         return load.idle(gateway, channel, 900)
@@ -114,7 +164,8 @@ def real_history(plan):
 def read_a_million(gateway, sent, times=3):
     """Range reads of about a million points, all that some devices have, as CSV over HTTP; the median of `times`.
 
-    From outside: until the last byte. Inside: as the server itself says, where it does, in a Server-Timing header.
+    From outside: until the last byte. Inside: as the server itself says in a Server-Timing trailer, from the request to the last
+    row written, without the time that it waited for the client.
     """
     rows_a_device = max(1, sent["rowsUnique"] / DEVICES)
     devices = min(DEVICES, max(1, round(1_000_000 / len(POINTS) / rows_a_device)))
@@ -176,6 +227,9 @@ def backtide_scenarios(plan):
     yield "half-own", lambda done: paced(plan, done["shuffled"]["pointsPerSecond"] / 2)
     yield "half-target-reading", lambda done: paced(plan, TARGET_POINTS_PER_SECOND / 2, reading=True)
     yield "small-messages", lambda done: small_messages(plan)
+    yield "decodes", lambda done: decodes(plan)
+    yield "raw-channel", lambda done: raw_channel(plan, keep_state=True)
+    yield "raw-channel-default", lambda done: raw_channel(plan, keep_state=False)
     yield "idle", lambda done: idle(plan)
     yield "real-history", lambda done: real_history(plan)
 

@@ -88,6 +88,15 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class Answer(http.client.HTTPResponse):
+    """An answer that keeps its trailers among its headers: the library reads over them."""
+
+    def _read_and_discard_trailer(self):
+        while line := self.fp.readline(65536).strip():
+            name, _, value = line.decode("latin-1").partition(":")
+            self.headers[name] = value.strip()
+
+
 class Gateway(Server):
     """`backtide serve` with its defaults over a fresh data directory."""
 
@@ -125,11 +134,12 @@ class Gateway(Server):
         return done.stdout
 
     def request(self, method, path):
-        """Returns (seconds until the last byte, headers, body)."""
+        """Returns (seconds until the last byte, headers and trailers, body)."""
         connection = http.client.HTTPConnection(self.http_address, timeout=600)
+        connection.response_class = Answer
         with contextlib.closing(connection):
             start = time.monotonic()
-            connection.request(method, path, headers={"Authorization": f"Bearer {self.token}"})
+            connection.request(method, path, headers={"Authorization": f"Bearer {self.token}", "TE": "trailers"})
             answer = connection.getresponse()
             body = answer.read()
             seconds = time.monotonic() - start

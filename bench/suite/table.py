@@ -102,6 +102,17 @@ def others(rounds, say):
     for run in of(rounds, "small-messages")[:1]:
         line("200 clients, one row, one message in flight", f"{run['messagesPerSecond']:,.0f} messages/s, "
              f"{run['serverCpuMicrosecondsPerMessage']:.1f} µs of server CPU each, p99 {run['latencyMs']['p99']:.1f} ms")
+    for run in of(rounds, "decodes")[:1]:
+        for name in ("kept", "default", "kept, encode"):
+            line(f"decodes of 40 bytes, {name}", f"{run[name]['perCpuSecond']:,.0f} per CPU-s, {run[name]['cpuMicroseconds']:.1f} µs each")
+        for mode in ("kept", "default"):
+            foreign = [one["cpuMicroseconds"] for name, one in run.items() if name.endswith(f", {mode}")]
+            if foreign:
+                line(f"{len(foreign)} decoders of others, {mode}", f"median {median(foreign):.0f} µs, mean {sum(foreign) / len(foreign):.0f} µs")
+    for name in ("raw-channel", "raw-channel-default"):
+        for run in of(rounds, name)[:1]:
+            line(f"{name}, 40 bytes a message", f"{run['messagesPerSecond']:,.0f} messages/s, {run['messagesPerServerCpuSecond']:,.0f} per CPU-s, "
+                 f"{run['serverCpuMicrosecondsPerMessage']:.1f} µs of server CPU each")
     for run in of(rounds, "idle")[:1]:
         line(f"{run['connections']} idle connections", f"{run['residentBytesPerConnection'] / 1024:.1f} KiB resident each")
     for run in of(rounds, "real-history")[:1]:
@@ -137,6 +148,8 @@ def targets(rounds, say):
             reads = [find(run)["read"] for run in runs]
             line(f"ms for a million points {when}, {order}", 150, list(map(ms_for_a_million, reads)), "less")
     line("p99 of replies in ms at 500 k points/s", 100, [run["latencyMs"]["p99"] for run in of(rounds, "half-target")], "less")
+    line("decodes per CPU-s, kept state", 60_000, [run["kept"]["perCpuSecond"] for run in of(rounds, "decodes")], "more")
+    line("raw messages per CPU-s", 30_000, [run["messagesPerServerCpuSecond"] for run in of(rounds, "raw-channel")], "more")
     line("bytes a value, two real years", 2.2, [run["bytesPerValue"] for run in of(rounds, "real-history")], "less")
 
 

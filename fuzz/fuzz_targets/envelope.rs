@@ -2,7 +2,7 @@
 #![no_main]
 
 use backtide_model::{
-    ConflictPolicy, DeviceKey, Kind, Mode, Model, Rules, TimeRule, check_points, open,
+    ConflictPolicy, Content, DeviceKey, Kind, Mode, Model, Rules, TimeRule, check, open,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -10,10 +10,13 @@ const MODEL: &str = r#"{"measurepoints":{
     "d":{"type":"double","quality":true},"i":{"type":"int"},"b":{"type":"bool"},
     "e":{"type":"enum","values":{"0":"off","1":"on"}},"s":{"type":"string","maxLength":8},
     "t":{"type":"timestamp"},"a":{"type":"array","items":"double"},"m":{"type":"map"},
-    "x":{"type":"struct","members":{"y":{"type":"int","required":true}}}},"passthrough":true}"#;
+    "x":{"type":"struct","members":{"y":{"type":"int","required":true}}}},
+  "events":{"leak":{"output":{"d":{"type":"float"},"x":{"type":"struct","members":{"y":{"type":"string"}}}}}},
+  "attributes":{"s":{"type":"string","maxLength":8},"a":{"type":"array","items":"string"}},"passthrough":true}"#;
 
 fuzz_target!(|payload: &[u8]| {
-    let Ok(envelope) = open(payload, Kind::Points, Mode::Lenient) else { return };
+    // As a decoded message: its method says what its items are.
+    let Ok(envelope) = open(payload, Kind::Raw, Mode::Lenient) else { return };
     let model: Model = serde_json::from_str(MODEL).expect("the model is valid");
     let device = DeviceKey::new("dev").expect("the key is valid");
     let rules = Rules {
@@ -22,7 +25,17 @@ fuzz_target!(|payload: &[u8]| {
         time: TimeRule::Arrival { now_ms: 0 },
         conflict: ConflictPolicy::KeepLast,
     };
-    let checked = check_points(envelope.params, &rules, |key| (key == "dev").then_some(&device));
+    let find = |key: &str| (key == "dev").then_some(&device);
+    let checked = check(envelope.items, envelope.params, &rules, find);
     assert!(checked.items_good <= checked.items);
-    assert!(checked.batch.rows() <= checked.items_good as usize);
+    match &checked.content {
+        Content::Points(batch) => assert!(batch.rows() <= checked.items_good as usize),
+        Content::Events(occurrences) => occurrences.iter().for_each(|o| is_json(&o.output)),
+        Content::Attributes(values) => values.iter().for_each(|v| is_json(&v.value)),
+    }
 });
+
+/// What is stored is given back as JSON.
+fn is_json(text: &str) {
+    serde_json::from_str::<&serde_json::value::RawValue>(text).expect("what is stored is JSON");
+}

@@ -22,7 +22,7 @@ def run_client(command, orders, timeout_s=60, **more):
 
 def vendor_sdk(farm, **orders):
     strings = farm.channel()
-    return run_client([TOOLS / "enos-mqtt/bin/python", f"{HERE}/clients/enos_points.py"],
+    return run_client([TOOLS / "enos-mqtt/bin/python", f"{HERE}/clients/enos_sdk.py"],
                       {"url": strings.brokerUrl, "productKey": strings.productKey, "secret": strings.secret, **orders})
 
 

@@ -2,10 +2,8 @@
 
 import json
 
-import pytest
-
-from world import (CHANNEL, FARM, POINTS, PRODUCT_KEY, TURBINES, FAILED, OK, PARTIAL, USAGE, eventually,
-                   points_message)
+from mqtt import Client
+from world import CHANNEL, FAILED, FARM, OK, PARTIAL, TOPIC, TURBINES, USAGE, eventually, points_message
 
 T0 = 1_388_534_400_000
 LATE = "R80790"
@@ -91,6 +89,18 @@ def test_a_later_live_value_is_not_overwritten_by_an_older_one_that_is_re_driven
     assert {point: latest["points"][point]["value"] for point in latest["points"]} == {"P_avg": 2.0, "fresh": 1.0}
 
 
+def test_a_value_that_was_said_again_after_the_refusal_is_not_overwritten_either(farm, connect):
+    client = connect()
+    def post(value, **more):
+        return client.post((TURBINES[0], T0, {"P_avg": value, **more}))["code"]
+    assert [post(1.0), post(2.0, fresh=1.0), post(1.0)] == [200, 1204, 200]
+    farm.compact()
+    farm.apply(FARM.read_text().replace("  P_avg:", "  fresh: { type: double }\n  P_avg:"))
+    assert redrive(farm, "--all")["stored"] == 1
+    farm.compact()
+    assert farm.cells(devices=[TURBINES[0]], points=["P_avg"]) == {(TURBINES[0], T0, "P_avg"): 1.0}
+
+
 def test_what_is_still_refused_stays_the_same_entry_with_its_new_reason(farm, connect):
     client = connect()
     assert client.post(("nobody", T0, {"what": 1.0}))["code"] == 1257
@@ -168,11 +178,16 @@ def test_a_full_quarantine_holds_until_somebody_discards(gateways, connect):
     assert client.ask(bad)["code"] == 1257
 
 
+def refuse(gateway, client, count):
+    """So many messages of a device that nobody registered, a value each."""
+    for n in range(count):
+        client.paho.publish(TOPIC, points_message([("late", T0 + n, {"P_avg": float(n)})]), 1)
+    eventually(lambda: status(gateway)["entries"] == count, "all are refused")
+
+
 def test_a_re_drive_that_is_killed_goes_on_and_stores_nothing_twice(farm, connect):
     client = connect()
-    for n in range(300):
-        client.publish(f"/sys/{PRODUCT_KEY}/integration/measurepoint/post",
-                       points_message([("late", T0 + n, {"P_avg": float(n)})]))
+    refuse(farm, client, 300)
     farm.apply("kind: Device\nname: late\nproduct: wind-farm\nkey: late\n")
     job = farm.cli("quarantine", "redrive", "--all", "--rate", "100", "--detach", "-o", "json").json()
 
@@ -191,9 +206,7 @@ def test_a_re_drive_that_is_killed_goes_on_and_stores_nothing_twice(farm, connec
 
 def test_a_re_drive_can_be_cancelled(farm, connect):
     client = connect()
-    for n in range(50):
-        client.publish(f"/sys/{PRODUCT_KEY}/integration/measurepoint/post",
-                       points_message([("late", T0 + n, {"P_avg": float(n)})]))
+    refuse(farm, client, 50)
     farm.apply("kind: Device\nname: late\nproduct: wind-farm\nkey: late\n")
     job = farm.cli("quarantine", "redrive", "--all", "--rate", "1", "--detach", "-o", "json").json()
     farm.cli("quarantine", "cancel", job["id"])
@@ -201,3 +214,47 @@ def test_a_re_drive_can_be_cancelled(farm, connect):
     assert (listed["id"], listed["state"]) == (job["id"], "cancelled")
     assert 40 <= len(farm.quarantine()) <= 50
     assert redrive(farm, "--all")["state"] == "done" and farm.quarantine() == []
+
+
+RAW = f"""
+kind: Product
+name: raw-farm
+key: RAWfarm
+model: turbine
+format: custom
+---
+kind: Device
+name: raw-1
+product: raw-farm
+---
+kind: Channel
+name: raw-history
+product: raw-farm
+"""
+
+
+def test_raw_messages_are_cured_by_a_script_that_is_published_later(farm, gateways):
+    farm.apply(RAW)
+    script = farm.folder / "script.js"
+
+    def publish(point, *options):
+        script.write_text("function rawDataToJsonStr(raw) { return JSON.stringify({id: 'r', version: '1.0', "
+                          f"method: 'integration.measurepoint.post', params: [{{deviceKey: 'raw-1', time: {T0} + raw[0], "
+                          f"measurepoints: {{{point}: raw[1]}}}}]}}); }}")
+        farm.cli("script", "draft", "raw", "--product", "raw-farm", "-f", script)
+        return farm.cli("script", "publish", "raw").err
+    client = Client(farm.mqtt_address, farm.channel("raw-history")).connect()
+    topic = "/sys/RAWfarm/integration/model/up_raw"
+    for n in range(5):
+        assert client.ask(bytes([n, 10 + n]), topic)["code"] == 1202, "there is no script"
+    said = publish("nothing_of_the_kind")
+    assert "would cure" not in said, said
+    [entry] = farm.quarantine("raw-history")[:1]
+    verdict = farm.cli("quarantine", "run", entry.id, "-o", "json", code=PARTIAL).json()
+    assert verdict["code"] == 1204 and "nothing_of_the_kind" in verdict["steps"][1]["made"]
+    said = publish("P_avg")
+    assert "would cure 5 quarantined messages on channel raw-history" in said
+    assert redrive(farm, "--channel", "raw-history")["stored"] == 5
+    assert farm.cells(devices=["raw-1"], points=["P_avg"], product="raw-farm") == {
+        ("raw-1", T0 + n, "P_avg"): 10.0 + n for n in range(5)}
+    client.close()

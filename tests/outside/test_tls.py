@@ -58,7 +58,7 @@ def want_certificate(gateway, rule):
 def vendor_sdk(gateway, tls, url="ssl", **orders):
     strings = gateway.channel()
     host, port = tls_address(gateway)
-    return run_client([TOOLS / "enos-mqtt/bin/python", f"{HERE}/clients/enos_points.py"],
+    return run_client([TOOLS / "enos-mqtt/bin/python", f"{HERE}/clients/enos_sdk.py"],
                       {"url": f"{url}://{host}:{port}", "productKey": strings.productKey, "secret": strings.secret,
                        "tls": tls, "sync": [[["R80711", T0, {"P_avg": 1.5}]]], **orders})
 

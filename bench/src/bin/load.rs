@@ -84,6 +84,9 @@ struct Send {
     /// replies to all others.
     #[arg(long)]
     own_topics: bool,
+    /// Frames of 40 bytes with one row for a script, instead of JSON.
+    #[arg(long, conflicts_with_all = ["check", "rows"])]
+    raw: bool,
     /// After the load and a line on standard input: reads everything back with this backtide binary.
     #[arg(long)]
     check: Option<PathBuf>,
@@ -155,7 +158,11 @@ impl Send {
             true => format!("{}-{client}", self.door.product_key),
             false => self.door.product_key.clone(),
         };
-        let filter = format!("{}_reply", message::request_topic(&product_key));
+        let topic = match self.raw {
+            true => message::raw_topic(&product_key),
+            false => message::request_topic(&product_key),
+        };
+        let filter = format!("{topic}_reply");
         let stream = mqtt::open(
             self.door.address,
             &self.door.login(),
@@ -174,8 +181,11 @@ impl Send {
                 Order::Shuffled(Shuffled::new(self.seed, &devices, self.duplicates))
             }
         };
-        let encoder = Encoder::new(&product_key, self.devices);
-        Link::new(stream, self.answer, order, self.rows, encoder, self.window)
+        let (encoder, rows) = match self.raw {
+            true => (Encoder::raw(&product_key), 1),
+            false => (Encoder::new(&product_key, self.devices), self.rows),
+        };
+        Link::new(stream, self.answer, order, rows, encoder, self.window)
     }
 
     fn drive(&self, links: &mut [Link], tally: &mut Tally, meter: &mut Meter) -> Result<()> {
@@ -213,7 +223,10 @@ impl Send {
     }
 
     fn points_a_message(&self) -> usize {
-        self.rows * POINTS.len()
+        match self.raw {
+            true => message::RAW_POINTS,
+            false => self.rows * POINTS.len(),
+        }
     }
 
     fn report(&self, links: &[Link], tally: &Tally, meter: &Meter) -> serde_json::Value {

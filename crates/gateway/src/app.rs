@@ -140,7 +140,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.quarantine,
         store.clone(),
     )?);
-    let scripts = Scripts::start(WorkerCommand::this_program(), config.scripts.clone());
+    let scripts = Scripts::start(&WorkerCommand::this_program(), &config.scripts);
     let scripts = Arc::new(scripts.map_err(StartError::Thread)?);
     let recorder = Arc::new(Recorder::open(
         &config.data_dir.join("recorder.db"),
@@ -462,6 +462,12 @@ fn readiness(
     registry: Arc<Registry>,
 ) -> Box<dyn Fn() -> Readiness + Send + Sync> {
     Box::new(move || {
+        let held = store.held_log().map(|held| {
+            format!(
+                "log held: the follower {} stands at commit {} and keeps {} bytes of log",
+                held.cursor, held.at.0, held.log_bytes
+            )
+        });
         let store = match store.health() {
             State::Ok => None,
             State::DiskFull {
@@ -477,7 +483,8 @@ fn readiness(
         let quarantine = quarantine
             .is_full()
             .then(|| "quarantine full: messages with refusals are held".to_owned());
-        Readiness::unless(store.into_iter().chain(quarantine).collect()).with(warnings(&registry))
+        let warnings = warnings(&registry).into_iter().chain(held).collect();
+        Readiness::unless(store.into_iter().chain(quarantine).collect()).with(warnings)
     })
 }
 

@@ -12,6 +12,8 @@ pub const REPLY_MESSAGE_CHARS_MAX: usize = 256;
 pub const REDRIVE_MESSAGES_PER_S: u32 = 1_000;
 /// Re-drives that wait or run.
 pub const REDRIVE_JOBS_MAX: u64 = 100;
+/// What the flight recorder and dry runs show of what a script made.
+pub const MADE_BYTES_MAX: usize = 64 << 10;
 /// Entries that one selection names by their ids.
 pub const SELECTION_IDS_MAX: usize = 1_000;
 

@@ -88,6 +88,18 @@ pub struct Message {
     pub account: Account,
 }
 
+impl Message {
+    /// What it weighs while it waits to be written.
+    fn bytes(&self) -> usize {
+        let made = self
+            .account
+            .steps
+            .iter()
+            .filter_map(|step| step.made.as_ref());
+        self.payload.len() + made.map(String::len).sum::<usize>()
+    }
+}
+
 /// What became of a message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -173,7 +185,7 @@ impl Recorder {
     /// Records a message; never blocks.
     pub fn record(&self, message: Message) {
         let Some(orders) = &self.orders else { return };
-        let bytes = message.payload.len();
+        let bytes = message.bytes();
         let waiting = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let is_taken = waiting + bytes <= WAITING_BYTES_MAX
             && orders.try_send(Order::Write(Box::new(message))).is_ok();
@@ -284,7 +296,7 @@ fn write_all(mut tape: Tape, orders: &Receiver<Order>, waiting_bytes: &AtomicUsi
                 Order::Settle(done) => waiting.push(done),
             }
         }
-        let bytes = messages.iter().map(|message| message.payload.len()).sum();
+        let bytes = messages.iter().map(Message::bytes).sum();
         if let Err(error) = tape.write(&messages) {
             tracing::error!(%error, messages = messages.len(), "recordings are lost");
         }

@@ -8,6 +8,8 @@
 
 mod cures;
 mod ledger;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
@@ -62,14 +64,12 @@ pub struct Redriver {
     quarantine: Arc<Quarantine>,
     ledger: Mutex<Ledger>,
     pool: Pool,
-    /// Where what a blocking call asks of the scripts runs.
-    runtime: tokio::runtime::Handle,
     /// A job was begun or cancelled.
     news: Notify,
 }
 
 impl Redriver {
-    /// Opens or makes the file of jobs. `pool` runs what blocks. Call it inside the runtime.
+    /// Opens or makes the file of jobs. `pool` runs what blocks.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -79,7 +79,6 @@ impl Redriver {
             ingest,
             ledger: Mutex::new(Ledger::open(path)?),
             pool,
-            runtime: tokio::runtime::Handle::current(),
             news: Notify::new(),
         })
     }
@@ -160,7 +159,7 @@ impl Redriver {
     }
 
     fn dry_run_message(&self, again: &Again) -> Result<Verdict, NotTaken> {
-        self.runtime.block_on(self.ingest.dry_run(again))
+        futures::executor::block_on(self.ingest.dry_run(again))
     }
 
     /// Runs jobs until `closing`. A job that is cut off goes on at the next start.
@@ -395,7 +394,6 @@ pub(crate) fn of_test(
     store: &backtide_store::Store,
     quarantine: &Arc<Quarantine>,
     log: &Arc<crate::channel_log::Log>,
-    scripts: &Arc<crate::script::Scripts>,
     recorder: &Arc<crate::recorder::Recorder>,
     clock: &crate::clock::Clock,
 ) -> Arc<Redriver> {
@@ -404,7 +402,7 @@ pub(crate) fn of_test(
         store: store.clone(),
         quarantine: Arc::clone(quarantine),
         log: Arc::clone(log),
-        scripts: Arc::clone(scripts),
+        scripts: Arc::new(crate::script::of_test()),
         budgets: crate::ingest::Budgets::new().0,
         recorder: Arc::clone(recorder),
         clock: clock.clone(),

@@ -370,7 +370,7 @@ impl Registry {
             .map_err(|error| Refused::Conflict(error.to_string()))?;
         self.change(Run::Commit, |draft| {
             draft
-                .put_script_draft(name.clone(), file)
+                .put_script_draft(&name, file)
                 .map_err(Refused::Conflict)
         })?;
         self.script(name.as_str())

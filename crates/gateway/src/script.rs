@@ -151,7 +151,10 @@ impl Cause {
 
     /// The call took what others wait for.
     const fn is_over_limit(self) -> bool {
-        matches!(self, Self::Time | Self::Killed | Self::Memory)
+        matches!(
+            self,
+            Self::Time | Self::Killed | Self::Memory | Self::Crashed
+        )
     }
 }
 
@@ -179,4 +182,14 @@ impl std::fmt::Display for Failure {
         }
         f.write_str(&self.message)
     }
+}
+
+/// Workers that none can be started of: for tests that run no script.
+#[cfg(test)]
+pub(crate) fn of_test() -> Scripts {
+    let command = WorkerCommand {
+        program: "/bin/false".into(),
+        arguments: Vec::new(),
+    };
+    Scripts::start(&command, &crate::limits::Scripts::default()).expect("threads can be started")
 }

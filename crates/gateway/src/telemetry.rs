@@ -1,7 +1,7 @@
 //! Logs and metrics of the process.
 
 use backtide_store::{State, Store};
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// How log lines look.
@@ -40,9 +40,15 @@ pub fn log_to_stderr(format: LogFormat, level: &str) -> Result<(), TelemetryErro
     Ok(())
 }
 
+/// Bounds of the histogram of queries.
+const QUERY_SECONDS: &[f64] = &[0.005, 0.02, 0.05, 0.15, 0.5, 1.5, 5.0, 15.0, 60.0];
+
 /// Collects metrics from here on. The handle renders them as Prometheus text.
 pub fn collect_metrics() -> Result<PrometheusHandle, TelemetryError> {
-    let recorder = PrometheusBuilder::new().build_recorder();
+    let query = Matcher::Full("backtide_query_seconds".to_owned());
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(query, QUERY_SECONDS)?
+        .build_recorder();
     let handle = recorder.handle();
     if metrics::set_global_recorder(recorder).is_err() {
         tracing::debug!("metrics were set up before");
@@ -63,8 +69,18 @@ pub fn gauge_store(store: &Store) {
     metrics::gauge!("backtide_store_flushed_sequence").set(stats.flushed.0 as f64);
     metrics::gauge!("backtide_store_log_bytes").set(stats.log_bytes as f64);
     gauge("backtide_store_log_files", stats.log_files);
+    gauge(
+        "backtide_store_log_held",
+        usize::from(store.held_log().is_some()),
+    );
     gauge("backtide_store_queued_submissions", stats.queued);
     gauge("backtide_store_memtable_bytes", stats.memtable.bytes);
+    gauge(
+        "backtide_store_overlapping_segments",
+        stats.overlapping_segments,
+    );
+    metrics::counter!("backtide_store_flush_waited_milliseconds_total")
+        .absolute(stats.flush_waited_ms);
     let is_ok = store.health() == State::Ok;
     gauge("backtide_store_up", usize::from(is_ok));
 }

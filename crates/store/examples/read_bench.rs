@@ -60,14 +60,13 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// Opens a store of eight overlapping segments with an ordinary fan-in and waits for the merges.
+/// Opens a store of eight overlapping segments with an ordinary bound and waits for the merges.
 fn merge(dir: &Path, out: &mut impl Write) -> Outcome<()> {
     let rows = 8 * ROWS;
     filled(dir, 8, rows)?.close();
     let (started, cpu) = (Instant::now(), cpu_s()?);
     let options = Options {
         quiet_ms: 0,
-        merge_fan_in: 8,
         ..Options::default()
     };
     let (store, _) = Store::open(dir, Arc::new(RealDisk), options)?;
@@ -94,7 +93,7 @@ fn merge(dir: &Path, out: &mut impl Write) -> Outcome<()> {
 /// A store of `rows` rows, spread over `files` segments that all hold every stretch of time.
 fn filled(dir: &Path, files: i64, rows: i64) -> Outcome<Store> {
     let options = Options {
-        merge_fan_in: 1_000,
+        overlapping_segments_max: 1_000,
         quiet_ms: u64::MAX,
         memtable_bytes_max: 1 << 30,
         ..Options::default()

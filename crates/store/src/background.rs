@@ -4,14 +4,19 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::{Sequence, library::FlushError, memtable::Table, store::Shared};
+use crate::{
+    HeldLog, Sequence,
+    library::{FlushError, Haste},
+    memtable::Table,
+    store::Shared,
+};
 
 /// How often the age of the log and the quiet are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -26,6 +31,23 @@ pub(crate) struct Signals {
     changed: Condvar,
     compactions: Mutex<Compactions>,
     compacted: Condvar,
+}
+
+/// How long flushes waited for merges.
+#[derive(Debug, Default)]
+pub(crate) struct Waits {
+    waited_ms: AtomicU64,
+}
+
+impl Waits {
+    fn note(&self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.waited_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn waited_ms(&self) -> u64 {
+        self.waited_ms.load(Ordering::Relaxed)
+    }
 }
 
 /// Requests to merge and classify everything now, not only in a quiet moment.
@@ -102,10 +124,31 @@ pub(crate) fn flush(shared: &Arc<Shared>) {
                 .wait_for_frozen(TICK, || signals.is_stopped());
             continue;
         };
+        wait_for_merges(shared, &table);
         if shared.health.is_poisoned() || !flush_table(shared, &table) {
             shared.memtable.wait(RETRY, || signals.is_stopped());
         }
     }
+}
+
+/// Lets merges catch up, so that reads never have to join many segments. Frozen tables wait
+/// meanwhile, and commits with them once two do. Nothing waits for merges that fail, nor at the end.
+fn wait_for_merges(shared: &Shared, table: &Table) {
+    let is_over = || {
+        shared.signals.is_stopped()
+            || shared.queue.is_closed()
+            || shared.health.is_poisoned()
+            || !shared.library.waits_for_merges(table.products())
+    };
+    if is_over() {
+        return;
+    }
+    let began = Instant::now();
+    while !is_over() {
+        // The merging thread wakes us after each step.
+        shared.memtable.wait(TICK, is_over);
+    }
+    shared.waits.note(began.elapsed());
 }
 
 fn flush_table(shared: &Shared, table: &Table) -> bool {
@@ -144,7 +187,15 @@ pub(crate) fn merge(shared: &Arc<Shared>) {
             continue;
         }
         let asked = signals.compaction_asked();
-        match shared.library.work(shared.is_quiet() || asked.is_some()) {
+        let haste = if shared.is_quiet() || asked.is_some() {
+            Haste::Quiet
+        } else {
+            Haste::Busy
+        };
+        let worked = shared.library.work(haste);
+        // The flusher may wait for this.
+        shared.memtable.wake();
+        match worked {
             Ok(true) => {}
             Ok(false) => match asked {
                 Some(asked) => signals.compaction_done(asked),
@@ -166,10 +217,9 @@ impl Shared {
             Ok(cursors) => cursors,
             Err(error) => return tracing::warn!(%error, "the log is not trimmed"),
         };
-        let settled = cursors
-            .into_iter()
-            .map(|(_, at)| at)
-            .fold(self.library.flushed(), Sequence::min);
+        let flushed = self.library.flushed();
+        let slowest = cursors.into_iter().min_by_key(|(_, at)| *at);
+        let settled = slowest.as_ref().map_or(flushed, |(_, at)| flushed.min(*at));
         let options = &self.options;
         let now_ms = (options.clock)();
         let trimmed = self.log.trim(
@@ -181,5 +231,31 @@ impl Shared {
         if let Err(error) = trimmed {
             tracing::warn!(%error, "a journal file was not removed");
         }
+        self.note_held(slowest.filter(|(_, at)| *at < flushed));
+    }
+
+    /// Takes note of whether a follower that stands still keeps the log beyond its bound. What it
+    /// has not seen is never removed: someone must look after it.
+    fn note_held(&self, slowest: Option<(String, Sequence)>) {
+        let (_, log_bytes) = self.log.size();
+        let held = slowest
+            .filter(|_| log_bytes > self.options.log_bytes_max)
+            .map(|(cursor, at)| HeldLog {
+                cursor,
+                at,
+                log_bytes,
+            });
+        let mut before = self.held.lock();
+        match (&*before, &held) {
+            (None, Some(held)) => tracing::warn!(
+                cursor = held.cursor,
+                at = held.at.0,
+                log_bytes,
+                "a follower that stands still keeps the log beyond its bound"
+            ),
+            (Some(_), None) => tracing::info!("no follower keeps the log beyond its bound"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        *before = held;
     }
 }

@@ -88,6 +88,7 @@ impl Committer {
         self.storages.keep();
         self.next = Sequence(first.0 + u64::from(self.group.count()));
         // Readable before it is answered: whoever has the answer finds the values.
+        self.shared.library.note_refusals(first, &staged);
         for entry in self.shared.memtable.insert(first, staged) {
             self.shared.library.noted(&entry);
         }

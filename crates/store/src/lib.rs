@@ -41,5 +41,5 @@ pub use library::{
 pub use memtable::MemtableStats;
 pub use options::Options;
 pub use read::{Order, Range, ReadError, Slabs};
-pub use store::{Stats, Store, salvage};
+pub use store::{HeldLog, Stats, Store, salvage};
 pub use watch::Watch;

@@ -42,7 +42,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -59,26 +59,27 @@ pub use conflicts::{
 pub use fault::FlushError;
 pub(crate) use fault::OpenError;
 pub use latest::Latest;
+pub(crate) use merge::Haste;
 pub use origins::Lineage;
 
 use self::{
     chains::Chains,
     chronicle::Chronicle,
+    fold::Refusals,
     latest::Board,
     manifest::{Flushed, Manifest, unsigned},
     merge::Merge,
     names::{Role, product_dir, segment_file},
     run::{Run, StorageClash, Wanted},
     segment::{Card, Segment},
-    write::{Plan, PointColumn, SegmentWriter, remove},
+    write::{Packing, Plan, PointColumn, SegmentWriter, remove},
 };
 use crate::{
-    Options, Origin, Range, ReadError, Sequence, Slabs,
+    Commit, Options, Origin, Part, Range, ReadError, Sequence, Slabs,
     disk::Disk,
     memtable::{Chapter, Entry},
 };
 
-const ZSTD_LEVEL: i32 = 3;
 /// Devices whose latest values are encoded under one hold of their lock.
 const LATEST_DEVICES: usize = 256;
 
@@ -87,7 +88,8 @@ const LATEST_DEVICES: usize = 256;
 pub(crate) struct Library {
     segments_dir: PathBuf,
     disk: Arc<dyn Disk>,
-    merge_fan_in: usize,
+    /// Runs of a product that a read joins at most.
+    runs_max: usize,
     /// Rows of a merged file at most.
     file_rows: usize,
     store_id: u32,
@@ -97,9 +99,12 @@ pub(crate) struct Library {
     /// The storage of every point ever noted, also of what is not flushed yet.
     points: RwLock<HashMap<ProductKey, BTreeMap<ElementName, Storage>>>,
     latest: Mutex<Board>,
+    refusals: Refusals,
     next_id: AtomicU64,
     /// Merges on their way; the last is the most urgent.
     merges: Mutex<Vec<Merge>>,
+    /// Waiting for merges is of no use: the last one failed, or there is none to do.
+    is_stuck: AtomicBool,
 }
 
 /// What is live.
@@ -108,6 +113,8 @@ struct Shelf {
     flushed: Sequence,
     /// Of each product, in order of commit.
     products: HashMap<ProductKey, Vec<Arc<Segment>>>,
+    /// The most segments of each product that hold the same moment of the same device.
+    heights: HashMap<ProductKey, usize>,
 }
 
 /// What a library holds.
@@ -126,7 +133,8 @@ pub struct LibraryStats {
     pub unclassified_segments: u64,
     /// Segments that were never merged.
     pub unmerged_segments: u64,
-    /// The most segments of one product that a read of everything has to join.
+    /// The most segments of one product that hold the same moment of the same device: what a read
+    /// has to join row by row.
     pub overlapping_segments_max: u64,
 }
 
@@ -152,6 +160,7 @@ impl Library {
         let mut shelf = Shelf {
             flushed,
             products: HashMap::new(),
+            heights: HashMap::new(),
         };
         let mut next_id = 1;
         for card in manifest.segments()? {
@@ -164,10 +173,10 @@ impl Library {
                 .or_default()
                 .push(segment);
         }
-        shelf
-            .products
-            .values_mut()
-            .for_each(|segments| sort(segments));
+        for (product, segments) in &mut shelf.products {
+            sort(segments);
+            shelf.heights.insert(product.clone(), height(segments));
+        }
         remove_orphans(disk.as_ref(), &segments_dir, &manifest.products()?, &shelf)?;
         let mut points: HashMap<ProductKey, BTreeMap<ElementName, Storage>> = HashMap::new();
         for (product, point, storage) in manifest.points()? {
@@ -178,10 +187,11 @@ impl Library {
             latest.load(&product, &device, &cells)?;
         }
         let store_id = manifest.about("store_id")?;
+        let refusals = Refusals::new(manifest.first_refusal()?);
         Ok(Self {
             segments_dir,
             disk,
-            merge_fan_in: options.merge_fan_in,
+            runs_max: options.overlapping_segments_max,
             file_rows: merge::FILE_ROWS,
             store_id: u32::try_from(store_id)
                 .map_err(|_| OpenError::Manifest(format!("store id {store_id} is out of range")))?,
@@ -190,8 +200,10 @@ impl Library {
             shelf: RwLock::new(Arc::new(shelf)),
             points: RwLock::new(points),
             latest: Mutex::new(latest),
+            refusals,
             next_id: AtomicU64::new(next_id),
             merges: Mutex::new(Vec::new()),
+            is_stuck: AtomicBool::new(false),
         })
     }
 
@@ -208,6 +220,16 @@ impl Library {
     /// What a point is stored as, or `None` where nothing was ever noted of it.
     pub(crate) fn storage_of(&self, product: &ProductKey, point: &ElementName) -> Option<Storage> {
         self.points.read().get(product)?.get(point).copied()
+    }
+
+    /// Takes note of the first refusal among durable commits, `first` and those that follow; before
+    /// anything of them can be read.
+    pub(crate) fn note_refusals(&self, first: Sequence, commits: &[Commit]) {
+        let is_refusal = |part: &Part| matches!(part, Part::Refused(_));
+        let refuses = |commit: &Commit| commit.parts.iter().any(is_refusal);
+        if let Some(at) = commits.iter().position(refuses) {
+            self.refusals.note(Sequence(first.0 + at as u64));
+        }
     }
 
     /// Takes note of a durable commit, in order of commit; again after a restart.
@@ -263,9 +285,10 @@ impl Library {
         };
         let (mut segments, mut points, mut duplicates) = (Vec::new(), Vec::new(), 0);
         for (product, entries) in by_product {
-            let run = Run::new(entries, &Wanted::ALL).map_err(|clash| changed(product, &clash))?;
+            let run = Run::new(entries, &Wanted::ALL, self.refusals.first())
+                .map_err(|clash| changed(product, &clash))?;
             let known = run.points.iter();
-            points.extend(known.map(|(point, (kind, _))| (product.clone(), point.clone(), *kind)));
+            points.extend(known.map(|point| (product.clone(), point.name.clone(), point.storage)));
             let Some((sequence_min, sequence_max)) = run.sequences().filter(|_| run.rows() > 0)
             else {
                 continue;
@@ -299,6 +322,7 @@ impl Library {
             points: &points,
             latest: &saved,
             duplicates,
+            first_refusal: self.refusals.known(),
         };
         if let Err(error) = self.manifest.flushed(&flushed) {
             self.latest.lock().unsaved(&saved);
@@ -359,7 +383,7 @@ impl Library {
             .get(&range.product)
             .cloned()
             .unwrap_or_default();
-        reading::Query::new(segments, entries, points, range).slabs()
+        reading::Query::new(segments, entries, points, range, self.refusals.first()).slabs()
     }
 
     /// Events and attribute values.
@@ -477,19 +501,14 @@ impl Library {
                 stats.unclassified_segments += u64::from(!card.is_classified);
                 stats.unmerged_segments += u64::from(!card.is_merged);
             }
-            let runs = segments
-                .chunk_by(|a, b| a.card.sequence_min == b.card.sequence_min)
-                .count() as u64;
-            stats.overlapping_segments_max = stats.overlapping_segments_max.max(runs);
         }
+        stats.overlapping_segments_max = self.height() as u64;
         Ok(stats)
     }
 
     /// Reads every byte of every live segment and checks it.
-    ///
-    /// # Errors
-    /// The first segment that does not hold what was written to it.
-    pub(crate) fn verify(&self) -> Result<(), ReadError> {
+    #[cfg(test)]
+    fn verify(&self) -> Result<(), ReadError> {
         let shelf = self.shelf();
         shelf
             .products
@@ -509,7 +528,7 @@ impl Library {
             sequence_max: 0,
             is_classified: false,
             is_merged: false,
-            zstd_level: ZSTD_LEVEL,
+            packing: Packing::Quick,
             columns: Vec::new(),
         }
     }
@@ -531,10 +550,34 @@ impl Library {
         let mut shelf = self.shelf.write();
         let mut next = Shelf::clone(&shelf);
         change(&mut next);
-        next.products
-            .values_mut()
-            .for_each(|segments| sort(segments));
+        for (product, segments) in &mut next.products {
+            sort(segments);
+            let before = shelf.products.get(product);
+            if before.is_none_or(|before| !same(before, segments)) {
+                next.heights.insert(product.clone(), height(segments));
+            }
+        }
         *shelf = Arc::new(next);
+    }
+
+    /// Whether one more segment of some product would be more than a read shall have to join, and
+    /// merges are about to change that. Where they fail it is better to go on.
+    pub(crate) fn waits_for_merges(&self, mut products: impl Iterator<Item = ProductKey>) -> bool {
+        let shelf = self.shelf();
+        let is_high = |product: ProductKey| {
+            let height = shelf.heights.get(&product);
+            height.is_some_and(|height| self.is_high(*height))
+        };
+        !self.is_stuck.load(Ordering::Relaxed) && products.any(is_high)
+    }
+
+    /// The most segments of one product that hold the same moment of the same device.
+    pub(crate) fn height(&self) -> usize {
+        self.shelf().heights.values().copied().max().unwrap_or(0)
+    }
+
+    fn is_high(&self, height: usize) -> bool {
+        height >= self.runs_max.max(2)
     }
 
     fn open_segment(&self, card: Card) -> Result<Arc<Segment>, FlushError> {
@@ -548,33 +591,35 @@ impl Library {
 
     /// Writes a run; gives its chains and the duplicates that are so whatever stood before.
     fn write_run(&self, run: &Run, plan: Plan) -> Result<(PathBuf, Card, Chains, u64), FlushError> {
-        let (mut chains, mut duplicates) = (Chains::default(), 0);
         let mut writer = SegmentWriter::create(&self.disk, plan)?;
         let columns = writer.plan().columns.clone();
         for rows in work::groups(run) {
             work::write_keys(&mut writer, run, rows.clone())?;
             let mut at = 3;
             for of_point in columns.chunk_by(|a, b| a.point == b.point) {
-                let point = &of_point[0].point;
-                let cells = run.cells(point, rows.clone(), |met| {
-                    let place = (run.device(met.row).clone(), run.times[met.row]);
-                    if met.is_duplicate_for_sure() && !chains.has(&place, point) {
-                        duplicates += 1;
-                        return;
-                    }
-                    let points = chains.0.entry(place).or_default();
-                    let chain = points.entry(point.clone()).or_default();
-                    if chain.is_empty() {
-                        chain.push(met.standing.version());
-                    }
-                    chain.push(met.newcomer.version());
-                });
+                let cells = run.cells(&of_point[0].point, rows.clone());
                 for column in of_point {
                     writer.column(at, &work::role_array(column, cells.as_ref(), rows.len()))?;
                     at += 1;
                 }
             }
             writer.end_rows()?;
+        }
+        let (mut chains, mut duplicates) = (Chains::default(), 0);
+        for point in &run.points {
+            run.meetings(point, |met| {
+                let place = (run.device(met.row).clone(), run.times[met.row]);
+                if met.is_duplicate_for_sure() && !chains.has(&place, &point.name) {
+                    duplicates += 1;
+                    return;
+                }
+                let points = chains.0.entry(place).or_default();
+                let chain = points.entry(point.name.clone()).or_default();
+                if chain.is_empty() {
+                    chain.push(met.standing.version());
+                }
+                chain.push(met.newcomer.version());
+            });
         }
         let (path, card) = writer.finish()?;
         Ok((path, card, chains, duplicates))
@@ -613,24 +658,36 @@ fn sort(segments: &mut [Arc<Segment>]) {
     });
 }
 
+fn same(a: &[Arc<Segment>], b: &[Arc<Segment>]) -> bool {
+    let ids = |segments: &[Arc<Segment>]| -> Vec<u64> {
+        segments.iter().map(|segment| segment.card.id).collect()
+    };
+    ids(a) == ids(b)
+}
+
+/// The most segments that hold the same moment of the same device.
+fn height(segments: &[Arc<Segment>]) -> usize {
+    index::height(segments.iter().map(|segment| segment.card.index.as_ref()))
+}
+
 fn flush_columns(run: &Run) -> Vec<PointColumn> {
     let mut columns = Vec::new();
-    for (point, (storage, _)) in &run.points {
+    for point in &run.points {
         let mut add = |role| {
             columns.push(PointColumn {
-                point: point.clone(),
-                storage: *storage,
+                point: point.name.clone(),
+                storage: point.storage,
                 role,
             });
         };
         add(Role::Value);
-        if run.has_quality(point) {
+        if point.has_quality {
             add(Role::Quality);
         }
-        if run.has_shared_rows() {
+        if point.has_sequences {
             add(Role::Sequence);
         }
-        if run.has_rules(point) {
+        if point.has_rules {
             add(Role::Rule);
         }
     }

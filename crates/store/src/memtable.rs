@@ -78,6 +78,11 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// Those it has points of.
+    pub(crate) fn products(&self) -> impl Iterator<Item = ProductKey> {
+        self.by_product.keys().cloned()
+    }
+
     fn insert(&mut self, sequence: Sequence, commit: Commit) {
         let origin = Arc::new(commit.origin);
         let order = commit.redrive.map_or(sequence, |redrive| redrive.order);
@@ -196,6 +201,25 @@ impl Memtable {
             whole.attributes.extend(of_product.cloned());
         }
         whole
+    }
+
+    /// Where some commits came from, as far as they are here.
+    pub(crate) fn origins(&self, sequences: &[Sequence]) -> Vec<(Sequence, Arc<Origin>)> {
+        let tables = self.tables.lock();
+        let all = tables
+            .frozen
+            .iter()
+            .map(|table| &**table)
+            .chain([&tables.active]);
+        all.flat_map(|table| {
+            sequences.iter().filter_map(|sequence| {
+                let at = table
+                    .origins
+                    .binary_search_by_key(sequence, |(known, _)| *known);
+                at.ok().map(|at| table.origins[at].clone())
+            })
+        })
+        .collect()
     }
 
     /// Waits until another group may come in, or `gives_up` says so.

@@ -19,8 +19,9 @@ pub struct Options {
     pub queue_bytes_max: usize,
     /// Commits are refused while less than this is free on the disk.
     pub disk_reserve_bytes: u64,
-    /// Segments that a merge joins.
-    pub merge_fan_in: usize,
+    /// Segments of a product that may hold the same moment of the same device, at most: flushes,
+    /// and then commits, wait for merges. Merging begins one below.
+    pub overlapping_segments_max: usize,
     /// Without commits for this long, what is in memory is flushed and everything is classified.
     pub quiet_ms: u64,
     /// Wall time, milliseconds since 1970 UTC: how old a journal file is. The default stands still
@@ -39,7 +40,7 @@ impl Default for Options {
             queue_submissions_max: 4096,
             queue_bytes_max: 64 << 20,
             disk_reserve_bytes: 256 << 20,
-            merge_fan_in: 4,
+            overlapping_segments_max: 8,
             quiet_ms: 10_000,
             clock: || 0,
         }

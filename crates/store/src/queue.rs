@@ -114,6 +114,10 @@ impl Queue {
         drop(waiting);
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// Submissions waiting.
     pub(crate) fn len(&self) -> usize {
         self.state.lock().waiting.len()

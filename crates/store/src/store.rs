@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 
 use crate::{
     Commit, CommitError, Committed, Done, FollowError, Followed, MemtableStats, OpenError, Options,
-    Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs, State, Watch,
-    background::{self, Signals},
+    Origin, Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs, State, Watch,
+    background::{self, Signals, Waits},
     committer::{Committer, Storages},
     disk::{Disk, Lock},
     health::Health,
@@ -51,6 +51,19 @@ pub struct Stats {
     /// Submissions waiting for the committer.
     pub queued: usize,
     pub memtable: MemtableStats,
+    /// The most segments of one product that hold the same moment of the same device.
+    pub overlapping_segments: usize,
+    /// How long flushes have waited for merges since the store opened.
+    pub flush_waited_ms: u64,
+}
+
+/// A follower keeps more of the log than its bound allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldLog {
+    pub cursor: String,
+    /// How far it has come.
+    pub at: Sequence,
+    pub log_bytes: u64,
 }
 
 /// What the threads of a store share.
@@ -63,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     pub(crate) watchers: Watchers,
     pub(crate) signals: Signals,
+    pub(crate) waits: Waits,
+    pub(crate) held: Mutex<Option<HeldLog>>,
     durable: AtomicU64,
     committed_at: Mutex<Instant>,
 }
@@ -107,7 +122,9 @@ impl Store {
             };
             journal::open(&place, &mut |sequence, commit| {
                 storages.learn(&commit);
-                for entry in memtable.insert(sequence, vec![commit]) {
+                let commits = vec![commit];
+                library.note_refusals(sequence, &commits);
+                for entry in memtable.insert(sequence, commits) {
                     library.noted(&entry);
                 }
                 flush_frozen(&library, &memtable)
@@ -124,6 +141,8 @@ impl Store {
             health,
             watchers: Watchers::default(),
             signals: Signals::default(),
+            waits: Waits::default(),
+            held: Mutex::default(),
             durable: AtomicU64::new(opened.last.0),
             committed_at: Mutex::new(Instant::now()),
         });
@@ -229,11 +248,11 @@ impl Store {
     /// The chronicle cannot be read.
     pub fn events(
         &self,
-        range: EventRange,
+        range: &EventRange,
     ) -> Result<impl Iterator<Item = Result<Vec<StoredEvent>, ReadError>> + use<>, ReadError> {
         // The memtable first, as in `read`.
         let told = self.shared().memtable.chapter(&range.product).events;
-        self.shared().library.chronicle().events(told, range)
+        self.shared().library.chronicle().events(&told, range)
     }
 
     /// Attribute values in the order of device, then attribute, a slab at a time; with
@@ -244,11 +263,11 @@ impl Store {
     /// The chronicle cannot be read.
     pub fn attributes(
         &self,
-        range: AttributeRange,
+        range: &AttributeRange,
     ) -> Result<impl Iterator<Item = Result<Vec<StoredAttribute>, ReadError>> + use<>, ReadError>
     {
         let told = self.shared().memtable.chapter(&range.product).attributes;
-        self.shared().library.chronicle().attributes(told, range)
+        self.shared().library.chronicle().attributes(&told, range)
     }
 
     /// Figures of the flushed events and attributes.
@@ -296,12 +315,33 @@ impl Store {
         (sequence <= self.durable()).then_some(sequence)
     }
 
-    /// Where commits came from; only those that are in segments are found.
+    /// Where commits came from, in order of sequence; commits that there are not are left out.
+    /// Sorted sequences are found quickest.
     ///
     /// # Errors
     /// The manifest cannot be read.
     pub fn origins(&self, sequences: &[Sequence]) -> Result<Vec<Lineage>, ReadError> {
-        self.shared().library.origins(sequences)
+        // The memtable first: what is flushed in between is then found here already.
+        let recent = self.shared().memtable.origins(sequences);
+        let is_recent = |sequence: &Sequence| recent.iter().any(|(first, _)| first == sequence);
+        let older: Vec<Sequence> = sequences
+            .iter()
+            .filter(|sequence| !is_recent(sequence))
+            .copied()
+            .collect();
+        let mut found = self.shared().library.origins(&older)?;
+        found.extend(recent.into_iter().map(|(sequence, origin)| Lineage {
+            sequence,
+            origin: Origin::clone(&origin),
+        }));
+        found.sort_by_key(|lineage| lineage.sequence);
+        Ok(found)
+    }
+
+    /// Whether a follower that stands still keeps more of the log than its bound allows, as last
+    /// seen when the log was trimmed.
+    pub fn held_log(&self) -> Option<HeldLog> {
+        self.shared().held.lock().clone()
     }
 
     /// What a point is stored as, if a value of it ever was.
@@ -315,14 +355,6 @@ impl Store {
     /// The manifest cannot be read.
     pub fn segment_stats(&self) -> Result<LibraryStats, ReadError> {
         self.shared().library.stats()
-    }
-
-    /// Reads every byte of every segment and checks it.
-    ///
-    /// # Errors
-    /// The first segment that does not hold what was written to it.
-    pub fn verify_segments(&self) -> Result<(), ReadError> {
-        self.shared().library.verify()
     }
 
     pub fn health(&self) -> State {
@@ -340,6 +372,8 @@ impl Store {
             log_bytes,
             queued: shared.queue.len(),
             memtable: shared.memtable.stats(),
+            overlapping_segments: shared.library.height(),
+            flush_waited_ms: shared.waits.waited_ms(),
         }
     }
 
@@ -479,6 +513,8 @@ impl Running {
 
     fn close(&self) {
         self.shared.queue.close();
+        // The flusher no longer waits for merges.
+        self.shared.memtable.wake();
         let threads = std::mem::take(&mut *self.threads.lock());
         // The committer may wait for the flusher, so the flusher goes on until it is through.
         threads.committer.into_iter().for_each(join);

@@ -50,7 +50,7 @@ struct Outcome {
 /// Quarantined messages that would be stored now.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Cure {
+pub(super) struct Cure {
     channel: String,
     would_cure: u64,
     advice: String,
@@ -111,19 +111,25 @@ impl Apply {
             terminal.talk,
             "{created} created, {changed} changed, {unchanged} unchanged{note}"
         )?;
-        for Cure {
-            channel,
-            would_cure,
-            advice,
-        } in cures
-        {
-            writeln!(
-                terminal.talk,
-                "would cure {would_cure} quarantined messages on channel {channel}: {advice}"
-            )?;
-        }
+        tell_cures(&cures, &mut *terminal.talk)?;
         Ok(Exit::Ok)
     }
+}
+
+/// Says what a change cures.
+pub(super) fn tell_cures(cures: &[Cure], talk: &mut dyn Write) -> Result<(), Failure> {
+    for Cure {
+        channel,
+        would_cure,
+        advice,
+    } in cures
+    {
+        writeln!(
+            talk,
+            "would cure {would_cure} quarantined messages on channel {channel}: {advice}"
+        )?;
+    }
+    Ok(())
 }
 
 fn read_answer<T: serde::de::DeserializeOwned>(answer: &RawValue) -> Result<T, Failure> {

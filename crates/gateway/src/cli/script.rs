@@ -91,7 +91,7 @@ pub struct Draft {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(id = "input", multiple = false)]
+#[command(group(clap::ArgGroup::new("input").multiple(false)))]
 pub struct Test {
     name: String,
     /// Bytes to decode, as hex digits
@@ -144,6 +144,15 @@ pub struct Diff {
 const PATH: &str = "/api/v1/scripts";
 const JSON: &str = "application/json";
 
+/// Which version runs now, and what that cures.
+fn tell_live(name: &str, mut state: Value, terminal: &mut Terminal) -> Result<(), Failure> {
+    let version = text(&state, "live");
+    writeln!(terminal.talk, "script {name}: version {version} runs")?;
+    let cures: Vec<super::apply::Cure> =
+        serde_json::from_value(state["cures"].take()).unwrap_or_default();
+    super::apply::tell_cures(&cures, &mut *terminal.talk)
+}
+
 fn path(name: &str, part: &str) -> String {
     format!("{PATH}/{}/{part}", segment(name))
 }
@@ -162,15 +171,13 @@ impl Script {
             Self::Test(test) => return test.print(&client, terminal),
             Self::Publish(Named { name }) => {
                 let state: Value = client.post(&path(&name, "publish"), &[], JSON, b"")?;
-                let version = text(&state, "live");
-                writeln!(terminal.talk, "script {name}: version {version} runs")?;
+                tell_live(&name, state, terminal)?;
             }
             Self::Rollback(Rollback { name, to }) => {
                 let to = to.map(|to| to.to_string());
                 let query: Vec<_> = to.iter().map(|to| ("to", to.as_str())).collect();
                 let state: Value = client.post(&path(&name, "rollback"), &query, JSON, b"")?;
-                let version = text(&state, "live");
-                writeln!(terminal.talk, "script {name}: version {version} runs")?;
+                tell_live(&name, state, terminal)?;
             }
             Self::Diff(diff) => {
                 let query = super::listing::given(&[("from", &diff.from), ("to", &diff.to)]);

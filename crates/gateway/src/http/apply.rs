@@ -16,7 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Api, Problem, Refusals, problem::Params};
 use crate::{
     redrive::{Cure, Declared},
-    registry::{self, Applied, Document, Effect, Form, Kind, Run},
+    registry::{self, Applied, Document, Effect, Form, Kind, Run, Script},
 };
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -167,7 +167,19 @@ fn cures(api: &Api, applied: &[Applied]) -> Vec<Cure> {
             }
         }
     }
-    api.redriver.cured_by(&declared).unwrap_or_else(|error| {
+    cured_by(api, &declared)
+}
+
+/// What of the quarantine a change of a product's script cures.
+pub(super) fn cures_of_script(api: &Api, script: &Script) -> Vec<Cure> {
+    let snapshot = api.registry.snapshot();
+    let product = snapshot.product(&script.product);
+    let declared = product.map(|product| Declared::Product(product.key.to_string()));
+    cured_by(api, &declared.into_iter().collect())
+}
+
+fn cured_by(api: &Api, declared: &BTreeSet<Declared>) -> Vec<Cure> {
+    api.redriver.cured_by(declared).unwrap_or_else(|error| {
         tracing::warn!(%error, "what a change cures cannot be said");
         Vec::new()
     })

@@ -63,7 +63,7 @@ async fn attributes(
     };
     let range = attributes_asked(&asked, params.history, &api.registry.snapshot())?;
     lines::answer(&api, params.format, params.limit, move |store, rows_max| {
-        store.attributes(AttributeRange { rows_max, ..range })
+        store.attributes(&AttributeRange { rows_max, ..range })
     })
     .await
 }

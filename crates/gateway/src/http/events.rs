@@ -65,7 +65,7 @@ async fn events(
     };
     let range = events_asked(&asked, &api.registry.snapshot())?;
     lines::answer(&api, params.format, params.limit, move |store, rows_max| {
-        store.events(EventRange { rows_max, ..range })
+        store.events(&EventRange { rows_max, ..range })
     })
     .await
 }

@@ -21,7 +21,7 @@ pub struct Readiness {
     /// Why not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
-    /// What needs somebody, though messages are taken: channels that are held.
+    /// What somebody should look after, although messages are taken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }

@@ -54,7 +54,7 @@ where
         LineFormat::Ndjson => (RowForm::Ndjson, "application/x-ndjson"),
         LineFormat::Csv => (RowForm::Csv, "text/csv; charset=utf-8"),
     };
-    stream::answer(&api.streams, content_type, move |outlet| {
+    stream::answer(&api.streams, content_type, "lines", move |outlet| {
         let slabs = read(&store, rows.unwrap_or(usize::MAX)).map_err(Problem::from)?;
         lines(&store, form, slabs, outlet)
     })

@@ -1,6 +1,9 @@
 //! `/api/v1/points`: history by product, device, point and time.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::State,
@@ -94,22 +97,23 @@ async fn points(
     let question = Question::new(&asked, &api.registry.snapshot())?;
     let range = question.range(params.limit.unwrap_or(usize::MAX));
     let store = api.store.clone();
-    let (form, content_type) = match params.format {
+    let (form, content_type, format) = match params.format {
         Format::Json => return page(&api, &question, &params).await,
-        Format::Ndjson => (RowForm::Ndjson, "application/x-ndjson"),
-        Format::Csv => (RowForm::Csv, "text/csv; charset=utf-8"),
+        Format::Ndjson => (RowForm::Ndjson, "application/x-ndjson", "ndjson"),
+        Format::Csv => (RowForm::Csv, "text/csv; charset=utf-8", "csv"),
         Format::Parquet => {
             let file = ParquetRows::new(&question.points, params.quality)?;
             return stream::answer(
                 &api.streams,
                 "application/vnd.apache.parquet",
+                "parquet",
                 move |outlet| parquet_file(&store, &range, file, outlet),
             )
             .await;
         }
     };
     let writer = RowWriter::new(form, &question.points, params.quality);
-    stream::answer(&api.streams, content_type, move |outlet| {
+    stream::answer(&api.streams, content_type, format, move |outlet| {
         rows(&store, &range, writer, outlet)
     })
     .await
@@ -149,6 +153,7 @@ fn parquet_file(
 }
 
 async fn page(api: &Api, question: &Question, params: &PointParams) -> Result<Response, Problem> {
+    let began = Instant::now();
     let limit = limit(params.limit, LIMIT_DEFAULT, LIMIT_MAX).map_err(|problem| {
         problem.fix("page with cursor, or ask for format=ndjson, which streams")
     })?;
@@ -168,7 +173,11 @@ async fn page(api: &Api, question: &Question, params: &PointParams) -> Result<Re
         body.push(b'}');
         Ok(body)
     });
-    Ok(([(header::CONTENT_TYPE, "application/json")], body.await??).into_response())
+    let body = body.await??;
+    let timing = stream::timing(began, Duration::ZERO, "json");
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
+    response.headers_mut().insert(stream::SERVER_TIMING, timing);
+    Ok(response)
 }
 
 impl From<QuestionError> for Problem {
@@ -214,7 +223,7 @@ impl From<ParquetError> for Problem {
     }
 }
 
-pub(super) fn unreadable() -> Problem {
+fn unreadable() -> Problem {
     Problem::new(
         StatusCode::INTERNAL_SERVER_ERROR,
         "store",

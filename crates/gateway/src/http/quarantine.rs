@@ -348,20 +348,25 @@ async fn export(
     };
     let (filter, window) = (params.filter()?, params.window()?);
     let quarantine = Arc::clone(&api.quarantine);
-    stream::answer(&api.streams, "application/x-ndjson", move |outlet| {
-        let mut chunk = Vec::new();
-        each(
-            &quarantine,
-            &filter,
-            window,
-            entries_max,
-            |entry, payload| {
-                line(&mut chunk, &Shown(entry, payload));
-                outlet.send_full(&mut chunk)
-            },
-        )?;
-        Ok(outlet.send(&mut chunk)?)
-    })
+    stream::answer(
+        &api.streams,
+        "application/x-ndjson",
+        "ndjson",
+        move |outlet| {
+            let mut chunk = Vec::new();
+            each(
+                &quarantine,
+                &filter,
+                window,
+                entries_max,
+                |entry, payload| {
+                    line(&mut chunk, &Shown(entry, payload));
+                    outlet.send_full(&mut chunk)
+                },
+            )?;
+            Ok(outlet.send(&mut chunk)?)
+        },
+    )
     .await
 }
 
@@ -471,18 +476,23 @@ async fn dry_run(
 ) -> Result<Response, Problem> {
     let filter = order.selection.filter()?;
     let (quarantine, redriver) = (Arc::clone(&api.quarantine), Arc::clone(&api.redriver));
-    stream::answer(&api.streams, "application/x-ndjson", move |outlet| {
-        let (mut chunk, mut summary) = (Vec::new(), Summary::default());
-        let first = Window::first(STEP);
-        each(&quarantine, &filter, first, usize::MAX, |entry, payload| {
-            let outcome = redriver.dry_run(entry, payload);
-            summary.count(&outcome);
-            line(&mut chunk, &tried(entry, &outcome));
-            outlet.send_full(&mut chunk)
-        })?;
-        line(&mut chunk, &serde_json::json!({ "summary": summary }));
-        Ok(outlet.send(&mut chunk)?)
-    })
+    stream::answer(
+        &api.streams,
+        "application/x-ndjson",
+        "ndjson",
+        move |outlet| {
+            let (mut chunk, mut summary) = (Vec::new(), Summary::default());
+            let first = Window::first(STEP);
+            each(&quarantine, &filter, first, usize::MAX, |entry, payload| {
+                let outcome = redriver.dry_run(entry, payload);
+                summary.count(&outcome);
+                line(&mut chunk, &tried(entry, &outcome));
+                outlet.send_full(&mut chunk)
+            })?;
+            line(&mut chunk, &serde_json::json!({ "summary": summary }));
+            Ok(outlet.send(&mut chunk)?)
+        },
+    )
     .await
 }
 

@@ -6,7 +6,7 @@ use axum::{
     Json,
     extract::{Path, State},
 };
-use backtide_store::{FollowError, Origin, Sequence, Store};
+use backtide_store::{Origin, Sequence, Store};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -63,20 +63,7 @@ async fn receipt(
     }))
 }
 
-/// From the segments' index, or from the log while it is not there yet.
 fn origin(store: &Store, sequence: Sequence) -> Result<Option<Origin>, Problem> {
-    if let Some(found) = store.origins(&[sequence])?.pop() {
-        return Ok(Some(found.origin));
-    }
-    match store.follow(Sequence(sequence.0 - 1), 1) {
-        Ok(followed) => Ok(followed
-            .into_iter()
-            .next()
-            .map(|followed| followed.commit.origin)),
-        Err(FollowError::Trimmed { .. }) => Ok(None),
-        Err(error) => {
-            tracing::error!(%error, "the log cannot be read");
-            Err(super::points::unreadable())
-        }
-    }
+    let found = store.origins(&[sequence])?.pop();
+    Ok(found.map(|found| found.origin))
 }

@@ -18,12 +18,13 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api, Problem, Refusals,
+    Api, Problem, Refusals, apply,
     objects::{self, ListParams, Page, Position},
     problem::Params,
 };
 use crate::{
     clock::iso,
+    redrive::Cure,
     registry::{Kind, Script, ScriptFile, ScriptVersion, written},
     script::State as Doing,
 };
@@ -103,6 +104,7 @@ async fn delete(
 /// How a script is doing.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ScriptStatus)]
 struct Status {
     name: String,
     product: String,
@@ -118,6 +120,17 @@ struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     running: Option<Doing>,
+}
+
+/// The version that runs now, and what that cures.
+#[derive(Debug, Serialize, ToSchema)]
+struct Published {
+    #[serde(flatten)]
+    state: Status,
+    /// Quarantined messages that would be stored now, by cause: what `/quarantine/cures` says of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    cures: Vec<Cure>,
 }
 
 /// Show how a script is doing: its versions, what its calls came to, whether it is paused
@@ -192,12 +205,12 @@ async fn drop_draft(
 /// Publish the draft: it becomes a version that never changes and runs at once
 #[utoipa::path(post, path = "/api/v1/scripts/{name}/publish", tag = "scripts", operation_id = "publish_script",
     params(("name" = String, Path, description = "Its name")),
-    responses((status = 200, description = "It runs", body = Status),
+    responses((status = 200, description = "It runs", body = Published),
         (status = 422, description = "It does not compile, or a golden test fails", body = ref("#/components/schemas/Problem"), content_type = "application/problem+json"), Refusals))]
 async fn publish(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-) -> Result<Json<Status>, Problem> {
+) -> Result<Json<Published>, Problem> {
     let script = found(&api, &name)?;
     let draft = Arc::clone(draft_of(&script)?);
     api.scripts
@@ -211,7 +224,7 @@ async fn publish(
         .await??;
     let state = state_of(&script);
     tracing::info!(target: "audit", script = %script.name, version = state.live, "a script was published");
-    Ok(Json(state))
+    published(&api, script).await
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -225,12 +238,12 @@ struct RollBackParams {
 /// Let an earlier version run again
 #[utoipa::path(post, path = "/api/v1/scripts/{name}/rollback", tag = "scripts", operation_id = "roll_back_script",
     params(("name" = String, Path, description = "Its name"), RollBackParams),
-    responses((status = 200, description = "It runs", body = Status), Refusals))]
+    responses((status = 200, description = "It runs", body = Published), Refusals))]
 async fn roll_back(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
     Params(params): Params<RollBackParams>,
-) -> Result<Json<Status>, Problem> {
+) -> Result<Json<Published>, Problem> {
     let script = found(&api, &name)?;
     let to = match params.to {
         Some(to) => to,
@@ -242,7 +255,17 @@ async fn roll_back(
         .run(move || registry.roll_back_script(&name, to))
         .await??;
     tracing::info!(target: "audit", script = %script.name, version = to, "a script was rolled back");
-    Ok(Json(state_of(&script)))
+    published(&api, script).await
+}
+
+async fn published(api: &Arc<Api>, script: Arc<Script>) -> Result<Json<Published>, Problem> {
+    let state = state_of(&script);
+    let of = Arc::clone(api);
+    let cures = api
+        .pool
+        .run(move || apply::cures_of_script(&of, &script))
+        .await?;
+    Ok(Json(Published { state, cures }))
 }
 
 fn before_live(script: &Script) -> Result<u32, Problem> {
@@ -262,6 +285,7 @@ fn before_live(script: &Script) -> Result<u32, Problem> {
 /// A version of a script.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ScriptVersion)]
 struct Version {
     version: u32,
     /// When it was published.
@@ -275,6 +299,7 @@ struct Version {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ScriptVersions)]
 struct Versions {
     items: Vec<Version>,
 }
@@ -328,6 +353,7 @@ struct DiffParams {
 
 /// How two sources differ.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ScriptDiff)]
 struct Diff {
     from: String,
     to: String,

@@ -2,16 +2,29 @@
 //!
 //! A few chunks wait at most. A client that is gone ends the work, one that stands still ends it
 //! after a while.
+//!
+//! Whoever asks for trailers (`TE: trailers`) is told at the end how long the work took: it goes on
+//! while the answer is under way, so that no header could say so.
 
-use std::{io, time::Duration};
+use std::{
+    cell::Cell,
+    io,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::{Body, Bytes},
-    http::header,
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use futures::stream;
-use tokio::{runtime::Handle, sync::mpsc, time::timeout};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use tokio::{
+    runtime::Handle,
+    sync::mpsc::{self, error::TrySendError},
+    time::timeout,
+};
 
 use super::Problem;
 use crate::pool::Pool;
@@ -23,10 +36,24 @@ pub(super) const CHUNK_BYTES: usize = 64 << 10;
 /// A client that takes nothing for so long is given up.
 const TAKE_WITHIN: Duration = Duration::from_secs(60);
 
+pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
 /// Where a job puts what it makes.
 pub(super) struct Outlet {
-    chunks: mpsc::Sender<Result<Bytes, Problem>>,
+    chunks: mpsc::Sender<Result<Frame<Bytes>, Problem>>,
     runtime: Handle,
+    /// How long the job stood still because the client did.
+    waited: Cell<Duration>,
+}
+
+/// How long an answer took to make: from the request to the last row written, waiting for the
+/// client left out. Noted as a metric too.
+pub(super) fn timing(began: Instant, waited: Duration, format: &'static str) -> HeaderValue {
+    let worked = began.elapsed().saturating_sub(waited);
+    metrics::histogram!("backtide_query_seconds", "format" => format).record(worked);
+    let (work, client) = (1e3 * worked.as_secs_f64(), 1e3 * waited.as_secs_f64());
+    HeaderValue::from_str(&format!("work;dur={work:.1}, client;dur={client:.1}"))
+        .expect("numbers are visible ASCII")
 }
 
 /// Nobody takes any more.
@@ -35,11 +62,18 @@ pub(super) struct Gone;
 impl Outlet {
     /// Hands over what `chunk` holds; it is empty afterwards. Waits while the client is slow.
     pub(super) fn send(&self, chunk: &mut Vec<u8>) -> Result<(), Gone> {
-        let bytes = Bytes::from(std::mem::take(chunk));
+        let frame = Frame::data(Bytes::from(std::mem::take(chunk)));
+        let frame = match self.chunks.try_send(Ok(frame)) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(Gone),
+            Err(TrySendError::Full(frame)) => frame,
+        };
+        let began = Instant::now();
         // The time-out is made inside the runtime: this thread has none of its own.
         let sent = self
             .runtime
-            .block_on(async { timeout(TAKE_WITHIN, self.chunks.send(Ok(bytes))).await });
+            .block_on(async { timeout(TAKE_WITHIN, self.chunks.send(frame)).await });
+        self.waited.set(self.waited.get() + began.elapsed());
         match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Gone),
@@ -79,24 +113,33 @@ impl From<Problem> for Ended {
 pub(super) async fn answer(
     pool: &Pool,
     content_type: &'static str,
+    format: &'static str,
     job: impl FnOnce(&Outlet) -> Result<(), Ended> + Send + 'static,
 ) -> Result<Response, Problem> {
+    let began = Instant::now();
     let (chunks, mut made) = mpsc::channel(WAITING_MAX);
     let outlet = Outlet {
         chunks: chunks.clone(),
         runtime: Handle::current(),
+        waited: Cell::default(),
     };
     let pool = pool.clone();
     tokio::spawn(async move {
-        let problem = match pool.run(move || job(&outlet)).await {
-            Ok(Ok(()) | Err(Ended::Gone)) => return,
-            Ok(Err(Ended::Problem(problem))) => problem,
-            Err(error) => error.into(),
+        let run = move || {
+            job(&outlet)?;
+            let timing = timing(began, outlet.waited.get(), format);
+            Ok(HeaderMap::from_iter([(SERVER_TIMING, timing)]))
+        };
+        let last = match pool.run(run).await {
+            Ok(Ok(trailers)) => Ok(Frame::trailers(trailers)),
+            Ok(Err(Ended::Gone)) => return,
+            Ok(Err(Ended::Problem(problem))) => Err(problem),
+            Err(error) => Err(error.into()),
         };
         // A client that is gone hears nothing.
-        drop(chunks.send(Err(problem)).await);
+        drop(chunks.send(last).await);
     });
-    let first = made.recv().await.transpose()?.unwrap_or_default();
+    let first = made.recv().await.transpose()?;
     let rest = stream::unfold(made, async |mut made| {
         let chunk = made.recv().await?;
         Some((
@@ -104,6 +147,10 @@ pub(super) async fn answer(
             made,
         ))
     });
-    let body = Body::from_stream(stream::StreamExt::chain(stream::iter([Ok(first)]), rest));
-    Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
+    let frames = stream::StreamExt::chain(stream::iter(first.map(Ok)), rest);
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        (header::TRAILER, HeaderValue::from(SERVER_TIMING)),
+    ];
+    Ok((headers, Body::new(StreamBody::new(frames))).into_response())
 }

@@ -83,14 +83,6 @@ impl Answer {
 }
 
 /// Scripts whose workers end at once: the door is tested here, not what is behind it.
-fn scripts() -> crate::script::Scripts {
-    let command = crate::script::WorkerCommand {
-        program: "/bin/false".into(),
-        arguments: Vec::new(),
-    };
-    crate::script::Scripts::start(command, crate::limits::Scripts::default()).unwrap()
-}
-
 /// What the handlers work with, over an empty data directory.
 pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let clock = Clock::stopped(1_700_000_000_000);
@@ -102,19 +94,11 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let bounds = crate::channel_log::Bounds::default();
     let log = Arc::new(Log::open(&dir.join("channel-log.db"), bounds).unwrap());
     let (registry, quarantine) = (Arc::new(registry), Arc::new(quarantine));
-    let scripts = Arc::new(scripts());
+    let scripts = Arc::new(crate::script::of_test());
     let bounds = crate::recorder::Bounds::default();
     let recorder = Arc::new(Recorder::open(&dir.join("recorder.db"), bounds).unwrap());
-    let redriver = crate::redrive::of_test(
-        dir,
-        &registry,
-        &store,
-        &quarantine,
-        &log,
-        &scripts,
-        &recorder,
-        &clock,
-    );
+    let redriver =
+        crate::redrive::of_test(dir, &registry, &store, &quarantine, &log, &recorder, &clock);
     let setting = crate::subscription::Setting {
         registry: Arc::clone(&registry),
         store: store.clone(),

@@ -76,6 +76,8 @@ pub(super) struct Judged {
     pub(super) values: usize,
     /// A script decoded it, or should have: its reply goes through that script too.
     pub(super) is_raw: bool,
+    /// What that script made of it.
+    pub(super) decoded: Option<Bytes>,
     /// How long the verdict took.
     pub(super) judge_time: Duration,
 }
@@ -101,6 +103,7 @@ pub(super) fn judge(
 ) -> Judged {
     Judged {
         is_raw: decoded.is_some(),
+        decoded: decoded.and_then(|decoded| decoded.as_ref().ok().cloned()),
         ..verdict(scope, sender, uplink, decoded, arrived_ms)
     }
 }
@@ -316,6 +319,7 @@ fn settle(
         items_stored,
         values,
         is_raw: false,
+        decoded: None,
         judge_time: Duration::ZERO,
     }
 }
@@ -389,6 +393,7 @@ fn refused_message(scope: &Scope<'_>, origin: Origin, payload: &Bytes, refused: 
         items_stored: 0,
         values: 0,
         is_raw: false,
+        decoded: None,
         judge_time: Duration::ZERO,
     }
 }
@@ -443,7 +448,7 @@ impl Judged {
     /// What is to be made durable. The content is moved out: a message is committed once.
     pub(super) fn commit(&mut self) -> Commit {
         let content = std::mem::take(&mut self.content);
-        let stored = (!content.is_empty()).then(|| match content {
+        let stored = (!content.is_empty()).then_some(match content {
             Content::Points(batch) => Part::Points(batch),
             Content::Events(occurrences) => Part::Events(occurrences),
             Content::Attributes(values) => Part::Attributes(values),

@@ -122,7 +122,8 @@ impl Ingest {
                     judged.push(one.redriven(*redrive));
                     verdicts.push(None);
                 }
-                Err(gone) => verdicts.push(Some(Err(gone))),
+                Err(gone @ NotTaken::ChannelGone(_)) => verdicts.push(Some(Err(gone))),
+                Err(error) => return Err(error),
             }
         }
         let submitted = self.submit(&mut judged)?;

@@ -3,7 +3,7 @@
 use backtide_model::Code;
 
 use super::judge::Judged;
-use crate::recorder::Step;
+use crate::{limits::MADE_BYTES_MAX, recorder::Step};
 
 /// The stage that refused a message.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +35,10 @@ pub(super) fn steps(judged: &Judged) -> Vec<Step> {
         (
             Stage::Decode,
             "decode",
-            format!("an envelope of {items} items"),
+            match judged.is_raw {
+                true => format!("the script made an envelope of {items} items"),
+                false => format!("an envelope of {items} items"),
+            },
         ),
         (
             Stage::Check,
@@ -58,11 +61,25 @@ pub(super) fn steps(judged: &Judged) -> Vec<Step> {
             stage: name.to_owned(),
             ok,
             detail,
-            made: None,
+            made: judged
+                .decoded
+                .as_deref()
+                .filter(|_| stage == Stage::Decode)
+                .map(shown),
         });
         if !ok {
             break;
         }
     }
     steps
+}
+
+/// What a script made, as far as it is shown.
+fn shown(text: &[u8]) -> String {
+    let head = text.get(..MADE_BYTES_MAX).unwrap_or(text);
+    let mut shown = String::from_utf8_lossy(head).into_owned();
+    if head.len() < text.len() {
+        shown.push('…');
+    }
+    shown
 }

@@ -208,7 +208,7 @@ fn changes(followed: &Followed) -> Vec<Change<'_>> {
             i64::try_from(followed.sequence.0).expect("there are fewer than 2^63 commits");
         let refused = refused.zip(0..).map(|(refused, part)| {
             let entry = Entry::new(Id { sequence, part }, followed, refused);
-            Change::Refused(entry, &*refused.raw)
+            Change::Refused(entry, &refused.raw)
         });
         return refused.collect();
     };
@@ -221,7 +221,7 @@ fn changes(followed: &Followed) -> Vec<Change<'_>> {
         Some(refused) => {
             let mut entry = Entry::new(id, followed, refused);
             entry.tried_ms = Some(redrive.tried_ms);
-            vec![Change::RefusedAgain(entry, &*refused.raw)]
+            vec![Change::RefusedAgain(entry, &refused.raw)]
         }
     }
 }

@@ -75,7 +75,7 @@ impl<'r> Draft<'r> {
             Declared::Product(name, file) => self.put_product(name, file),
             Declared::Device(name, file) => self.put_device(name, file),
             Declared::Channel(name, file) => self.put_channel(name, file),
-            Declared::Script(name, file) => self.put_script(name, *file),
+            Declared::Script(name, file) => self.put_script(&name, *file),
             Declared::AccessKey(name, file) => self.put_access_key(name, file),
             Declared::Subscription(name, file) => self.put_subscription(name, *file),
         }
@@ -533,8 +533,8 @@ impl<'r> Draft<'r> {
     }
 
     /// Declares what runs from now on: a version of its own, unless it is what runs already.
-    fn put_script(&mut self, name: ObjectName, file: ScriptFile) -> Result<Effect, String> {
-        let mut script = self.script_for(&name, &file.product)?;
+    fn put_script(&mut self, name: &ObjectName, file: ScriptFile) -> Result<Effect, String> {
+        let mut script = self.script_for(name, &file.product)?;
         if script.live.as_ref().is_some_and(|live| live.file == file) {
             return Ok(Effect::Unchanged);
         }
@@ -547,16 +547,16 @@ impl<'r> Draft<'r> {
     /// Saves what may run one day.
     pub(super) fn put_script_draft(
         &mut self,
-        name: ObjectName,
+        name: &ObjectName,
         file: ScriptFile,
     ) -> Result<(), String> {
-        let mut script = self.script_for(&name, &file.product)?;
+        let mut script = self.script_for(name, &file.product)?;
         let record = ScriptVersionRecord {
             created_ms: self.now_ms,
             file,
         };
         self.keep_script(Collection::ScriptDraft, "", name.as_str(), &record);
-        let draft = ScriptVersion::new(&name, None, record)?;
+        let draft = ScriptVersion::new(name, None, record)?;
         script.draft = Some(Arc::new(draft));
         self.set_script(script);
         Ok(())

@@ -88,7 +88,7 @@ impl Breaker {
             return Change::Nothing;
         };
         self.figures.failures += 1;
-        let is_kill = failure.cause == Cause::Killed;
+        let is_kill = matches!(failure.cause, Cause::Killed | Cause::Crashed);
         self.figures.kills += u64::from(is_kill);
         if !failure.cause.is_over_limit() {
             return Change::Nothing;

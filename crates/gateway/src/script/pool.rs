@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{
     Call, Cause, Detail, Done, Failure, Program, WorkerCommand,
     breaker::Change,
-    process::{Broken, Death, Exchange, Process},
+    process::{Broken, Death, Exchange, Process, Unloaded},
     queue::{Queue, Slice},
 };
 use crate::limits::{
@@ -23,6 +23,11 @@ use crate::limits::{
 
 /// How often a worker may die of one call before the call is given up.
 const CRASHES_MAX: u32 = 2;
+/// How often workers may die, one after the other, before they have looked at a script: whoever
+/// kills them from outside is no script's fault.
+const STARTS_MAX: u32 = 100;
+/// The same while they look at one.
+const LOADS_MAX: u32 = 20;
 /// After a worker could not be started, calls are refused for so long before it is tried again.
 const START_AGAIN: Duration = Duration::from_secs(1);
 
@@ -38,7 +43,7 @@ impl Scripts {
     ///
     /// # Errors
     /// The operating system gives no thread.
-    pub fn start(command: WorkerCommand, limits: Limits) -> io::Result<Self> {
+    pub fn start(command: &WorkerCommand, limits: &Limits) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
         let scripts = Self {
             limits: limits.clone(),
@@ -176,16 +181,16 @@ impl Keeper {
     fn run(&mut self, program: &Program, calls: &[Call], detail: Detail) -> Vec<Done> {
         let mut work = Work::new(calls);
         while let Some(next) = work.next() {
-            match self.exchange(program, &work.calls_of(&next), detail) {
+            match self.exchange(program, work.calls_of(&next), detail) {
                 Ok(exchange) => {
-                    for (place, done) in next.iter().zip(&exchange.done) {
-                        self.note(program, done);
-                        work.outcomes[*place] = Some(done.clone());
+                    self.note(program, &exchange.done);
+                    for (place, done) in next.iter().zip(exchange.done) {
+                        work.outcomes[*place] = Some(done);
                     }
                     if let Some(broken) = exchange.broken {
                         self.process = None;
                         if let Some((place, done)) = work.blame(&next, &broken, program) {
-                            self.note(program, &done);
+                            self.note(program, std::slice::from_ref(&done));
                             work.outcomes[place] = Some(done);
                         }
                     }
@@ -201,28 +206,32 @@ impl Keeper {
     fn exchange(
         &mut self,
         program: &Program,
-        calls: &[Call],
+        calls: Vec<Call>,
         detail: Detail,
     ) -> Result<Exchange, Done> {
         if let Some(refusal) = held(program) {
             return Err(refusal);
         }
-        let mut deaths = 0;
+        let (mut starts, mut loads) = (0, 0);
         loop {
             let process = self.process()?;
-            let death = match process.load(program) {
+            let Unloaded { death, has_begun } = match process.load(program) {
                 Ok(Ok(functions)) => {
                     program.functions.get_or_init(|| functions);
                     return Ok(process.run(program, calls, detail));
                 }
                 Ok(Err(failure)) => return Err(Done::failed(failure)),
-                Err(death) => death,
+                Err(unloaded) => unloaded,
             };
             self.process = None;
-            deaths += 1;
-            if deaths == CRASHES_MAX || matches!(death, Death::OverLimit { .. }) {
+            starts += 1;
+            loads += u32::from(has_begun);
+            if starts == STARTS_MAX {
+                return Err(unavailable("its workers end as soon as they are started"));
+            }
+            if loads == LOADS_MAX || matches!(death, Death::OverLimit { .. }) {
                 let done = dead(death, "the script's body");
-                self.note(program, &done);
+                self.note(program, std::slice::from_ref(&done));
                 return Err(done);
             }
         }
@@ -255,28 +264,39 @@ impl Keeper {
     }
 
     /// Tells the breaker and the counters.
-    fn note(&self, program: &Program, done: &Done) {
-        let change = program
-            .breaker
-            .lock()
-            .note(done, self.limits.workers, Instant::now());
-        if let Change::Held(reason) = change {
+    fn note(&self, program: &Program, all: &[Done]) {
+        let now = Instant::now();
+        let mut breaker = program.breaker.lock();
+        let held = all
+            .iter()
+            .filter_map(|done| match breaker.note(done, self.limits.workers, now) {
+                Change::Held(reason) => Some(reason),
+                Change::Nothing => None,
+            })
+            .last();
+        drop(breaker);
+        let name = || program.name.to_string();
+        if let Some(reason) = held {
             tracing::warn!(
                 script = program.label(),
                 reason,
                 "the script is paused for {SCRIPT_PAUSE_S} s; its messages are refused into quarantine"
             );
-            metrics::gauge!("backtide_script_paused", "script" => program.name.to_string()).set(1);
+            metrics::gauge!("backtide_script_paused", "script" => name()).set(1);
         }
-        let outcome = match &done.outcome {
-            Ok(_) => "ok",
-            Err(failure) => failure.cause.word(),
-        };
-        let name = program.name.to_string();
-        metrics::counter!("backtide_script_calls_total", "script" => name.clone(), "outcome" => outcome)
-            .increment(1);
-        metrics::counter!("backtide_script_cpu_us_total", "script" => name)
-            .increment(u64::from(done.cpu_us));
+        // Most go well: counters are told once of all those.
+        let cpu_us = all.iter().map(|done| u64::from(done.cpu_us)).sum();
+        metrics::counter!("backtide_script_cpu_us_total", "script" => name()).increment(cpu_us);
+        let failures = all.iter().filter_map(|done| done.outcome.as_ref().err());
+        let mut good = all.len() as u64;
+        for failure in failures {
+            good -= 1;
+            let outcome = failure.cause.word();
+            metrics::counter!("backtide_script_calls_total", "script" => name(), "outcome" => outcome)
+                .increment(1);
+        }
+        metrics::counter!("backtide_script_calls_total", "script" => name(), "outcome" => "ok")
+            .increment(good);
     }
 }
 
@@ -310,7 +330,7 @@ fn dead(death: Death, what: &str) -> Done {
         },
         Death::Crash => Done::failed(Failure::new(
             Cause::Crashed,
-            format!("{what} ended its worker {CRASHES_MAX} times"),
+            format!("{what} ended its worker again and again"),
         )),
     }
 }

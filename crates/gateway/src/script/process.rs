@@ -73,6 +73,13 @@ pub(super) struct Broken {
     pub(super) running: Option<usize>,
 }
 
+/// The worker died before a program was loaded, and is gone.
+pub(super) struct Unloaded {
+    pub(super) death: Death,
+    /// It had looked at the program already.
+    pub(super) has_begun: bool,
+}
+
 /// A running worker.
 pub(super) struct Process {
     child: Child,
@@ -115,7 +122,8 @@ impl Process {
             limits: limits.clone(),
             ticks_a_second: rustix::param::clock_ticks_per_second(),
         };
-        process.send(&[Request::Hello(limits.clone())])?;
+        // Should it be gone already, whoever speaks to it next finds out.
+        drop(process.send(&[Request::Hello(limits.clone())]));
         Ok(process)
     }
 
@@ -134,8 +142,8 @@ impl Process {
     /// Makes a program ready unless it is.
     ///
     /// # Errors
-    /// The worker died of it, and is gone.
-    pub(super) fn load(&mut self, program: &Program) -> Result<Loaded, Death> {
+    /// The worker died, and is gone.
+    pub(super) fn load(&mut self, program: &Program) -> Result<Loaded, Unloaded> {
         if let Some(at) = self.loaded.iter().position(|(id, _)| *id == program.id) {
             let entry = self.loaded.remove(at).expect("it was just found");
             let loaded = entry.1.clone();
@@ -156,28 +164,35 @@ impl Process {
             keep_state: program.keep_state,
         })));
         self.drain_begun();
-        if self.send(&requests).is_err() {
-            return Err(self.bury(Death::Crash));
-        }
-        match self.receive(&mut Watch::default()) {
-            Ok(Answer::Loaded(loaded)) => {
-                self.loaded.push_back((program.id, loaded.clone()));
-                Ok(loaded)
-            }
-            Ok(Answer::Done(_)) => Err(self.bury(Death::Crash)),
-            Err(death) => Err(self.bury(death)),
-        }
+        let mut watch = Watch::default();
+        let death = match self.send(&requests) {
+            Err(_) => Death::Crash,
+            Ok(()) => match self.receive(&mut watch) {
+                Ok(Answer::Loaded(loaded)) => {
+                    self.loaded.push_back((program.id, loaded.clone()));
+                    return Ok(loaded);
+                }
+                Ok(Answer::Done(_)) => Death::Crash,
+                Err(death) => death,
+            },
+        };
+        let has_begun = watch.begun + self.drain_begun() > 0;
+        Err(Unloaded {
+            death: self.bury(death),
+            has_begun,
+        })
     }
 
     /// Runs calls of a loaded program.
-    pub(super) fn run(&mut self, program: &Program, calls: &[Call], detail: Detail) -> Exchange {
-        let mut done = Vec::with_capacity(calls.len());
+    pub(super) fn run(&mut self, program: &Program, calls: Vec<Call>, detail: Detail) -> Exchange {
+        let count = calls.len();
+        let mut done = Vec::with_capacity(count);
         let mut watch = Watch::default();
         self.drain_begun();
         let batch = Request::Batch(Batch {
             id: program.id,
             detail,
-            calls: calls.to_vec(),
+            calls,
         });
         let death = match self.send(&[batch]) {
             Err(_) => Death::Crash,
@@ -187,7 +202,7 @@ impl Process {
                     Ok(Answer::Loaded(_)) => break Death::Crash,
                     Err(death) => break death,
                 }
-                match done.len().cmp(&calls.len()) {
+                match done.len().cmp(&count) {
                     std::cmp::Ordering::Less => {}
                     std::cmp::Ordering::Equal => return Exchange { done, broken: None },
                     std::cmp::Ordering::Greater => {
@@ -202,7 +217,7 @@ impl Process {
         let running = usize::try_from(watch.begun)
             .ok()
             .and_then(|begun| begun.checked_sub(1))
-            .filter(|running| (done.len()..calls.len()).contains(running));
+            .filter(|running| (done.len()..count).contains(running));
         let broken = Some(Broken {
             death: self.bury(death),
             running,

@@ -93,7 +93,7 @@ fn answer(answer: &Answer) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells that another call begins: should it hang, the gateway knows which one it is.
+/// Tells that another call, or a load, begins: should it hang, the gateway knows which one it is.
 fn begin() -> io::Result<()> {
     rustix::io::write(rustix::stdio::stdout(), &1u64.to_ne_bytes())?;
     Ok(())
@@ -106,6 +106,7 @@ struct Worker {
 
 impl Worker {
     fn load(&mut self, load: Load) -> io::Result<()> {
+        begin()?;
         let id = load.id;
         let outcome = Sandbox::load(load, &self.limits);
         let loaded = outcome.map(|sandbox| {

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
-const FORBIDDEN: [(&str, &[&str]); 12] = [
+const FORBIDDEN: [(&str, &[&str]); 14] = [
     (
         "mqtt",
         &[
@@ -18,7 +18,10 @@ const FORBIDDEN: [(&str, &[&str]); 12] = [
         ],
     ),
     ("http", &["mqtt", "cli", "ingest", "house", "app"]),
-    ("ingest", &["mqtt", "http", "cli", "house", "app", "auth"]),
+    (
+        "ingest",
+        &["mqtt", "http", "cli", "house", "app", "auth", "redrive"],
+    ),
     (
         "registry",
         &[
@@ -62,6 +65,20 @@ const FORBIDDEN: [(&str, &[&str]); 12] = [
     (
         "subscribe",
         &["mqtt", "http", "cli", "ingest", "house", "app", "store"],
+    ),
+    ("redrive", &["mqtt", "http", "cli", "house", "app", "auth"]),
+    (
+        "recorder",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "registry",
+            "quarantine",
+            "house",
+            "app",
+        ],
     ),
     ("query", &["mqtt", "http", "cli", "ingest", "house", "app"]),
     ("auth", &["mqtt", "http", "cli", "ingest", "house", "app"]),

@@ -126,6 +126,11 @@ impl Cells {
         self.values.array().is_valid(row)
     }
 
+    /// Every row has a value, of its row's commit.
+    pub(super) fn is_plain(&self) -> bool {
+        self.sequence.is_none() && self.values.array().null_count() == 0
+    }
+
     /// 0–9 or [`NO_QUALITY`].
     pub(super) fn quality(&self, row: usize) -> u8 {
         match &self.quality {

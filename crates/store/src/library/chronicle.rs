@@ -101,7 +101,7 @@ impl Chronicle {
             }
             Ok(())
         });
-        made.map_err(unopened)?;
+        made.map_err(|error| unopened(&error))?;
         drop(writer);
         Self::open(dir, Sequence(0))
     }
@@ -112,13 +112,13 @@ impl Chronicle {
         let writer = connect(dir, OpenFlags::default() & !OpenFlags::SQLITE_OPEN_CREATE)?;
         let found: i64 = writer
             .pragma_query_value(None, "user_version", |row| row.get(0))
-            .map_err(unopened)?;
+            .map_err(|error| unopened(&error))?;
         if found != FORMAT {
             return Err(OpenError::Chronicle(format!(
                 "it has format {found}, this version reads {FORMAT}"
             )));
         }
-        let has = about(&writer, "flushed").map_err(unopened)?;
+        let has = about(&writer, "flushed").map_err(|error| unopened(&error))?;
         if has < must_have.0 {
             return Err(OpenError::Chronicle(format!(
                 "it ends at commit {has}, but was written up to commit {}: restore it from a backup \
@@ -129,7 +129,7 @@ impl Chronicle {
         let reader = connect(dir, OpenFlags::default() & !OpenFlags::SQLITE_OPEN_CREATE)?;
         reader
             .pragma_update(None, "query_only", true)
-            .map_err(unopened)?;
+            .map_err(|error| unopened(&error))?;
         Ok(Self {
             writer: Mutex::new(writer),
             reader: Mutex::new(reader),
@@ -213,7 +213,7 @@ fn connect(dir: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
         connection.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
         Ok(connection)
     };
-    connected().map_err(unopened)
+    connected().map_err(|error| unopened(&error))
 }
 
 fn change(
@@ -225,7 +225,7 @@ fn change(
     transaction.commit()
 }
 
-fn unopened(error: rusqlite::Error) -> OpenError {
+fn unopened(error: &rusqlite::Error) -> OpenError {
     OpenError::Chronicle(format!(
         "{error}; restore it from a backup of the same time as the manifest"
     ))

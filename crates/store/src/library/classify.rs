@@ -12,7 +12,7 @@ use super::{
     cells::{Cells, Version},
     chains::Chains,
     fault::FlushError,
-    fold::{Outcome, Rule, Side, fold},
+    fold::{FirstRefusal, Outcome, Rule, Side, fold},
     scan::{Columns, Piece, SegmentScan, Slice, Slices, devices_of, pieces, prune},
     segment::Segment,
     weave::Weave,
@@ -51,6 +51,7 @@ pub(super) struct Pass<'a> {
     devices: Vec<DeviceKey>,
     columns: Columns,
     verdicts: Verdicts,
+    refusals: FirstRefusal,
     note: &'a mut dyn FnMut(Verdicts) -> Result<(), FlushError>,
 }
 
@@ -65,6 +66,7 @@ impl<'a> Pass<'a> {
     pub(super) fn new(
         older: &[Arc<Segment>],
         fresh: &[(Arc<Segment>, Chains)],
+        refusals: FirstRefusal,
         note: &'a mut dyn FnMut(Verdicts) -> Result<(), FlushError>,
     ) -> Self {
         let overlaps = |old: &Arc<Segment>| {
@@ -98,6 +100,7 @@ impl<'a> Pass<'a> {
             devices,
             columns,
             verdicts,
+            refusals,
             note,
         }
     }
@@ -122,7 +125,7 @@ impl<'a> Pass<'a> {
     }
 
     fn compare_shared(&mut self) -> Result<(), FlushError> {
-        let mut keys = Weave::new(self.key_scans()?)?;
+        let mut keys = Weave::new(self.key_scans()?, self.refusals)?;
         let window_rows = (WINDOW_CELLS / self.columns.points.len().max(1)).clamp(1_024, 65_536);
         let mut shared = Vec::new();
         let mut rows = 0;
@@ -233,7 +236,7 @@ impl<'a> Pass<'a> {
                     row: *row,
                     base,
                 };
-                stands = Some(Stands::older(stands, cell));
+                stands = Some(Stands::older(stands, cell, self.refusals));
                 continue;
             }
             match self.chains[*source].take(place, &name) {
@@ -283,7 +286,7 @@ impl<'a> Pass<'a> {
             return newcomer;
         };
         let same = standing.same(&newcomer);
-        let (outcome, rule) = fold(standing.side(), newcomer.side(), same);
+        let (outcome, rule) = fold(standing.side(), newcomer.side(), same, self.refusals);
         let (loser, winner) = match outcome {
             Outcome::Duplicate => {
                 self.verdicts.duplicates += 1;
@@ -334,13 +337,13 @@ struct CellAt<'a> {
 }
 
 impl<'a> Stands<'a> {
-    fn older(standing: Option<Self>, cell: CellAt<'a>) -> Self {
+    fn older(standing: Option<Self>, cell: CellAt<'a>, refusals: FirstRefusal) -> Self {
         let newcomer = Self::Cell(cell, cell.cells.rule(cell.row));
         let Some(standing) = standing else {
             return newcomer;
         };
         let same = standing.same(&newcomer);
-        let (outcome, rule) = fold(standing.side(), newcomer.side(), same);
+        let (outcome, rule) = fold(standing.side(), newcomer.side(), same, refusals);
         match outcome.newcomer_stands() {
             true => newcomer.with(rule),
             false => standing.with(rule),

@@ -9,7 +9,8 @@
 //! A version may come later than its order says: a re-driven one has the order of its first
 //! arrival. So a fold asks for orders and not for who came first. For that a duplicate must leave
 //! the *last* commit that said the value (keep-first: the first): only then is a value that was
-//! said, contradicted and said again safe from the contradiction when that is re-driven. With one
+//! said, contradicted and said again safe from the contradiction when that is re-driven. (Before the
+//! first refusal there is nothing to re-drive: a duplicate leaves the first commit then.) With one
 //! policy, joining is then the same in whatever order versions meet: the greatest order stays
 //! (keep-first: the least; higher-quality: the greatest of the highest quality).
 //!
@@ -27,7 +28,14 @@
 //! Keep-last mixed with either of the others stays exact in value. Keep-first mixed with
 //! higher-quality in *one cell of one segment* has no such description: the earlier one is kept.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use backtide_model::{ConflictPolicy, NO_QUALITY};
+
+use crate::Sequence;
 
 /// How a stored version acts on an older one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -110,11 +118,46 @@ pub(super) struct Side {
 
 /// Folds a newcomer into what stands; `same` says whether value and quality are equal. Gives the
 /// outcome and the rule of whichever stands afterwards.
-pub(super) fn fold(standing: Side, newcomer: Side, same: bool) -> (Outcome, Rule) {
+pub(super) fn fold(
+    standing: Side,
+    newcomer: Side,
+    same: bool,
+    refusals: FirstRefusal,
+) -> (Outcome, Rule) {
     if newcomer.order < standing.order {
-        fold_late(standing, newcomer, same)
-    } else {
-        fold_in_order(standing, newcomer, same)
+        return fold_late(standing, newcomer, same);
+    }
+    match fold_in_order(standing, newcomer, same) {
+        (Outcome::Confirms, rule) if newcomer.order <= refusals.0 => (Outcome::Duplicate, rule),
+        folded => folded,
+    }
+}
+
+/// The first commit that refused something. Nothing is re-driven to a place before it: up to there a
+/// duplicate leaves the first commit that said the value, and a resend changes nothing on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct FirstRefusal(pub(super) u64);
+
+/// The [`FirstRefusal`] of a store as it is known by now. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusals(Arc<AtomicU64>);
+
+impl Refusals {
+    /// `first` is `None` where nothing was ever refused.
+    pub(super) fn new(first: Option<u64>) -> Self {
+        Self(Arc::new(AtomicU64::new(first.unwrap_or(u64::MAX))))
+    }
+
+    pub(crate) fn note(&self, at: Sequence) {
+        self.0.fetch_min(at.0, Ordering::Relaxed);
+    }
+
+    pub(super) fn first(&self) -> FirstRefusal {
+        FirstRefusal(self.0.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn known(&self) -> Option<u64> {
+        Some(self.first().0).filter(|first| *first < u64::MAX)
     }
 }
 
@@ -185,7 +228,7 @@ mod tests {
             quality: v.quality,
             order: v.order,
         };
-        let (outcome, rule) = fold(side(standing), side(newcomer), same);
+        let (outcome, rule) = fold(side(standing), side(newcomer), same, FirstRefusal(0));
         let stays = if outcome.newcomer_stands() {
             newcomer
         } else {
@@ -269,13 +312,16 @@ mod tests {
             order,
         };
         assert_eq!(
-            fold(last(1), last(2), false),
+            fold(last(1), last(2), false, FirstRefusal(0)),
             (Outcome::Wins, Rule::Settled)
         );
         let settled = Side {
             rule: Rule::Settled,
             ..last(2)
         };
-        assert_eq!(fold(last(1), settled, true), (Outcome::Wins, Rule::Settled));
+        assert_eq!(
+            fold(last(1), settled, true, FirstRefusal(0)),
+            (Outcome::Wins, Rule::Settled)
+        );
     }
 }

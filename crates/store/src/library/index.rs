@@ -25,19 +25,22 @@ impl DeviceIndex {
         self.0.last().map_or(0, |stretch| stretch.rows.end)
     }
 
-    /// Appends a row; rows come sorted by device and time.
-    pub(super) fn push(&mut self, device: &DeviceKey, time_ms: i64) {
+    /// Appends rows of a device; they come sorted by device and time.
+    pub(super) fn push(&mut self, device: &DeviceKey, times: &[i64]) {
+        let (Some(first_ms), Some(last_ms)) = (times.first(), times.last()) else {
+            return;
+        };
         let at = self.rows();
         match self.0.last_mut() {
             Some(last) if last.device == *device => {
-                last.rows.end += 1;
-                last.last_ms = time_ms;
+                last.rows.end += times.len();
+                last.last_ms = *last_ms;
             }
             _ => self.0.push(Stretch {
                 device: device.clone(),
-                rows: at..at + 1,
-                first_ms: time_ms,
-                last_ms: time_ms,
+                rows: at..at + times.len(),
+                first_ms: *first_ms,
+                last_ms: *last_ms,
             }),
         }
     }
@@ -99,6 +102,35 @@ impl DeviceIndex {
     }
 }
 
+/// The most indexes that hold the same moment of the same device.
+pub(super) fn height<'a>(indexes: impl Iterator<Item = &'a DeviceIndex>) -> usize {
+    let mut left: Vec<&[Stretch]> = indexes.map(|index| index.0.as_slice()).collect();
+    let mut height = 0;
+    let mut edges: Vec<(i64, bool)> = Vec::new();
+    while let Some(device) = left
+        .iter()
+        .filter_map(|rest| rest.first())
+        .map(|s| &s.device)
+        .min()
+    {
+        edges.clear();
+        for rest in &mut left {
+            while let Some(stretch) = rest.first().filter(|stretch| stretch.device == *device) {
+                edges.extend([(stretch.first_ms, false), (stretch.last_ms, true)]);
+                *rest = &rest[1..];
+            }
+        }
+        // Of one moment the beginnings come first: both ends are inclusive.
+        edges.sort_unstable();
+        let mut open = 0_usize;
+        for (_, is_end) in &edges {
+            open = if *is_end { open - 1 } else { open + 1 };
+            height = height.max(open);
+        }
+    }
+    height
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,7 +138,7 @@ mod tests {
     fn index(rows: &[(&str, i64)]) -> DeviceIndex {
         let mut index = DeviceIndex::default();
         for (device, time_ms) in rows {
-            index.push(&DeviceKey::new(device).unwrap(), *time_ms);
+            index.push(&DeviceKey::new(device).unwrap(), &[*time_ms]);
         }
         index
     }
@@ -124,5 +156,17 @@ mod tests {
         let old = index(&[("a", 0), ("a", 10), ("b", 0)]);
         assert!(old.overlaps(&index(&[("a", 10)])));
         assert!(!old.overlaps(&index(&[("a", 11), ("b", 1), ("c", 0)])));
+    }
+
+    #[test]
+    fn the_height_counts_what_holds_the_same_moment_of_the_same_device() {
+        let a = index(&[("a", 0), ("a", 10), ("b", 0)]);
+        let b = index(&[("a", 10), ("a", 20)]);
+        let c = index(&[("a", 11), ("b", 5), ("c", 0)]);
+        let height = |some: &[&DeviceIndex]| height(some.iter().copied());
+        assert_eq!(height(&[]), 0);
+        assert_eq!(height(&[&a, &c]), 1, "neighbours in time");
+        assert_eq!(height(&[&a, &b]), 2, "ends are inclusive");
+        assert_eq!(height(&[&a, &b, &c, &b]), 3);
     }
 }

@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 
-use backtide_model::{Batch, Cell, Column, DeviceKey, ElementName, ProductKey};
+use backtide_model::{Batch, Cell, Column, DeviceKey, ElementName, Presence, ProductKey};
+use foldhash::fast::RandomState;
 
 use super::{
     cells::Version,
     codec::{Damaged, Sink, Source, unpack},
-    fold::{Rule, fold},
+    fold::{FirstRefusal, Rule, fold},
 };
 use crate::{Sequence, memtable::Entry};
 
@@ -35,15 +36,15 @@ pub(super) struct Saved {
 
 /// Every product's.
 #[derive(Debug, Default)]
-pub(super) struct Board(HashMap<ProductKey, ProductBoard>);
+pub(super) struct Board(HashMap<ProductKey, ProductBoard, RandomState>);
 
 #[derive(Debug, Default)]
 struct ProductBoard {
     /// Numbers the points, so that a device's cells need no names.
-    numbers: HashMap<ElementName, u32>,
+    numbers: HashMap<ElementName, u32, RandomState>,
     names: Vec<ElementName>,
     /// Places in `boards`.
-    devices: HashMap<DeviceKey, usize>,
+    devices: HashMap<DeviceKey, usize, RandomState>,
     boards: Vec<DeviceBoard>,
 }
 
@@ -72,11 +73,24 @@ impl Board {
     /// Takes the values of one commit; commits come in order, after a restart again from an
     /// earlier one.
     pub(super) fn note(&mut self, entry: &Entry) {
-        let board = self.0.entry(entry.product.clone()).or_default();
+        if !self.0.contains_key(&entry.product) {
+            self.0
+                .insert(entry.product.clone(), ProductBoard::default());
+        }
+        let board = self
+            .0
+            .get_mut(&entry.product)
+            .expect("inserted when absent");
         let devices = entry.batch.devices.iter();
         let devices: Vec<usize> = devices.map(|device| board.place(device)).collect();
-        for column in &entry.batch.columns {
-            board.note_column(&entry.batch, &devices, column, entry);
+        let columns = entry.batch.columns.iter();
+        let numbers: Vec<u32> = columns.map(|column| board.number(&column.point)).collect();
+        let rows = board.newest_rows(&entry.batch, &devices);
+        if rows.is_empty() {
+            return;
+        }
+        for (column, number) in entry.batch.columns.iter().zip(numbers) {
+            board.note_column(&entry.batch, &devices, &rows, column, number, entry);
         }
     }
 
@@ -230,16 +244,43 @@ impl ProductBoard {
         at
     }
 
-    /// Only a device's greatest time of the batch can matter: found first, looked up once.
-    fn note_column(&mut self, batch: &Batch, devices: &[usize], column: &Column, entry: &Entry) {
+    /// The rows of a batch that could be a latest value of some point, ascending. In history that
+    /// arrives out of order that is hardly any: nothing more is looked at then.
+    fn newest_rows(&self, batch: &Batch, devices: &[usize]) -> Vec<u32> {
+        let points = self.names.len();
+        let beyond: Vec<Option<i64>> = devices
+            .iter()
+            .map(|at| self.boards[*at].complete_to(points))
+            .collect();
+        let rows = batch.row_device.iter().zip(&batch.row_time).zip(0..);
+        rows.filter(|((device, time_ms), _)| {
+            beyond[**device as usize].is_none_or(|known_ms| **time_ms >= known_ms)
+        })
+        .map(|(_, row)| row)
+        .collect()
+    }
+
+    /// Takes what a column has in `rows`. Only a device's greatest time among them can matter.
+    fn note_column(
+        &mut self,
+        batch: &Batch,
+        devices: &[usize],
+        rows: &[u32],
+        column: &Column,
+        number: u32,
+        entry: &Entry,
+    ) {
+        let indexes: Vec<usize> = rows
+            .iter()
+            .filter_map(|row| index_of(column, *row))
+            .collect();
         let mut greatest: Vec<Option<i64>> = vec![None; devices.len()];
-        for index in 0..column.values.len() {
-            let row = column.row_of(index);
+        for index in &indexes {
+            let row = column.row_of(*index);
             let greatest = &mut greatest[batch.row_device[row] as usize];
             *greatest = (*greatest).max(Some(batch.row_time[row]));
         }
-        let number = self.number(&column.point);
-        for index in 0..column.values.len() {
+        for index in indexes {
             let row = column.row_of(index);
             let device = batch.row_device[row] as usize;
             let time_ms = batch.row_time[row];
@@ -259,7 +300,23 @@ impl ProductBoard {
     }
 }
 
+fn index_of(column: &Column, row: u32) -> Option<usize> {
+    match &column.presence {
+        Presence::All => Some(row as usize),
+        Presence::Some(rows) => rows.binary_search(&row).ok(),
+    }
+}
+
 impl DeviceBoard {
+    /// The least time among its latest values where it has one of each of `points` points: what is
+    /// older changes nothing.
+    fn complete_to(&self, points: usize) -> Option<i64> {
+        if self.cells.len() < points {
+            return None;
+        }
+        self.cells.iter().map(|(_, at)| at.time_ms).min()
+    }
+
     fn find(&self, number: u32) -> Result<usize, usize> {
         self.cells
             .binary_search_by_key(&number, |(number, _)| *number)
@@ -284,7 +341,8 @@ impl DeviceBoard {
                 } else {
                     let same = standing.version.same(&newcomer.version);
                     let sides = (standing.version.side(), newcomer.version.side());
-                    let (outcome, rule) = fold(sides.0, sides.1, same);
+                    // One value a point: nothing is saved by leaving the first commit that said it.
+                    let (outcome, rule) = fold(sides.0, sides.1, same, FirstRefusal::default());
                     if outcome.newcomer_stands() {
                         *standing = newcomer;
                     }

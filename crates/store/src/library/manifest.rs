@@ -86,6 +86,8 @@ pub(super) struct Flushed<'a> {
     pub(super) latest: &'a [Saved],
     /// Versions that were duplicates whatever stood before them.
     pub(super) duplicates: u64,
+    /// The first commit that refused something.
+    pub(super) first_refusal: Option<u64>,
 }
 
 impl Manifest {
@@ -131,6 +133,15 @@ impl Manifest {
     pub(super) fn about(&self, key: &str) -> rusqlite::Result<i64> {
         let sql = "SELECT value FROM about WHERE key = ?1";
         self.list(|db| db.query_row(sql, [key], |row| row.get(0)))
+    }
+
+    /// The first commit that refused something; `None` where none did.
+    pub(super) fn first_refusal(&self) -> rusqlite::Result<Option<u64>> {
+        let sql = "SELECT value FROM about WHERE key = 'first_refusal'";
+        self.list(|db| {
+            db.query_row(sql, [], |row| row.get(0).map(unsigned))
+                .optional()
+        })
     }
 
     pub(super) fn segments(&self) -> Result<Vec<Card>, OpenError> {
@@ -294,6 +305,10 @@ impl Manifest {
                     .execute(params![product, saved.device.as_str(), saved.cells])?;
             }
             add(db, "duplicates", flushed.duplicates)?;
+            if let Some(first) = flushed.first_refusal {
+                let sql = "INSERT OR REPLACE INTO about VALUES ('first_refusal', ?1)";
+                db.execute(sql, [signed(first)])?;
+            }
             let through = |key| {
                 let sql = "UPDATE about SET value = ?2 WHERE key = ?1";
                 db.execute(sql, params![key, signed(flushed.through.0)])

@@ -10,17 +10,22 @@ use backtide_model::{DeviceKey, ElementName, Storage};
 use super::{
     cells::data_type,
     fault::FlushError,
+    fold::FirstRefusal,
     names::Role,
     scan::{Columns, Piece, SLICE_ROWS, SegmentScan, Slices, devices_of, pieces},
     segment::{Card, Segment},
     weave::{Depth, Joined, Weave, Woven, own_sequences},
-    write::{Plan, PointColumn, SegmentWriter, remove},
+    write::{Packing, Plan, PointColumn, SegmentWriter, remove},
 };
 use crate::disk::Disk;
 
 /// A merge starts a new file after this many bytes or rows; all of them hold the same commits.
 const FILE_BYTES: u64 = 512 << 20;
 pub(super) const FILE_ROWS: usize = 1 << 25;
+/// A merge this large packs its result tightly: it will stay for a while.
+const TIGHT_BYTES: u64 = 256 << 20;
+/// Runs that one merge joins at most: it holds a few thousand rows of each.
+const INPUTS_MAX: usize = 16;
 /// Where a merge of everything is this small, it is done however small the news.
 const SMALL_BYTES: u64 = 32 << 20;
 /// Otherwise the news must be this part of what they are merged with, or merging a large product
@@ -33,6 +38,7 @@ pub(super) struct Choice {
     pub(super) inputs: Vec<Arc<Segment>>,
     /// Nothing of the product is older.
     pub(super) is_oldest: bool,
+    pub(super) packing: Packing,
 }
 
 impl Choice {
@@ -41,56 +47,93 @@ impl Choice {
     }
 }
 
-/// Chooses what to merge among a product's segments, in order of commit. When busy: as many
-/// neighbours of like size as the fan-in says, the smallest first. When quiet: until one is left,
-/// as far as that pays.
+/// When to merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// Commits arrive: only as much as keeps a read cheap.
+    Busy,
+    /// Until one run is left, as far as that pays.
+    Quiet,
+}
+
+/// Chooses what to merge among a product's segments, in order of commit.
+///
+/// When busy nothing is merged below `runs_max` runs; from there on the neighbours that cost least
+/// for each run they save. Merging as late as the bound allows writes a value least often: that is
+/// what keeps up with a load at full speed.
 pub(super) fn choose(
     segments: &[Arc<Segment>],
     is_taken: impl Fn(u64) -> bool,
-    fan_in: usize,
-    quiet: bool,
+    runs_max: usize,
+    haste: Haste,
 ) -> Option<Choice> {
+    let all = commits(segments).count();
     let runs = runs(segments);
-    let free = |runs: &[&[Arc<Segment>]]| {
-        runs.iter()
-            .all(|run| run.iter().all(|segment| !is_taken(segment.card.id)))
+    let is_free = |run: &[Arc<Segment>]| run.iter().all(|segment| !is_taken(segment.card.id));
+    let choice = |from: usize, runs: &[&[Arc<Segment>]]| {
+        let inputs = runs.concat();
+        let is_large = bytes(&inputs) >= TIGHT_BYTES;
+        Choice {
+            inputs,
+            is_oldest: from == 0,
+            packing: if is_large || haste == Haste::Quiet {
+                Packing::Tight
+            } else {
+                Packing::Quick
+            },
+        }
     };
-    let choice = |from: usize, runs: &[&[Arc<Segment>]]| Choice {
-        inputs: runs.concat(),
-        is_oldest: from == 0,
-    };
-    let like_size = runs
-        .windows(fan_in.max(2))
-        .enumerate()
-        .filter(|(_, runs)| {
-            let largest = runs.iter().map(|run| bytes(run)).max().unwrap_or(0);
-            let all: u64 = runs.iter().map(|run| bytes(run)).sum();
-            free(runs) && largest <= all - largest
-        })
-        .min_by_key(|(_, runs)| runs.iter().map(|run| bytes(run)).sum::<u64>());
-    if let Some((from, runs)) = like_size {
-        return Some(choice(from, runs));
+    if all >= runs_max && (haste == Haste::Busy || runs.len() > INPUTS_MAX) {
+        return cheapest(&runs, is_free).map(|(from, to)| choice(from, &runs[from..to]));
     }
-    if !quiet {
+    if haste == Haste::Busy {
         return None;
     }
-    (0..runs.len().saturating_sub(1)).find_map(|from| {
+    let is_quick =
+        |run: &[Arc<Segment>]| run.iter().any(|segment| segment.packing == Packing::Quick);
+    (0..runs.len()).find_map(|from| {
         let (oldest, news) = (bytes(runs[from]), bytes(&runs[from + 1..].concat()));
-        let pays = oldest <= NEWS_PART * news || oldest + news <= SMALL_BYTES;
-        (pays && free(&runs[from..])).then(|| choice(from, &runs[from..]))
+        let pays = oldest <= NEWS_PART * news || (news > 0 && oldest + news <= SMALL_BYTES);
+        let is_loose = runs.len() == 1 && is_quick(runs[0]);
+        ((pays || is_loose) && runs[from..].iter().all(|run| is_free(run)))
+            .then(|| choice(from, &runs[from..]))
     })
 }
 
-/// Classified segments by the commits they hold: the files of one merge belong together.
+/// The free neighbours with the fewest bytes for each run that their merge saves.
+fn cheapest(
+    runs: &[&[Arc<Segment>]],
+    is_free: impl Fn(&[Arc<Segment>]) -> bool,
+) -> Option<(usize, usize)> {
+    let mut cheapest: Option<(u64, usize, usize)> = None;
+    for from in 0..runs.len() {
+        let mut all = 0;
+        let window = runs[from..].iter().take(INPUTS_MAX);
+        for (saved, run) in window.take_while(|run| is_free(run)).enumerate() {
+            all += bytes(run);
+            let Some(cost) = all.checked_div(saved as u64) else {
+                continue;
+            };
+            if cheapest.is_none_or(|(least, _, _)| cost < least) {
+                cheapest = Some((cost, from, from + saved + 1));
+            }
+        }
+    }
+    cheapest.map(|(_, from, to)| (from, to))
+}
+
+/// Segments by the commits they hold: the files of one merge belong together.
+pub(super) fn commits(segments: &[Arc<Segment>]) -> impl Iterator<Item = &[Arc<Segment>]> {
+    let commits = |segment: &Segment| (segment.card.sequence_min, segment.card.sequence_max);
+    segments.chunk_by(move |a, b| commits(a) == commits(b))
+}
+
 fn runs(segments: &[Arc<Segment>]) -> Vec<&[Arc<Segment>]> {
     let classified = segments
         .iter()
         .take_while(|segment| segment.card.is_classified)
         .count();
-    let commits = |segment: &Segment| (segment.card.sequence_min, segment.card.sequence_max);
-    segments[..classified]
-        .chunk_by(|a, b| commits(a) == commits(b))
-        .collect()
+    commits(&segments[..classified]).collect()
 }
 
 fn bytes(run: &[Arc<Segment>]) -> u64 {
@@ -108,6 +151,8 @@ pub(super) struct Merge {
     /// [`FILE_ROWS`] but in tests.
     file_rows: usize,
     writer: Option<SegmentWriter>,
+    /// Rows of the inputs, and how many of them are written.
+    rows: (u64, u64),
     outputs: Vec<(std::path::PathBuf, Card)>,
     is_live: bool,
 }
@@ -119,6 +164,7 @@ impl Merge {
         choice: Choice,
         mut plan: Plan,
         file_rows: usize,
+        refusals: FirstRefusal,
     ) -> Result<Self, FlushError> {
         let mut points: BTreeMap<ElementName, Storage> = BTreeMap::new();
         for segment in &choice.inputs {
@@ -141,9 +187,10 @@ impl Merge {
             let scan = SegmentScan::new(Arc::clone(segment), source, all, columns.clone())?;
             scans.push(Box::new(scan));
         }
-        let weave = Weave::new(scans)?;
+        let weave = Weave::new(scans, refusals)?;
         let writer = Some(SegmentWriter::create(disk, plan.clone())?);
         let (disk, outputs) = (Arc::clone(disk), Vec::new());
+        let input_rows = choice.inputs.iter().map(|input| input.rows() as u64).sum();
         Ok(Self {
             choice,
             disk,
@@ -153,6 +200,7 @@ impl Merge {
             plan,
             file_rows,
             writer,
+            rows: (input_rows, 0),
             outputs,
             is_live: false,
         })
@@ -185,8 +233,16 @@ impl Merge {
             }
             self.write(&woven)?;
             written += woven.rows();
+            self.rows.1 += woven.rows() as u64;
         }
         Ok(false)
+    }
+
+    /// About how many bytes of the inputs are still to be merged.
+    pub(super) fn bytes_left(&self) -> u64 {
+        let (rows, written) = self.rows;
+        let left = rows.saturating_sub(written);
+        self.choice.bytes() / rows.max(1) * left
     }
 
     pub(super) fn outputs(&self) -> &[(std::path::PathBuf, Card)] {
@@ -206,28 +262,32 @@ impl Merge {
     }
 
     fn write(&mut self, woven: &Woven) -> Result<(), FlushError> {
+        let own = woven.bases();
         let mut joined = Vec::with_capacity(self.points.len());
         for (point, (_, storage)) in self.points.iter().enumerate() {
             joined.push(
                 woven
-                    .join(point, *storage, Depth::Rules)
+                    .join(point, *storage, Depth::Rules, &own)
                     .map_err(|e| self.failed(&e))?,
             );
         }
-        let bases = bases(woven, &joined);
+        let bases = bases(&own, &joined);
         let writer = self
             .writer
             .as_mut()
             .expect("a file was begun before rows are written");
-        for (rank, time_ms) in woven.keys() {
-            writer.row(&self.devices[rank as usize], time_ms);
+        let keys: Vec<(u32, i64)> = woven.keys().collect();
+        let times: Vec<i64> = keys.iter().map(|(_, time_ms)| *time_ms).collect();
+        let mut row = 0;
+        for of_device in keys.chunk_by(|a, b| a.0 == b.0) {
+            let device = &self.devices[of_device[0].0 as usize];
+            writer.rows_of(device, &times[row..row + of_device.len()]);
+            row += of_device.len();
         }
-        let devices = woven
-            .keys()
-            .map(|(rank, _)| Some(self.devices[rank as usize].as_str()));
-        let times = woven.keys().map(|(_, time_ms)| time_ms);
-        let times = TimestampMillisecondArray::from_iter_values(times).with_timezone("UTC");
-        writer.column(0, &(Arc::new(devices.collect::<StringArray>()) as ArrayRef))?;
+        let device = |(rank, _): &(u32, i64)| self.devices[*rank as usize].as_str();
+        let devices = StringArray::from_iter_values(keys.iter().map(device));
+        let times = TimestampMillisecondArray::from(times).with_timezone("UTC");
+        writer.column(0, &(Arc::new(devices) as ArrayRef))?;
         writer.column(1, &(Arc::new(times) as ArrayRef))?;
         writer.column(2, &(Arc::new(UInt64Array::from(bases.clone())) as ArrayRef))?;
         let mut point = 0;
@@ -235,7 +295,7 @@ impl Merge {
             while self.points[point].0 != column.point {
                 point += 1;
             }
-            let array = column_array(column, joined[point].as_ref(), &bases);
+            let array = column_array(column, joined[point].as_ref(), &own, &bases);
             writer.column(at + 3, &array)?;
         }
         writer.end_rows()
@@ -259,28 +319,37 @@ impl Drop for Merge {
     }
 }
 
-/// A row's commit: the greatest among its cells.
-fn bases(woven: &Woven, joined: &[Option<Joined>]) -> Vec<u64> {
-    let mut bases = vec![0; woven.rows()];
+/// A row's commit: the greatest among its cells. `own` are the rows' own.
+fn bases(own: &[u64], joined: &[Option<Joined>]) -> Vec<u64> {
+    let mut bases = vec![0; own.len()];
     for column in joined.iter().flatten() {
-        for (base, sequence) in bases.iter_mut().zip(&column.sequences) {
+        let sequences = column.sequences.as_deref().unwrap_or(own);
+        for (base, sequence) in bases.iter_mut().zip(sequences) {
             *base = (*base).max(*sequence);
         }
     }
-    for (base, of_row) in bases.iter_mut().zip(woven.bases()) {
+    for (base, own) in bases.iter_mut().zip(own) {
         if *base == 0 {
-            *base = of_row;
+            *base = *own;
         }
     }
     bases
 }
 
-fn column_array(column: &PointColumn, joined: Option<&Joined>, bases: &[u64]) -> ArrayRef {
+fn column_array(
+    column: &PointColumn,
+    joined: Option<&Joined>,
+    own: &[u64],
+    bases: &[u64],
+) -> ArrayRef {
     let nulls = |data_type: &DataType| new_null_array(data_type, bases.len());
     match (column.role, joined) {
         (Role::Value, Some(joined)) => Arc::clone(&joined.values),
         (Role::Value, None) => nulls(&data_type(column.storage)),
-        (Role::Sequence, Some(joined)) => Arc::new(own_sequences(&joined.sequences, bases)),
+        (Role::Sequence, Some(joined)) => match joined.sequences.as_deref().unwrap_or(own) {
+            same if same == bases => nulls(&DataType::UInt64),
+            sequences => Arc::new(own_sequences(sequences, bases)),
+        },
         (Role::Sequence, None) => nulls(&DataType::UInt64),
         (Role::Quality, joined) => match joined.and_then(|joined| joined.quality.clone()) {
             Some(quality) => quality,

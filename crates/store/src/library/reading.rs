@@ -1,19 +1,19 @@
 //! A read: which pieces of which segments it needs, and rows of them and the memtable as slabs.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, Int64Array, NullArray, RecordBatch, StringArray, UInt64Array,
+    ArrayRef, BooleanArray, Int64Array, NullArray, RecordBatch, StringArray, UInt64Array,
     new_null_array,
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use backtide_model::{DeviceKey, ElementName, Storage};
+use foldhash::fast::RandomState;
 
 use super::{
     cells::data_type,
+    fold::FirstRefusal,
+    index::Stretch,
     names::{DEVICE, Role, SEQUENCE, TIME, column_name},
     run::{Run, StorageClash, Wanted},
     scan::{Columns, RunScan, SLICE_ROWS, SegmentScan, Slices, devices_of, pieces, prune},
@@ -24,8 +24,6 @@ use crate::{Order, Range, ReadError, Slabs, memtable::Entry};
 
 /// Bytes of values that a window of a read by time may hold.
 const WINDOW_BYTES: usize = 64 << 20;
-/// Rows of the first window.
-const FIRST_WINDOW_ROWS: usize = 16_384;
 
 /// What a read needs, all of it owned: it goes on while segments come and go.
 pub(super) struct Query {
@@ -40,6 +38,7 @@ pub(super) struct Query {
     has_quality: Vec<bool>,
     schema: SchemaRef,
     range: Range,
+    refusals: FirstRefusal,
 }
 
 impl Query {
@@ -49,6 +48,7 @@ impl Query {
         entries: Vec<Arc<Entry>>,
         points: Vec<(ElementName, Option<Storage>)>,
         range: &Range,
+        refusals: FirstRefusal,
     ) -> Self {
         let entries = touched(entries, range);
         let (points, storages): (Vec<_>, Vec<_>) = points.into_iter().unzip();
@@ -68,11 +68,9 @@ impl Query {
             .collect();
         let devices = if range.devices.is_empty() {
             let mut devices = devices_of(segments.iter().map(|s| s.card.index.as_ref()));
-            devices.extend(
-                entries
-                    .iter()
-                    .flat_map(|entry| entry.batch.devices.iter().cloned()),
-            );
+            let of_entries = entries.iter().flat_map(|entry| &entry.batch.devices);
+            let of_entries: HashSet<&DeviceKey, RandomState> = of_entries.collect();
+            devices.extend(of_entries.into_iter().cloned());
             sorted(devices)
         } else {
             sorted(range.devices.clone())
@@ -91,6 +89,7 @@ impl Query {
             storages,
             has_quality,
             schema,
+            refusals,
             range,
         }
     }
@@ -135,7 +134,8 @@ impl Query {
                 devices,
                 times: Some(from_ms..last_ms.saturating_add(1)),
             };
-            let run = Run::new(self.entries.clone(), &wanted).map_err(|clash| clashed(&clash))?;
+            let run = Run::new(self.entries.clone(), &wanted, self.refusals)
+                .map_err(|clash| clashed(&clash))?;
             let rank = |device| self.devices.binary_search(device).ok();
             let ranks = run.index.0.iter().map(|stretch| {
                 let rank = rank(&stretch.device).and_then(|rank| u32::try_from(rank).ok());
@@ -150,14 +150,19 @@ impl Query {
                 columns,
             )));
         }
-        Weave::new(sources)
+        Weave::new(sources, self.refusals)
     }
 
-    /// The columns of a slab, rows without any value left out.
-    fn slab(&self, woven: &Woven, is_wanted: impl Fn(u32, i64) -> bool) -> Result<Slab, ReadError> {
+    /// The columns of a slab; rows without any value are left out, and those that are not wanted.
+    fn slab(
+        &self,
+        woven: &Woven,
+        is_wanted: Option<&dyn Fn(u32, i64) -> bool>,
+    ) -> Result<Slab, ReadError> {
         let rows = woven.rows();
-        let mut has_value = vec![false; rows];
+        let bases = woven.bases();
         let mut sequences = vec![0_u64; rows];
+        let mut some_is_full = false;
         let mut arrays: Vec<ArrayRef> = Vec::new();
         for (point, storage) in self.storages.iter().enumerate() {
             let Some(storage) = storage else {
@@ -165,7 +170,7 @@ impl Query {
                 continue;
             };
             let joined = woven
-                .join(point, *storage, Depth::Sequences)
+                .join(point, *storage, Depth::Sequences, &bases)
                 .map_err(failed)?;
             let Some(joined) = joined else {
                 arrays.push(new_null_array(&data_type(*storage), rows));
@@ -174,9 +179,9 @@ impl Query {
                 }
                 continue;
             };
-            for (row, sequence) in joined.sequences.iter().enumerate() {
-                has_value[row] |= *sequence != 0;
-                sequences[row] = sequences[row].max(*sequence);
+            match joined.sequences {
+                None => some_is_full = true,
+                Some(of_point) => greatest(&mut sequences, &of_point),
             }
             arrays.push(joined.values);
             if self.has_quality[point] {
@@ -184,18 +189,22 @@ impl Query {
                 arrays.push(joined.quality.unwrap_or_else(none));
             }
         }
-        let mut keys: Vec<(u32, i64)> = woven.keys().collect();
-        for ((rank, time_ms), has_value) in keys.iter().zip(&mut has_value) {
-            *has_value &= is_wanted(*rank, *time_ms);
+        if some_is_full {
+            greatest(&mut sequences, &bases);
         }
-        if has_value.iter().any(|has_value| !has_value) {
-            let mask = BooleanArray::from(has_value.clone());
+        let mut keys: Vec<(u32, i64)> = woven.keys().collect();
+        let stays = |((rank, time_ms), sequence): (&(u32, i64), &u64)| {
+            *sequence != 0 && is_wanted.is_none_or(|is_wanted| is_wanted(*rank, *time_ms))
+        };
+        let stays: Vec<bool> = keys.iter().zip(&sequences).map(stays).collect();
+        if stays.contains(&false) {
+            let mask = BooleanArray::from(stays.clone());
             for array in &mut arrays {
                 *array = arrow_select::filter::filter(array, &mask).map_err(failed)?;
             }
-            let mut at = has_value.iter();
+            let mut at = stays.iter();
             keys.retain(|_| at.next() == Some(&true));
-            let mut at = has_value.iter();
+            let mut at = stays.iter();
             sequences.retain(|_| at.next() == Some(&true));
         }
         Ok(Slab {
@@ -209,11 +218,11 @@ impl Query {
         let devices = slab
             .keys
             .iter()
-            .map(|(rank, _)| Some(self.devices[*rank as usize].as_str()));
+            .map(|(rank, _)| self.devices[*rank as usize].as_str());
         let times = slab.keys.iter().map(|(_, time_ms)| *time_ms);
         let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(devices.collect::<StringArray>()),
-            Arc::new(times.collect::<Int64Array>()),
+            Arc::new(StringArray::from_iter_values(devices)),
+            Arc::new(Int64Array::from_iter_values(times)),
             Arc::new(UInt64Array::from(slab.sequences)),
         ];
         columns.extend(slab.arrays);
@@ -240,13 +249,19 @@ impl Slab {
     }
 }
 
+fn greatest(sequences: &mut [u64], others: &[u64]) {
+    for (sequence, other) in sequences.iter_mut().zip(others) {
+        *sequence = (*sequence).max(*other);
+    }
+}
+
 /// The entries with any row of the range: most hold one device, and a range few.
 fn touched(mut entries: Vec<Arc<Entry>>, range: &Range) -> Vec<Arc<Entry>> {
-    let devices: HashSet<&DeviceKey> = range.devices.iter().collect();
+    let devices: HashSet<&DeviceKey, RandomState> = range.devices.iter().collect();
     entries.retain(|entry| {
         let batch = &entry.batch;
-        let has_device = batch.devices.iter().any(|device| devices.contains(device));
-        (devices.is_empty() || has_device)
+        let has_device = || batch.devices.iter().any(|device| devices.contains(device));
+        (devices.is_empty() || has_device())
             && batch
                 .row_time
                 .iter()
@@ -346,12 +361,15 @@ impl ByDevice {
             if woven.rows() == 0 {
                 return Ok(None);
             }
-            let is_after = |rank: u32, time_ms: i64| match &after {
-                None => true,
-                Some((device, after_ms)) => {
-                    (&self.query.devices[rank as usize], time_ms) > (device, *after_ms)
+            let devices = &self.query.devices;
+            let is_after = after.as_ref().map(|(device, after_ms)| {
+                move |rank: u32, time_ms: i64| {
+                    (&devices[rank as usize], time_ms) > (device, *after_ms)
                 }
-            };
+            });
+            let is_after = is_after
+                .as_ref()
+                .map(|is_after| is_after as &dyn Fn(u32, i64) -> bool);
             let mut slab = self.query.slab(&woven, is_after)?;
             slab.truncate(self.rows_left);
             self.rows_left -= slab.keys.len();
@@ -382,13 +400,45 @@ impl Slabs for ByDevice {}
 struct ByTime {
     query: Query,
     /// The next window, both ends inclusive; `None` at the end.
-    window: Option<(i64, i64)>,
+    next: Option<(i64, i64)>,
     /// The last time wanted.
     last_ms: i64,
     rows_wanted: usize,
     rows_max: usize,
-    ready: VecDeque<RecordBatch>,
+    /// What is being given.
+    window: Option<Window>,
     rows_left: usize,
+}
+
+/// The rows of a window of time, woven by device, and their order by time.
+struct Window {
+    woven: Woven,
+    order: Vec<usize>,
+    at: usize,
+}
+
+impl Window {
+    fn new(woven: Woven) -> Self {
+        let mut order: Vec<(i64, u32, usize)> = woven
+            .keys()
+            .zip(0..)
+            .map(|((rank, time_ms), row)| (time_ms, rank, row))
+            .collect();
+        // Made of runs, one a device: this sort merges them.
+        order.sort();
+        Self {
+            woven,
+            order: order.into_iter().map(|(_, _, row)| row).collect(),
+            at: 0,
+        }
+    }
+
+    fn next(&mut self) -> Option<Woven> {
+        let to = (self.at + SLICE_ROWS).min(self.order.len());
+        let rows = &self.order[self.at..to];
+        self.at = to;
+        (!rows.is_empty()).then(|| self.woven.reordered(rows.iter().copied()))
+    }
 }
 
 impl ByTime {
@@ -396,14 +446,14 @@ impl ByTime {
         let columns = query.storages.len() + 3;
         let rows_max = (WINDOW_BYTES / 8 / columns).max(SLICE_ROWS);
         let rows_left = query.range.rows_max;
-        let rows_wanted = FIRST_WINDOW_ROWS.min(rows_left.saturating_mul(2).max(1_024));
         let mut by_time = Self {
             query,
-            window: None,
+            next: None,
             last_ms: 0,
-            rows_wanted,
+            // More than is wanted: some rows may have no value.
+            rows_wanted: rows_left.saturating_mul(2).clamp(1_024, rows_max),
             rows_max,
-            ready: VecDeque::new(),
+            window: None,
             rows_left,
         };
         by_time.begin();
@@ -413,12 +463,14 @@ impl ByTime {
     /// The first window: as long as rows are dense on average.
     fn begin(&mut self) {
         let query = &self.query;
-        let stretches = query
+        let is_wanted = |stretch: &&Stretch| {
+            query.range.devices.is_empty() || query.devices.binary_search(&stretch.device).is_ok()
+        };
+        let of_segments = query
             .segments
             .iter()
-            .flat_map(|segment| &segment.card.index.0);
-        let of_segments = stretches
-            .filter(|stretch| query.devices.binary_search(&stretch.device).is_ok())
+            .flat_map(|segment| &segment.card.index.0)
+            .filter(is_wanted)
             .map(|stretch| (stretch.first_ms, stretch.last_ms, stretch.rows.len()));
         let of_entries = query.entries.iter().filter_map(|entry| {
             let times = &entry.batch.row_time;
@@ -436,96 +488,66 @@ impl ByTime {
         let from_ms = query.range.from_ms.max(first_ms).max(after_ms);
         self.last_ms = last_ms.min(query.range.to_ms - 1);
         if rows > 0 && from_ms <= self.last_ms {
-            let span_ms = last_ms.abs_diff(first_ms) / rows as u64 * self.rows_wanted as u64;
-            self.window = Some((from_ms, from_ms.saturating_add_unsigned(span_ms)));
+            // A span without rounding, where it is short and where it is long.
+            let span_ms = u128::from(last_ms.abs_diff(first_ms)) * self.rows_wanted as u128;
+            let span_ms = u64::try_from(span_ms / rows as u128).unwrap_or(u64::MAX);
+            self.next = Some((from_ms, from_ms.saturating_add_unsigned(span_ms)));
         }
     }
 
     fn slab(&mut self) -> Result<Option<RecordBatch>, ReadError> {
-        while self.ready.is_empty() && self.rows_left > 0 {
-            let Some((from_ms, to_ms)) = self.window else {
-                return Ok(None);
-            };
-            let to_ms = to_ms.min(self.last_ms);
-            let span_ms = to_ms.abs_diff(from_ms);
-            let Some((slabs, rows)) = self.read((from_ms, to_ms))? else {
-                // Denser than thought.
-                self.window = Some((from_ms, from_ms.saturating_add_unsigned(span_ms / 2)));
+        while self.rows_left > 0 {
+            let Some(woven) = self.window.as_mut().and_then(Window::next) else {
+                self.window = None;
+                match self.next {
+                    None => return Ok(None),
+                    Some(span) => self.read(span)?,
+                }
                 continue;
             };
-            self.sort(&slabs)?;
-            let factor = if rows < self.rows_wanted / 2 { 4 } else { 1 };
-            self.rows_wanted = (self.rows_wanted * 2).min(self.rows_max);
-            let next_ms = to_ms.saturating_add(1);
-            let next_span_ms = span_ms.saturating_mul(factor).max(1);
-            self.window = (to_ms < self.last_ms)
-                .then(|| (next_ms, next_ms.saturating_add_unsigned(next_span_ms)));
+            let after = self.query.range.after.as_ref().map(|(device, after_ms)| {
+                let devices = &self.query.devices;
+                move |rank: u32, time_ms: i64| {
+                    (time_ms, &devices[rank as usize]) > (*after_ms, device)
+                }
+            });
+            let is_after = after
+                .as_ref()
+                .map(|after| after as &dyn Fn(u32, i64) -> bool);
+            let mut slab = self.query.slab(&woven, is_after)?;
+            slab.truncate(self.rows_left);
+            if !slab.keys.is_empty() {
+                self.rows_left -= slab.keys.len();
+                return self.query.batch(slab).map(Some);
+            }
         }
-        Ok(self.ready.pop_front())
+        Ok(None)
     }
 
-    /// Reads a window, or `None` where it has too many rows and can be shortened.
-    fn read(&self, window: (i64, i64)) -> Result<Option<(Vec<Slab>, usize)>, ReadError> {
-        let mut weave = self.query.weave(window, None)?;
-        let after = self.query.range.after.clone();
-        let is_after = |rank: u32, time_ms: i64| match &after {
-            None => true,
-            Some((device, after_ms)) => {
-                (time_ms, &self.query.devices[rank as usize]) > (*after_ms, device)
-            }
+    /// Reads a window, or makes it shorter where it has too many rows.
+    fn read(&mut self, (from_ms, to_ms): (i64, i64)) -> Result<(), ReadError> {
+        let to_ms = to_ms.min(self.last_ms);
+        let span_ms = to_ms.abs_diff(from_ms);
+        // A single moment is read whatever it holds.
+        let rows_max = if span_ms == 0 {
+            usize::MAX
+        } else {
+            self.rows_max
         };
-        let mut slabs = Vec::new();
-        let mut rows = 0;
-        loop {
-            let woven = weave.next(SLICE_ROWS)?;
-            if woven.rows() == 0 {
-                return Ok(Some((slabs, rows)));
-            }
-            let slab = self.query.slab(&woven, is_after)?;
-            rows += slab.keys.len();
-            if rows > self.rows_max && window.0 < window.1 {
-                return Ok(None);
-            }
-            slabs.push(slab);
+        let mut weave = self.query.weave((from_ms, to_ms), None)?;
+        let woven = weave.next(rows_max.saturating_add(1))?;
+        let rows = woven.rows();
+        if rows > rows_max {
+            self.next = Some((from_ms, from_ms.saturating_add_unsigned(span_ms / 2)));
+            return Ok(());
         }
-    }
-
-    fn sort(&mut self, slabs: &[Slab]) -> Result<(), ReadError> {
-        let mut picks: Vec<(i64, u32, (usize, usize))> = Vec::new();
-        for (at, slab) in slabs.iter().enumerate() {
-            let keys = slab.keys.iter().enumerate();
-            picks.extend(keys.map(|(row, (rank, time_ms))| (*time_ms, *rank, (at, row))));
-        }
-        picks.sort_unstable();
-        picks.truncate(self.rows_left);
-        for part in picks.chunks(SLICE_ROWS) {
-            let rows: Vec<(usize, usize)> = part.iter().map(|(_, _, pick)| *pick).collect();
-            let columns = slabs.first().map_or(0, |slab| slab.arrays.len());
-            let mut arrays = Vec::with_capacity(columns);
-            for column in 0..columns {
-                let of_slabs: Vec<&dyn Array> = slabs
-                    .iter()
-                    .map(|slab| slab.arrays[column].as_ref())
-                    .collect();
-                let array = arrow_select::interleave::interleave(&of_slabs, &rows);
-                arrays.push(array.map_err(failed)?);
-            }
-            let keys = part
-                .iter()
-                .map(|(time_ms, rank, _)| (*rank, *time_ms))
-                .collect();
-            let sequences = rows
-                .iter()
-                .map(|(slab, row)| slabs[*slab].sequences[*row])
-                .collect();
-            let batch = self.query.batch(Slab {
-                keys,
-                sequences,
-                arrays,
-            })?;
-            self.rows_left -= batch.num_rows();
-            self.ready.push_back(batch);
-        }
+        self.window = Some(Window::new(woven));
+        let factor = if rows < self.rows_wanted / 2 { 4 } else { 1 };
+        self.rows_wanted = (self.rows_wanted * 2).min(self.rows_max);
+        let next_ms = to_ms.saturating_add(1);
+        let next_span_ms = span_ms.saturating_mul(factor).max(1);
+        self.next = (to_ms < self.last_ms)
+            .then(|| (next_ms, next_ms.saturating_add_unsigned(next_span_ms)));
         Ok(())
     }
 }
@@ -534,13 +556,8 @@ impl Iterator for ByTime {
     type Item = Result<RecordBatch, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        // What is ready is given even when no more rows are wanted.
-        if let Some(batch) = self.ready.pop_front() {
-            return Some(Ok(batch));
-        }
         let slab = self.slab().transpose();
         if matches!(slab, Some(Err(_))) {
-            self.window = None;
             self.rows_left = 0;
         }
         slab

@@ -115,7 +115,7 @@ pub(super) fn pieces(
 
 /// Leaves out the pages in which no time is wanted.
 pub(super) fn prune(segment: &Segment, pieces: &[Piece]) -> Vec<Piece> {
-    let pages = pages(segment);
+    let pages = segment.pages.get_or_init(|| pages(segment));
     let mut kept: Vec<Piece> = Vec::new();
     let mut first_page = 0;
     for piece in pieces {
@@ -144,7 +144,9 @@ pub(super) fn prune(segment: &Segment, pieces: &[Piece]) -> Vec<Piece> {
     kept
 }
 
-struct Page {
+/// Some rows of the time column, and the times among them.
+#[derive(Debug, Clone)]
+pub(super) struct Page {
     rows: Range<usize>,
     first_ms: i64,
     last_ms: i64,
@@ -481,7 +483,7 @@ impl Iterator for RunScan {
             let to = stretch.rows.end.min(rows.end).max(from);
             ranks.extend(std::iter::repeat_n(*rank, to - from));
         }
-        let cells = |point| self.run.cells(point, rows.clone(), |_| {});
+        let cells = |point| self.run.cells(point, rows.clone());
         Some(Ok(Slice {
             source: self.source,
             ranks,

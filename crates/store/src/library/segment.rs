@@ -6,7 +6,7 @@ use std::{
     fmt, io,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -27,6 +27,8 @@ use super::{
     fault::OpenError,
     index::DeviceIndex,
     names::{Role, parse_column},
+    scan::Page,
+    write::Packing,
 };
 use crate::{
     ReadError,
@@ -71,6 +73,9 @@ pub(super) struct Segment {
     pub(super) file: CheckedFile,
     pub(super) metadata: ArrowReaderMetadata,
     pub(super) points: HashMap<ElementName, PointColumns>,
+    pub(super) packing: Packing,
+    /// Filled by the first read.
+    pub(super) pages: OnceLock<Vec<Page>>,
     disk: Arc<dyn Disk>,
     is_retired: AtomicBool,
 }
@@ -125,6 +130,8 @@ impl Segment {
         let points = columns_of(&metadata).ok_or_else(|| damaged("a column is unknown".into()))?;
         let disk = Arc::clone(disk);
         Ok(Self {
+            packing: packing_of(&metadata),
+            pages: OnceLock::new(),
             card,
             path,
             file,
@@ -146,6 +153,8 @@ impl Segment {
             file: self.file.clone(),
             metadata: self.metadata.clone(),
             points: self.points.clone(),
+            packing: self.packing,
+            pages: self.pages.clone(),
             disk: Arc::clone(&self.disk),
             is_retired: AtomicBool::new(false),
         }
@@ -161,6 +170,7 @@ impl Segment {
     }
 
     /// Reads every byte and checks it.
+    #[cfg(test)]
     pub(super) fn verify(&self) -> Result<(), ReadError> {
         for start in (0..self.card.bytes).step_by(1 << 20) {
             let len = usize_of((self.card.bytes - start).min(1 << 20));
@@ -194,7 +204,9 @@ fn columns_of(metadata: &ArrowReaderMetadata) -> Option<HashMap<ElementName, Poi
     let mut roles: HashMap<ElementName, HashMap<Role, usize>> = HashMap::new();
     let mut points = HashMap::new();
     for (at, field) in metadata.schema().fields().iter().enumerate() {
-        if let Some((point, role)) = parse_column(field.name()) {
+        if let Some((point, role)) = parse_column(field.name())
+            && (role == Role::Value || !is_empty(metadata, at))
+        {
             roles.entry(point).or_default().insert(role, at);
         }
     }
@@ -204,6 +216,27 @@ fn columns_of(metadata: &ArrowReaderMetadata) -> Option<HashMap<ElementName, Poi
         points.insert(point, PointColumns { storage, by_role });
     }
     Some(points)
+}
+
+/// Whether a column has nothing but nulls: as good as none.
+fn is_empty(metadata: &ArrowReaderMetadata, at: usize) -> bool {
+    metadata.metadata().row_groups().iter().all(|group| {
+        let statistics = group.column(at).statistics();
+        let nulls = statistics.and_then(|statistics| statistics.null_count_opt());
+        nulls.is_some_and(|nulls| i64::try_from(nulls) == Ok(group.num_rows()))
+    })
+}
+
+fn packing_of(metadata: &ArrowReaderMetadata) -> Packing {
+    let about = metadata.metadata().file_metadata().key_value_metadata();
+    let quick = about.into_iter().flatten().any(|about| {
+        about.key == Packing::KEY && about.value.as_deref() == Some(Packing::Quick.name())
+    });
+    if quick {
+        Packing::Quick
+    } else {
+        Packing::Tight
+    }
 }
 
 /// A file of which every block is checked whenever it is read.

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Order, disk::RealDisk};
 
+mod chronicle;
 mod faults;
 mod real;
 
@@ -47,7 +48,14 @@ pub(super) struct World {
 }
 
 impl World {
+    /// Something was refused before the first commit: every duplicate leaves the last that said it.
     pub(super) fn new() -> Self {
+        let world = Self::without_refusals();
+        world.library.refusals.note(Sequence(0));
+        world
+    }
+
+    pub(super) fn without_refusals() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let library = Library::open(dir.path(), Arc::new(RealDisk), &Options::default()).unwrap();
         Self {
@@ -102,12 +110,13 @@ impl World {
     }
 
     pub(super) fn work_to_the_end(&mut self) {
-        while self.library.work(true).unwrap() {}
+        while self.library.work(Haste::Quiet).unwrap() {}
     }
 
     pub(super) fn reopen(&mut self) {
         self.library =
             Library::open(self.dir.path(), Arc::new(RealDisk), &Options::default()).unwrap();
+        self.library.refusals.note(Sequence(0));
         for entry in &self.waiting {
             self.library.noted(entry);
         }
@@ -515,7 +524,8 @@ fn play(steps: &[Step], other: ConflictPolicy, mixed: bool, file_rows: usize) {
             Step::Flush => world.flush(),
             Step::Work { quiet, units } => {
                 for _ in 0..*units {
-                    world.library.work(*quiet).unwrap();
+                    let haste = if *quiet { Haste::Quiet } else { Haste::Busy };
+                    world.library.work(haste).unwrap();
                 }
             }
             Step::Reopen => {
@@ -697,4 +707,28 @@ fn a_reader_keeps_the_files_it_began_with_while_they_are_merged_away() {
         1,
         "merged files go with their last reader"
     );
+}
+
+#[test]
+fn what_comes_again_before_anything_was_refused_stays_with_its_first_commit() {
+    let (mut world, mut model) = (World::without_refusals(), Model::default());
+    let row = RowSpec {
+        device: 0,
+        time: 1,
+        points: 7,
+        value: 0,
+        quality: 2,
+    };
+    let mut again = |world: &mut World| {
+        apply(world, &mut model, &[row], ConflictPolicy::KeepLast);
+        let in_memory = rows_of(&world.read(&everything()))[0].1;
+        world.flush();
+        world.work_to_the_end();
+        assert_eq!(rows_of(&world.read(&everything()))[0].1, in_memory);
+        in_memory
+    };
+    assert_eq!((again(&mut world), again(&mut world)), (1, 1));
+    world.library.refusals.note(Sequence(3));
+    assert_eq!((again(&mut world), again(&mut world)), (1, 4));
+    assert_eq!(world.library.manifest.first_refusal().unwrap(), Some(3));
 }

@@ -8,8 +8,8 @@ use arrow_schema::{ArrowError, DataType};
 use backtide_model::Storage;
 
 use super::{
-    cells::data_type,
-    fold::{Rule, Side, fold},
+    cells::{Cells, data_type},
+    fold::{FirstRefusal, Rule, Side, fold},
     scan::{Slice, Slices},
 };
 use crate::ReadError;
@@ -30,6 +30,7 @@ struct Least {
 /// Sources in order of commit, the oldest first. A key stands at most once in each.
 pub(super) struct Weave {
     sources: Vec<Strand>,
+    refusals: FirstRefusal,
 }
 
 struct Strand {
@@ -62,10 +63,11 @@ pub(super) struct Woven {
     pub(super) picks: Vec<Pick>,
     /// Rows that several sources have: all of them, oldest first, the newest included.
     pub(super) shared: BTreeMap<usize, Vec<Pick>>,
+    refusals: FirstRefusal,
 }
 
 impl Weave {
-    pub(super) fn new(sources: Vec<Slices>) -> Result<Self, ReadError> {
+    pub(super) fn new(sources: Vec<Slices>, refusals: FirstRefusal) -> Result<Self, ReadError> {
         let mut strands = Vec::with_capacity(sources.len());
         for slices in sources {
             let mut strand = Strand {
@@ -77,12 +79,18 @@ impl Weave {
             strand.load()?;
             strands.push(strand);
         }
-        Ok(Self { sources: strands })
+        Ok(Self {
+            sources: strands,
+            refusals,
+        })
     }
 
     /// The next rows, at most `rows_max`; none at the end.
     pub(super) fn next(&mut self, rows_max: usize) -> Result<Woven, ReadError> {
-        let mut woven = Woven::default();
+        let mut woven = Woven {
+            refusals: self.refusals,
+            ..Woven::default()
+        };
         for strand in &mut self.sources {
             strand.in_slab = None;
         }
@@ -187,8 +195,8 @@ fn advance(strand: &mut Strand, rows: usize) -> Result<(), ReadError> {
 pub(super) struct Joined {
     pub(super) values: ArrayRef,
     pub(super) quality: Option<ArrayRef>,
-    /// The commit of each cell; 0 where there is none. Empty where slices carry no sequences.
-    pub(super) sequences: Vec<u64>,
+    /// The commit of each cell; 0 where there is none. `None`: every row has a cell, of its base.
+    pub(super) sequences: Option<Vec<u64>>,
     pub(super) rules: Option<UInt8Array>,
 }
 
@@ -214,38 +222,57 @@ impl Woven {
     }
 
     /// The commits of rows, before cells have a say.
-    pub(super) fn bases(&self) -> impl Iterator<Item = u64> {
-        self.picks
-            .iter()
-            .map(|(slice, row)| self.slices[*slice].base(*row))
+    pub(super) fn bases(&self) -> Vec<u64> {
+        let base = |(slice, row): &Pick| self.slices[*slice].base(*row);
+        self.picks.iter().map(base).collect()
     }
 
-    /// Gathers point number `point`, or `None` where no slice has it.
+    /// Some of the rows, in another order.
+    pub(super) fn reordered(&self, rows: impl Iterator<Item = usize>) -> Self {
+        let mut woven = Self::default();
+        let mut place: Vec<Option<usize>> = vec![None; self.slices.len()];
+        let mut moved = |(slice, row): Pick| {
+            let at = *place[slice].get_or_insert_with(|| {
+                woven.slices.push(Arc::clone(&self.slices[slice]));
+                woven.slices.len() - 1
+            });
+            (at, row)
+        };
+        for row in rows {
+            let pick = moved(self.picks[row]);
+            // Most windows have few shared rows, if any.
+            if !self.shared.is_empty()
+                && let Some(versions) = self.shared.get(&row)
+            {
+                let versions = versions.iter().map(|pick| moved(*pick)).collect();
+                woven.shared.insert(woven.picks.len(), versions);
+            }
+            woven.picks.push(pick);
+        }
+        woven
+    }
+
+    /// Gathers point number `point`, or `None` where no slice has it. `bases` are [`Woven::bases`].
     pub(super) fn join(
         &self,
         point: usize,
         storage: Storage,
         depth: Depth,
+        bases: &[u64],
     ) -> Result<Option<Joined>, ArrowError> {
-        if self
-            .slices
-            .iter()
-            .all(|slice| slice.points[point].is_none())
-        {
+        let cells = || self.slices.iter().map(|slice| slice.points[point].as_ref());
+        if cells().all(|cells| cells.is_none()) {
             return Ok(None);
         }
         let (picks, shared_rules) = self.resolve(point);
+        let is_base = picks.is_none() && cells().all(|cells| cells.is_some_and(Cells::is_plain));
         let picks = picks.as_deref().unwrap_or(&self.picks);
         let values = self.gather(picks, &data_type(storage), |slice| {
             slice.points[point]
                 .as_ref()
                 .map(|cells| cells.values.to_array())
         })?;
-        let has_quality = self.slices.iter().any(|s| {
-            s.points[point]
-                .as_ref()
-                .is_some_and(|c| c.quality.is_some())
-        });
+        let has_quality = cells().flatten().any(|cells| cells.quality.is_some());
         let quality = if has_quality {
             Some(self.gather(picks, &DataType::UInt8, |slice| {
                 let quality = slice.points[point].as_ref()?.quality.clone()?;
@@ -254,20 +281,33 @@ impl Woven {
         } else {
             None
         };
-        let sequences = picks.iter().map(|(slice, row)| {
+        let rules = (depth == Depth::Rules).then(|| self.rules(point, picks, &shared_rules));
+        Ok(Some(Joined {
+            values,
+            quality,
+            sequences: (!is_base).then(|| self.sequences(point, picks, bases)),
+            rules: rules.flatten(),
+        }))
+    }
+
+    fn sequences(&self, point: usize, picks: &[Pick], bases: &[u64]) -> Vec<u64> {
+        let is_plain: Vec<bool> = self
+            .slices
+            .iter()
+            .map(|slice| slice.points[point].as_ref().is_some_and(Cells::is_plain))
+            .collect();
+        let sequence = |(((slice, row), of_row), base): ((&Pick, &Pick), &u64)| {
+            if is_plain[*slice] && of_row.0 == *slice {
+                return *base;
+            }
             let slice = &self.slices[*slice];
             match &slice.points[point] {
                 Some(cells) if cells.has(*row) => cells.sequence(*row, slice.base(*row)),
                 _ => 0,
             }
-        });
-        let rules = (depth == Depth::Rules).then(|| self.rules(point, picks, &shared_rules));
-        Ok(Some(Joined {
-            values,
-            quality,
-            sequences: sequences.collect(),
-            rules: rules.flatten(),
-        }))
+        };
+        let rows = picks.iter().zip(&self.picks).zip(bases);
+        rows.map(sequence).collect()
     }
 
     /// Which version stands in each shared row, as picks for the whole slab where they differ from
@@ -287,6 +327,7 @@ impl Woven {
         (picks, rules)
     }
 
+    /// Versions meet in the order of their sources; the fold asks for the order of their commits.
     fn stands(&self, point: usize, versions: &[Pick]) -> Option<(Pick, Rule)> {
         let cells = |pick: Pick| self.slices[pick.0].points[point].as_ref();
         let base = |pick: Pick| self.slices[pick.0].base(pick.1);
@@ -304,7 +345,12 @@ impl Woven {
                         rule,
                         ..standing.side(at.1, base(at))
                     };
-                    let (outcome, rule) = fold(side, newcomer.side(pick.1, base(*pick)), same);
+                    let (outcome, rule) = fold(
+                        side,
+                        newcomer.side(pick.1, base(*pick)),
+                        same,
+                        self.refusals,
+                    );
                     match outcome.newcomer_stands() {
                         true => (*pick, rule),
                         false => (at, rule),
@@ -365,12 +411,12 @@ impl Woven {
 
 /// Where picks are consecutive rows of one slice: that slice and the first of them.
 fn one_stretch(picks: &[Pick]) -> Option<Pick> {
-    let (first, last) = (picks.first()?, picks.last()?);
-    // Rows of one slice only ever ascend, so its ends tell.
-    let is_one = first.0 == last.0
-        && last.1 - first.1 + 1 == picks.len()
-        && picks.iter().all(|pick| pick.0 == first.0);
-    is_one.then_some(*first)
+    let first = picks.first()?;
+    let mut rows = first.1..;
+    picks
+        .iter()
+        .all(|pick| pick.0 == first.0 && rows.next() == Some(pick.1))
+        .then_some(*first)
 }
 
 /// The cells of a column whose commit is not the row's.

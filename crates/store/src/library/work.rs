@@ -1,7 +1,11 @@
 //! Work in the background, a unit at a time, the most urgent first: classify what is new, merge
 //! small files, go on with large merges.
 
-use std::{collections::HashSet, ops::Range, sync::Arc};
+use std::{
+    collections::HashSet,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use arrow_array::{ArrayRef, StringArray, TimestampMillisecondArray, UInt64Array, new_null_array};
 use arrow_schema::DataType;
@@ -13,11 +17,11 @@ use super::{
     chains::Chains,
     classify::{Pass, Verdicts},
     fault::FlushError,
-    merge::{Choice, Merge, choose},
+    merge::{Choice, Haste, Merge, choose, commits},
     names::Role,
     run::Run,
     segment::Segment,
-    write::{GROUP_ROWS, Plan, PointColumn, SegmentWriter},
+    write::{Packing, Plan, PointColumn, SegmentWriter},
 };
 
 /// Rows that one unit of work merges.
@@ -31,15 +35,30 @@ impl Library {
     ///
     /// # Errors
     /// Nothing changed but for merges on their way, which are given up.
-    pub(crate) fn work(&self, quiet: bool) -> Result<bool, FlushError> {
+    pub(crate) fn work(&self, haste: Haste) -> Result<bool, FlushError> {
+        let worked = self.work_once(haste);
+        match &worked {
+            // What fails may fail for ever, and where there is nothing to do nothing will change:
+            // whoever waits for merges must know.
+            Err(_) => self.is_stuck.store(true, Ordering::Relaxed),
+            Ok(false) => {
+                let is_high = self.shelf().heights.values().any(|at| self.is_high(*at));
+                self.is_stuck.store(is_high, Ordering::Relaxed);
+            }
+            Ok(true) => {}
+        }
+        worked
+    }
+
+    fn work_once(&self, haste: Haste) -> Result<bool, FlushError> {
         let shelf = self.shelf();
         for (product, segments) in &shelf.products {
-            if self.classify(product, segments, quiet)? {
+            if self.classify(product, segments, haste)? {
                 return Ok(true);
             }
         }
         let mut merges = self.merges.lock();
-        if let Some(choice) = self.urgent(&shelf, &merges, quiet) {
+        if let Some(choice) = self.urgent(&shelf, &merges, haste) {
             merges.push(self.begin(choice)?);
         }
         let Some(mut merge) = merges.pop() else {
@@ -61,7 +80,7 @@ impl Library {
         &self,
         product: &ProductKey,
         segments: &[Arc<Segment>],
-        quiet: bool,
+        haste: Haste,
     ) -> Result<bool, FlushError> {
         let first = segments
             .iter()
@@ -71,7 +90,9 @@ impl Library {
         if fresh.is_empty() {
             return Ok(false);
         }
-        let many = quiet || fresh.len() >= self.merge_fan_in;
+        let many = haste == Haste::Quiet
+            || fresh.len() >= self.runs_max / 2
+            || commits(segments).count() >= self.merge_from();
         let fresh = if many { fresh } else { &fresh[..1] };
         let with_chains = |segment: &Arc<Segment>| {
             Ok((Arc::clone(segment), self.manifest.chains(segment.card.id)?))
@@ -87,7 +108,7 @@ impl Library {
             duplicates += verdicts.duplicates;
             self.manifest.note_conflicts(pass, product, &verdicts)
         };
-        let comparison = Pass::new(older, &fresh, &mut note);
+        let comparison = Pass::new(older, &fresh, self.refusals.first(), &mut note);
         if !many && !comparison.is_cheap() {
             return Ok(false);
         }
@@ -109,22 +130,31 @@ impl Library {
         Ok(true)
     }
 
+    /// Runs of a product from which on merging begins: one fewer than a read may have to join.
+    fn merge_from(&self) -> usize {
+        self.runs_max.saturating_sub(1).max(2)
+    }
+
     /// A merge to begin: any where none is on its way, else one that is much smaller.
-    fn urgent(&self, shelf: &Shelf, merges: &[Merge], quiet: bool) -> Option<Choice> {
+    fn urgent(&self, shelf: &Shelf, merges: &[Merge], haste: Haste) -> Option<Choice> {
         let taken: HashSet<u64> = merges
             .iter()
             .flat_map(|merge| merge.choice.inputs.iter().map(|segment| segment.card.id))
             .collect();
         let is_taken = |id: u64| taken.contains(&id);
-        let quiet = quiet && merges.is_empty();
+        let haste = if merges.is_empty() {
+            haste
+        } else {
+            Haste::Busy
+        };
         let choices = shelf
             .products
             .values()
-            .filter_map(|segments| choose(segments, is_taken, self.merge_fan_in, quiet));
+            .filter_map(|segments| choose(segments, is_taken, self.merge_from(), haste));
         let choice = choices.min_by_key(Choice::bytes)?;
         let fits = match merges.last() {
             None => true,
-            Some(last) => merges.len() < MERGES_MAX && choice.bytes() * 4 <= last.choice.bytes(),
+            Some(last) => merges.len() < MERGES_MAX && choice.bytes() * 4 <= last.bytes_left(),
         };
         fits.then_some(choice)
     }
@@ -137,9 +167,16 @@ impl Library {
             sequence_max: cards().map(|card| card.sequence_max).max().unwrap_or(0),
             is_classified: true,
             is_merged: true,
+            packing: choice.packing,
             ..self.plan(product)
         };
-        Merge::new(&self.disk, choice, plan, self.file_rows)
+        Merge::new(
+            &self.disk,
+            choice,
+            plan,
+            self.file_rows,
+            self.refusals.first(),
+        )
     }
 
     /// The next file of the same merge.
@@ -167,6 +204,7 @@ impl Library {
             .map(|segment| segment.card.id)
             .collect();
         self.manifest.merged(&inputs, &outputs)?;
+        self.is_stuck.store(false, Ordering::Relaxed);
         let product = merge.choice.inputs[0].card.product.clone();
         self.change_shelf(|shelf| {
             let segments = shelf.products.entry(product).or_default();
@@ -184,9 +222,13 @@ impl Library {
     }
 }
 
+/// Bytes of values that are laid out at once.
+const GROUP_BYTES: usize = 64 << 20;
+
 /// Stretches of rows that are written together: row groups, shorter ones where points are many.
 pub(super) fn groups(run: &Run) -> impl Iterator<Item = Range<usize>> {
-    let group_rows = (GROUP_ROWS * 16 / run.points.len().max(16)).max(8_192);
+    let group_rows =
+        (GROUP_BYTES / 8 / run.points.len().max(1)).clamp(8_192, Packing::Quick.group_rows());
     let rows = run.rows();
     (0..rows)
         .step_by(group_rows)
@@ -204,9 +246,7 @@ pub(super) fn write_keys(
         let from = stretch.rows.start.max(rows.start);
         let to = stretch.rows.end.min(rows.end).max(from);
         devices.extend(std::iter::repeat_n(stretch.device.as_str(), to - from));
-        for time_ms in &run.times[from..to] {
-            writer.row(&stretch.device, *time_ms);
-        }
+        writer.rows_of(&stretch.device, &run.times[from..to]);
     }
     let times = TimestampMillisecondArray::from(run.times[rows.clone()].to_vec());
     let sequences = UInt64Array::from(run.base[rows].to_vec());

@@ -35,12 +35,47 @@ use super::{
 };
 use crate::disk::{Disk, File};
 
-pub(super) const GROUP_ROWS: usize = 131_072;
 /// Rows of a page: what a read of one device's day decodes at least.
-const PAGE_ROWS: usize = 8_192;
-/// A row group's distinct doubles at most, so that history of noisy sensors still finds its
-/// repeats; above, the column falls back to plain values.
-const DICTIONARY_BYTES: usize = 2 << 20;
+const PAGE_ROWS: usize = 4_096;
+/// A row group's distinct doubles at most: history of sensors finds its repeats, and a read of a few
+/// rows decodes little of what it does not want. Above, the column falls back to plain values.
+const DICTIONARY_BYTES: usize = 256 << 10;
+
+/// How values are laid down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    /// For a file that will soon be merged: plain values, LZ4.
+    Quick,
+    /// For one that stays: dictionaries, zstd.
+    Tight,
+}
+
+impl Packing {
+    /// As the key-value metadata has it; a file without it is tight.
+    pub(super) const KEY: &'static str = "backtide.packing";
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Tight => "tight",
+        }
+    }
+
+    /// Rows of a row group at most. Without dictionaries nothing is gained by short ones.
+    pub(super) fn group_rows(self) -> usize {
+        match self {
+            Self::Quick => 1 << 20,
+            Self::Tight => 131_072,
+        }
+    }
+
+    fn compression(self) -> Result<Compression, ParquetError> {
+        Ok(match self {
+            Self::Quick => Compression::LZ4_RAW,
+            Self::Tight => Compression::ZSTD(ZstdLevel::try_new(3)?),
+        })
+    }
+}
 
 /// A column of the file beyond device, time and sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +95,7 @@ pub(super) struct Plan {
     pub(super) sequence_max: u64,
     pub(super) is_classified: bool,
     pub(super) is_merged: bool,
-    pub(super) zstd_level: i32,
+    pub(super) packing: Packing,
     pub(super) columns: Vec<PointColumn>,
 }
 
@@ -147,9 +182,10 @@ impl SegmentWriter {
             .map_or(0, |file| file.bytes_written() as u64)
     }
 
-    pub(super) fn row(&mut self, device: &DeviceKey, time_ms: i64) {
-        self.index.push(device, time_ms);
-        self.group_rows += 1;
+    /// Consecutive rows of one device, at these times.
+    pub(super) fn rows_of(&mut self, device: &DeviceKey, times: &[i64]) {
+        self.index.push(device, times);
+        self.group_rows += times.len();
     }
 
     /// Appends to column `at`, counted as in [`SegmentWriter`]. The caller gives each column the
@@ -170,7 +206,7 @@ impl SegmentWriter {
     pub(super) fn end_rows(&mut self) -> Result<(), FlushError> {
         let memory: usize = self.group.iter().map(ArrowColumnWriter::memory_size).sum();
         // Products with hundreds of points get shorter groups, so that a merge stays in memory.
-        if self.group_rows >= GROUP_ROWS || memory >= 64 << 20 {
+        if self.group_rows >= self.plan.packing.group_rows() || memory >= 64 << 20 {
             self.end_group()
         } else {
             Ok(())
@@ -312,7 +348,7 @@ fn properties(plan: &Plan) -> Result<WriterProperties, ParquetError> {
     let about = |key: &str, value: String| KeyValue::new(key.to_owned(), value);
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("backtide ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(plan.zstd_level)?))
+        .set_compression(plan.packing.compression()?)
         .set_max_row_group_row_count(None)
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
@@ -320,6 +356,7 @@ fn properties(plan: &Plan) -> Result<WriterProperties, ParquetError> {
         .set_sorting_columns(Some(vec![sorted(0), sorted(1)]))
         .set_key_value_metadata(Some(vec![
             about("backtide.format", "1".to_owned()),
+            about(Packing::KEY, plan.packing.name().to_owned()),
             about("backtide.product", plan.product.to_string()),
             about("backtide.sequence_min", plan.sequence_min.to_string()),
             about("backtide.sequence_max", plan.sequence_max.to_string()),
@@ -331,11 +368,17 @@ fn properties(plan: &Plan) -> Result<WriterProperties, ParquetError> {
         let path = path(&column_name(&column.point, column.role));
         match (column.role, column.storage) {
             (Role::Value, Storage::Int | Storage::Long) => {}
+            (Role::Value, Storage::Float | Storage::Double) if plan.packing == Packing::Quick => {
+                properties = properties
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_statistics_enabled(path, EnabledStatistics::None);
+                continue;
+            }
             (Role::Value, _) => continue,
             // Mostly null: a page for the whole group costs next to nothing.
             (Role::Sequence | Role::Rule, _) => {
-                properties =
-                    properties.set_column_data_page_row_count_limit(path.clone(), GROUP_ROWS);
+                let rows = plan.packing.group_rows();
+                properties = properties.set_column_data_page_row_count_limit(path.clone(), rows);
             }
             (Role::Quality, _) => continue,
         }

@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod backlog;
 mod chronicle;
 mod crash;
 mod damage;

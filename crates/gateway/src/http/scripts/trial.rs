@@ -26,6 +26,7 @@ const REASONS_MAX: usize = 50;
 /// What is to be run: one of `decode`, `encode`, `golden`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schema(as = ScriptTest)]
 pub(in crate::http) struct Run {
     /// A version, `live` or `draft`; the draft unless given, or the live one without a draft.
     #[serde(default)]
@@ -51,6 +52,7 @@ pub(in crate::http) struct Run {
 /// Bytes, as hex digits, base64 or text.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ScriptInput)]
 enum Input {
     Hex(String),
     Base64(String),
@@ -60,6 +62,7 @@ enum Input {
 /// What came of a test run.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ScriptTestOutcome)]
 pub(in crate::http) struct Outcome {
     /// Which version ran, such as `frames@3` or `frames (draft)`.
     script: String,
@@ -91,6 +94,7 @@ pub(in crate::http) struct Outcome {
 
 /// What the model says of a decoded message.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ScriptModelVerdict)]
 struct ModelVerdict {
     #[schema(value_type = u16)]
     code: backtide_model::Code,
@@ -102,6 +106,7 @@ struct ModelVerdict {
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ScriptModelReason)]
 struct Reason {
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<u32>,

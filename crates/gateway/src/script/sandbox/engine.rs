@@ -100,15 +100,19 @@ impl Sandbox {
             realm: None,
             needs_fresh_realm: false,
         };
-        sandbox.clock.set(sandbox.limits.cpu_soft_ms * 1_000);
         let (realm, functions) = sandbox.realm(true)?;
         sandbox.functions = functions;
+        sandbox.realm = Some(realm);
         if !functions.decodes && !functions.encodes {
             let name = sandbox.load.dialect.decoder();
             let message = format!("the script defines no function {name}");
             return Err(Failure::new(Cause::Missing, message));
         }
-        drop(realm);
+        // Its body has run once, to see what it has.
+        if !sandbox.tidy() {
+            sandbox.realm = None;
+        }
+        sandbox.is_untouched();
         Ok(sandbox)
     }
 
@@ -168,6 +172,8 @@ impl Sandbox {
                 Ok((realm, _)) => self.realm = Some(realm),
                 Err(failure) => return (Err(failure), false),
             }
+            // Compiling is not the call's own time.
+            self.clock.set(self.limits.cpu_soft_ms * 1_000);
         }
         let Some(realm) = &mut self.realm else {
             unreachable!("it was just made");
@@ -217,6 +223,7 @@ impl Sandbox {
     /// A new engine with the script in it; `is_first` compiles the source alone too, and looks
     /// which functions it has.
     fn realm(&self, is_first: bool) -> Result<(Realm, Functions), Failure> {
+        self.clock.set(self.limits.cpu_hard_ms * 1_000 / 2);
         let internal = |error: rquickjs::Error| {
             Failure::new(
                 Cause::Memory,
@@ -474,17 +481,15 @@ impl Realm {
 
 /// 0 to 255, or a signed byte.
 fn byte_of(item: &Value<'_>) -> Option<u8> {
-    let number = match item.as_int() {
-        Some(number) => number,
-        None => {
-            let float = item.as_float()?;
-            (float.fract() == 0.0 && (-128.0..=255.0).contains(&float)).then(|| {
-                #[expect(clippy::cast_possible_truncation, reason = "a whole number up to 255")]
-                {
-                    float as i32
-                }
-            })?
+    let number = match (item.as_int(), item.as_float()) {
+        (Some(number), _) => number,
+        (None, Some(float)) if float.fract() == 0.0 && (-128.0..=255.0).contains(&float) => {
+            #[expect(clippy::cast_possible_truncation, reason = "a whole number up to 255")]
+            {
+                float as i32
+            }
         }
+        (None, _) => return None,
     };
     u8::try_from(number)
         .ok()
@@ -549,13 +554,6 @@ fn failure<'js>(
         .and_then(Exception::stack)
         .and_then(|stack| place_in(&stack, prefix));
     let (line, column) = place.unzip();
-    if clock.has_rung.get() {
-        return Failure {
-            line,
-            column,
-            ..too_long(limits)
-        };
-    }
     let is_ours = exception
         .as_ref()
         .is_some_and(|exception| exception.get("isOurs").unwrap_or(false));
@@ -581,6 +579,14 @@ fn failure<'js>(
         (None, _) if thrown.is_null() => (Cause::Memory, over_memory("null was thrown", limits)),
         (Some(_), None) | (None, _) => (cause, format!("{} was thrown", thrown_text(ctx, thrown))),
     };
+    // What it says of itself may have run code of the script, and that may have hung.
+    if clock.has_rung.get() {
+        return Failure {
+            line,
+            column,
+            ..too_long(limits)
+        };
+    }
     Failure {
         cause,
         message: message.chars().take(SCRIPT_MESSAGE_CHARS_MAX).collect(),

@@ -1,7 +1,7 @@
 //! Attributes: the value of the greatest order is in force, earlier ones stay in a history.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -245,16 +245,17 @@ impl Chronicle {
     /// Attribute values of a range: those written, with what `told` adds.
     pub(crate) fn attributes(
         self: &Arc<Self>,
-        told: Vec<Arc<Told<AttributeValue>>>,
-        range: AttributeRange,
+        told: &[Arc<Told<AttributeValue>>],
+        range: &AttributeRange,
     ) -> Result<impl Iterator<Item = Result<Vec<StoredAttribute>, ReadError>> + use<>, ReadError>
     {
         let mut told_of: BTreeMap<DeviceKey, Vec<(ElementName, Saying)>> = BTreeMap::new();
+        let wanted: HashSet<&DeviceKey> = range.devices.iter().collect();
         for (value, saying) in told.iter().flat_map(Saying::all) {
             let AttributeValue {
                 device, attribute, ..
             } = value;
-            let is_wanted = (range.devices.is_empty() || range.devices.contains(device))
+            let is_wanted = (wanted.is_empty() || wanted.contains(device))
                 && (range.attributes.is_empty() || range.attributes.contains(attribute));
             if is_wanted {
                 let of_device = told_of.entry(device.clone()).or_default();
@@ -275,7 +276,7 @@ impl Chronicle {
             told: told_of,
             devices: devices.into_iter().collect(),
             left: range.rows_max,
-            range,
+            range: range.clone(),
         })
     }
 }

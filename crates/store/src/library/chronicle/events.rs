@@ -2,8 +2,10 @@
 
 use std::{
     cmp::{Ordering, Reverse},
-    collections::{BinaryHeap, VecDeque},
+    collections::{BinaryHeap, HashSet, VecDeque},
+    iter::{Map, Peekable},
     sync::Arc,
+    vec,
 };
 
 use backtide_model::{ChannelName, DeviceKey, ElementName, Occurrence, ProductKey};
@@ -21,6 +23,8 @@ use crate::{
 const SLAB_ROWS: usize = 1_024;
 /// Rows that all devices of a range together have in memory, roughly.
 const READ_ROWS: usize = 1 << 16;
+/// Rows of one device in memory at least: each fill costs a search of the tree.
+const LANE_ROWS_MIN: usize = 4;
 
 /// Events of one product.
 #[derive(Debug, Clone)]
@@ -100,7 +104,7 @@ impl Mention {
         }
     }
 
-    fn stored(&self) -> StoredEvent {
+    fn stored(self) -> StoredEvent {
         StoredEvent {
             place: self.place(),
             output: self.occurrence().output.clone(),
@@ -200,11 +204,12 @@ impl Chronicle {
     /// Events of a range: those written, and those of `told` that may not be yet.
     pub(crate) fn events(
         self: &Arc<Self>,
-        told: Vec<Arc<Told<Occurrence>>>,
-        range: EventRange,
+        told: &[Arc<Told<Occurrence>>],
+        range: &EventRange,
     ) -> Result<impl Iterator<Item = Result<Vec<StoredEvent>, ReadError>> + use<>, ReadError> {
         let devices = self.devices(&range.product, &range.devices)?;
-        let lane_rows = (READ_ROWS / devices.len().max(1)).clamp(16, SLAB_ROWS);
+        // Of a short page little more than what it needs.
+        let lane_rows = range.rows_max.saturating_mul(4).min(READ_ROWS) / devices.len().max(1);
         let events = match range.events.as_slice() {
             [] => None,
             events => Some(serde_json::to_string(events).expect("names are JSON")),
@@ -213,14 +218,17 @@ impl Chronicle {
             chronicle: Arc::clone(self),
             lanes: Vec::with_capacity(devices.len()),
             next: BinaryHeap::with_capacity(devices.len()),
-            told: mentions(&told, &range).into(),
-            lane_rows: lane_rows.min(range.rows_max.max(1)),
+            told: mentions(told, range)
+                .into_iter()
+                .map(Mention::stored as fn(_) -> _)
+                .peekable(),
+            lane_rows: lane_rows.clamp(LANE_ROWS_MIN, SLAB_ROWS),
             left: range.rows_max,
             to_ms: range.to_ms,
             events,
         };
         for (device, id) in devices {
-            let lane = Lane::new(device, id, &range);
+            let lane = Lane::new(device, id, range);
             reading.lanes.push(lane);
             reading.refill(reading.lanes.len() - 1)?;
         }
@@ -230,6 +238,7 @@ impl Chronicle {
 
 /// What is in memory of a range, in order, each once.
 fn mentions(told: &[Arc<Told<Occurrence>>], range: &EventRange) -> Vec<Mention> {
+    let devices: HashSet<&DeviceKey> = range.devices.iter().collect();
     let is_in = |mention: &Mention| {
         let Occurrence {
             device,
@@ -238,7 +247,7 @@ fn mentions(told: &[Arc<Told<Occurrence>>], range: &EventRange) -> Vec<Mention> 
             ..
         } = mention.occurrence();
         (range.from_ms..range.to_ms).contains(time_ms)
-            && (range.devices.is_empty() || range.devices.contains(device))
+            && (devices.is_empty() || devices.contains(device))
             && (range.events.is_empty() || range.events.contains(event))
             && range
                 .after
@@ -251,13 +260,15 @@ fn mentions(told: &[Arc<Told<Occurrence>>], range: &EventRange) -> Vec<Mention> 
     mentions
 }
 
+type Mentions = Peekable<Map<vec::IntoIter<Mention>, fn(Mention) -> StoredEvent>>;
+
 /// A read under way: a lane for each device, joined by time. Between two fills nothing is locked.
 struct Reading {
     chronicle: Arc<Chronicle>,
     lanes: Vec<Lane>,
     /// The front row of each lane that has one: its time and device, and which lane.
     next: BinaryHeap<Reverse<(i64, DeviceKey, usize)>>,
-    told: VecDeque<Mention>,
+    told: Mentions,
     lane_rows: usize,
     left: usize,
     to_ms: i64,
@@ -317,18 +328,17 @@ impl Reading {
     fn event(&mut self) -> Result<Option<StoredEvent>, ReadError> {
         let front = self.next.peek().map(|Reverse((_, _, lane))| *lane);
         let written = front.and_then(|lane| self.lanes[lane].rows.front());
-        let told = self.told.front().map(Mention::place);
-        let order = match (written, &told) {
+        let order = match (written, self.told.peek()) {
             (None, None) => return Ok(None),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (Some(written), Some(told)) => written.place.cmp(told),
+            (Some(written), Some(told)) => written.place.cmp(&told.place),
         };
         if order == Ordering::Greater {
-            return Ok(self.told.pop_front().map(|mention| mention.stored()));
+            return Ok(self.told.next());
         }
         if order == Ordering::Equal {
-            self.told.pop_front();
+            self.told.next();
         }
         let Some(Reverse((_, _, lane))) = self.next.pop() else {
             return Ok(None);

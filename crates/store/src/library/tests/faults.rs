@@ -164,7 +164,7 @@ fn a_merge_that_fails_at_any_operation_leaves_the_inputs_live() {
             kind: io::ErrorKind::StorageFull,
         });
         let failed = loop {
-            match world.library.work(true) {
+            match world.library.work(Haste::Quiet) {
                 Ok(true) => {}
                 Ok(false) => break false,
                 Err(error) => {

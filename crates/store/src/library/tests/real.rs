@@ -92,7 +92,7 @@ fn two_years_are_small_their_conflicts_found_and_sent_again_they_stay_small() {
         eprintln!("BACKTIDE_TEST_DATA is not set");
         return;
     };
-    let mut world = World::new();
+    let mut world = World::without_refusals();
     import(&mut world, history.iter());
     let stats = world.library.stats().unwrap();
     assert_eq!(

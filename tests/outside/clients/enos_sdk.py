@@ -12,6 +12,8 @@ from enos.core.login.MessageIntegrationLogin import MessageIntegrationLogin
 from enos.core.message.IConnectCallback import IConnectCallback
 from enos.core.message.IResponseCallback import IResponseCallback
 from enos.core.MqttClient import MqttClient
+from enos.message.upstream.integration.IntAttributePostRequest import IntAttributePostRequest
+from enos.message.upstream.integration.IntEventPostRequest import IntEventPostRequest
 from enos.message.upstream.integration.IntMeaturepointPostRequest import IntMeaturepointPostRequest
 
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
@@ -45,11 +47,42 @@ def answer(response):
     return {"code": response.get_code(), "success": response.is_success(), "message": response.get_message()}
 
 
-def request(items):
+def points(items):
     builder = IntMeaturepointPostRequest.builder()
     for device, at, values in items:
         builder.add_meaturepoint(device, at, values)
     return builder.build()
+
+
+def events(items):
+    builder = IntEventPostRequest.builder()
+    for device, at, event, output in items:
+        builder.add_event(device, at, event, output)
+    return builder.build()
+
+
+def attributes(items):
+    """As the builder makes it: its params are always empty (mqtt-channel.md §8.2)."""
+    builder = IntAttributePostRequest.builder()
+    for device, attribute, value in items:
+        builder.add_attribute(device, attribute, value)
+    return builder.build()
+
+
+def attribute_params(params):
+    """Around the builder: the params as they should be."""
+    made = IntAttributePostRequest.builder().build()
+    made.set_params(params)
+    return made
+
+
+KINDS = {"points": points, "events": events, "attributes": attributes, "attributeParams": attribute_params}
+
+
+def request(order):
+    """A list of points, or {kind: its items}."""
+    [(kind, items)] = order.items() if isinstance(order, dict) else [("points", order)]
+    return KINDS[kind](items)
 
 
 def secure(profile, ca, cert=None, key=None, ciphers=None):
