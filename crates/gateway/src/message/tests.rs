@@ -11,7 +11,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     clock::Clock,
-    registry::{Form, Kind, Registry, Run, StoredTypes, read},
+    registry::{self, Form, Kind, Registry, Run, StoredTypes},
 };
 
 const FARM: &str = "
@@ -42,12 +42,15 @@ impl StoredTypes for Nothing {
 fn registry(dir: &std::path::Path) -> Registry {
     let registry = Registry::open(dir, Arc::new(Nothing), Clock::stopped(0)).unwrap();
     registry
-        .apply(read(FARM, Form::Yaml).unwrap(), Run::Commit)
+        .apply(registry::read(FARM, Form::Yaml).unwrap(), Run::Commit)
         .unwrap();
     registry
 }
 
-fn commit(rows: &[(&str, i64, &[(&str, Cell, u8)])]) -> Commit {
+/// Of (device, time, points with values and qualities).
+type TestRow<'a> = (&'a str, i64, &'a [(&'a str, Cell, u8)]);
+
+fn commit(rows: &[TestRow<'_>]) -> Commit {
     let mut builder = BatchBuilder::new();
     for (device, time_ms, cells) in rows {
         builder.row(&DeviceKey::new(device).unwrap(), *time_ms);
@@ -72,7 +75,7 @@ fn commit(rows: &[(&str, i64, &[(&str, Cell, u8)])]) -> Commit {
 }
 
 fn published(snapshot: &Snapshot, commit: &Commit) -> Vec<(u64, String, String)> {
-    let heading = Heading::new(&ObjectName::new("o1").unwrap(), snapshot, commit);
+    let heading = Heading::new(&ObjectName::new("o1").unwrap(), snapshot, &commit.product);
     rows(&heading, snapshot, commit)
         .map(|row| (row.sequence, row.asset_id.to_string(), row.text(&heading)))
         .collect()
@@ -167,6 +170,78 @@ fn rows_of_devices_and_products_that_were_deleted_keep_their_asset() {
     }
     let message = published(&registry.snapshot(), &commit).remove(0).2;
     assert!(message.contains(r#""modelId":"""#), "{message}");
+}
+
+#[test]
+fn a_message_reads_back_as_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = registry(dir.path());
+    let snapshot = registry.snapshot();
+    let commit = commit(&[(
+        "a",
+        1,
+        &[
+            ("P_avg", Cell::Double(0.1), 7),
+            ("n", Cell::Long(-5), NO_QUALITY),
+            ("label", Cell::Text("a\"\\b".into()), NO_QUALITY),
+            ("pos", Cell::Text(r#"{"x":[1]}"#.into()), NO_QUALITY),
+        ],
+    )]);
+    let text = published(&snapshot, &commit).remove(0).2;
+    let (product, row) = read(&text).unwrap();
+    let heading = Heading::new(&ObjectName::new("o1").unwrap(), &snapshot, &product);
+    assert_eq!(row.text(&heading), text);
+    assert!(read("{}").unwrap_err().contains("productKey"));
+}
+
+#[test]
+fn events_and_attributes_are_rows_of_their_own_and_counted_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = registry(dir.path());
+    let snapshot = registry.snapshot();
+    let mut commit = commit(&[("a", 1, &[("n", Cell::Long(1), NO_QUALITY)])]);
+    let device = |key| DeviceKey::new(key).unwrap();
+    let name = |text| ElementName::new(text).unwrap();
+    let set = |key, attribute, value: &str| AttributeValue {
+        device: device(key),
+        attribute: name(attribute),
+        value: value.into(),
+    };
+    commit.origin.arrived_ms = 77;
+    commit.parts.push(Part::Events(vec![Occurrence {
+        device: device("b"),
+        time_ms: 5,
+        event: name("alarm"),
+        output: r#"{"code":3}"#.into(),
+    }]));
+    commit.parts.push(Part::Attributes(vec![
+        set("a", "serial", "\"x\""),
+        set("a", "year", "2014"),
+        set("b", "serial", "\"y\""),
+    ]));
+    let messages = published(&snapshot, &commit);
+    let places: Vec<u64> = messages.iter().map(|(sequence, ..)| *sequence).collect();
+    assert_eq!(places, [0, 1, 2, 4]);
+    let items: Vec<_> = messages
+        .iter()
+        .map(|(.., text)| {
+            let message: serde_json::Value = serde_json::from_str(text).unwrap();
+            message["payload"][0].clone()
+        })
+        .collect();
+    assert_eq!(
+        items[1],
+        json!({"assetId": "asset-b", "time": 5, "event": "alarm", "output": {"code": 3}})
+    );
+    assert_eq!(
+        items[2],
+        json!({"assetId": "asset-a", "time": 77, "attributes": {"serial": "x", "year": 2014}})
+    );
+    for (.., text) in messages {
+        let (product, row) = read(&text).unwrap();
+        let heading = Heading::new(&ObjectName::new("o1").unwrap(), &snapshot, &product);
+        assert_eq!(row.text(&heading), text);
+    }
 }
 
 #[test]

@@ -135,7 +135,7 @@ pub(super) fn check(file: &SubscriptionFile, snapshot: &Snapshot) -> Result<(), 
             ));
         }
     }
-    match elements(file).find(|element| !is_declared(file, element, snapshot)) {
+    match file.elements().find(|element| !is_declared(file, element, snapshot)) {
         Some(element) => Err(format!(
             "{element} is declared by none of its models; see `backtide get models`"
         )),
@@ -174,8 +174,11 @@ fn asset_of<'s>(device: &str, snapshot: &'s Snapshot) -> Option<&'s AssetId> {
     Some(&device.asset_id)
 }
 
-fn elements(file: &SubscriptionFile) -> impl Iterator<Item = &ElementName> {
-    file.points.iter().chain(&file.events)
+impl SubscriptionFile {
+    /// The points or the events that it names.
+    pub fn elements(&self) -> impl Iterator<Item = &ElementName> {
+        self.points.iter().chain(&self.events)
+    }
 }
 
 /// Whether any model that is subscribed to has the point or event, or may have any.

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    message::{self, Heading},
-    registry::{Snapshot, Subscription},
+    message::{self, Body, Heading},
+    registry::{Contents, Snapshot, Subscription},
 };
 
 /// A message to be, without its offset.
@@ -24,10 +24,11 @@ pub(super) struct Filter<'s> {
     snapshot: &'s Snapshot,
     organization: &'s ObjectName,
     partitions: usize,
+    contents: Contents,
     /// Empty: all of them.
     models: HashSet<&'s ObjectName>,
-    /// Empty: all of them.
-    points: HashSet<&'s str>,
+    /// Points or events. Empty: all of them.
+    elements: HashSet<&'s str>,
     /// `None`: all of them.
     assets: Option<HashSet<&'s AssetId>>,
 }
@@ -43,8 +44,9 @@ impl<'s> Filter<'s> {
             snapshot,
             organization,
             partitions: usize::from(file.partitions),
+            contents: file.contents,
             models: file.models.iter().collect(),
-            points: file.points.iter().map(ElementName::as_str).collect(),
+            elements: file.elements().map(ElementName::as_str).collect(),
             assets: subscription.assets(snapshot).map(Iterator::collect),
         }
     }
@@ -52,16 +54,13 @@ impl<'s> Filter<'s> {
     /// The messages that a commit makes, in order.
     pub(super) fn take(&self, followed: &Followed, mut tell: impl FnMut(Draft)) {
         let commit = &followed.commit;
-        let heading = Heading::new(self.organization, self.snapshot, commit);
+        let heading = Heading::new(self.organization, self.snapshot, &commit.product);
         if !self.has_model(&heading) {
             return;
         }
         for mut row in message::rows(&heading, self.snapshot, commit) {
-            if !self.points.is_empty() {
-                row.values.retain(|value| self.points.contains(&*value.point));
-            }
             let has_asset = |assets: &HashSet<_>| assets.contains(&row.asset_id);
-            if row.values.is_empty() || !self.assets.as_ref().is_none_or(has_asset) {
+            if !self.assets.as_ref().is_none_or(has_asset) || !self.keeps(&mut row.body) {
                 continue;
             }
             let mut text = Vec::with_capacity(512);
@@ -71,6 +70,21 @@ impl<'s> Filter<'s> {
                 key: Bytes::copy_from_slice(row.asset_id.as_str().as_bytes()),
                 value: text.into(),
             });
+        }
+    }
+
+    /// Takes away what is not subscribed to. False where nothing is left.
+    fn keeps(&self, body: &mut Body<'_>) -> bool {
+        let has = |element: &str| self.elements.is_empty() || self.elements.contains(element);
+        match (self.contents, body) {
+            (Contents::Points, Body::Points(values)) => {
+                values.retain(|value| has(&value.point));
+                !values.is_empty()
+            }
+            (Contents::Events, Body::Event { event, .. }) => has(event),
+            (Contents::Points, Body::Event { .. })
+            | (Contents::Events, Body::Points(_))
+            | (_, Body::Attributes(_)) => false,
         }
     }
 

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use backtide_model::{
-    BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY, ProductKey,
+    BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY, Occurrence,
+    ProductKey,
 };
 use backtide_store::{Commit, Options, Origin, Part, disk::RealDisk};
 use tokio::time::timeout;
@@ -123,6 +124,10 @@ impl World {
                 builder.cell(&point, ConflictPolicy::KeepLast, cell, NO_QUALITY);
             }
         }
+        self.commit(vec![Part::Points(builder.build())]);
+    }
+
+    fn commit(&self, parts: Vec<Part>) {
         let commit = Commit {
             origin: Origin {
                 channel: ChannelName::new("scada-history").unwrap(),
@@ -133,7 +138,7 @@ impl World {
                 arrived_ms: self.clock.now_ms(),
             },
             product: ProductKey::new("LHBfarm1").unwrap(),
-            parts: vec![Part::Points(builder.build())],
+            parts,
             redrive: None,
         };
         for outcome in self.store.commit(vec![commit]).unwrap() {
@@ -142,8 +147,12 @@ impl World {
     }
 
     async fn source(&self) -> Arc<dyn Source> {
+        self.source_of("history").await
+    }
+
+    async fn source_of(&self, name: &str) -> Arc<dyn Source> {
         let snapshot = self.registry.snapshot();
-        let subscription = snapshot.subscription("history").unwrap();
+        let subscription = snapshot.subscription(name).unwrap();
         self.subscriptions.source(subscription).await.unwrap()
     }
 
@@ -261,10 +270,7 @@ async fn what_was_committed_before_the_subscription_is_not_in_it_unless_it_asks_
     world.apply(&format!("{late}, begin: oldest}}").replace("name: late", "name: oldest"));
     world.put(&rows("R80711", 3..5));
     for (name, expected) in [("late", 3..5), ("oldest", 0..5)] {
-        let snapshot = world.registry.snapshot();
-        let subscription = snapshot.subscription(name).unwrap();
-        let source = world.subscriptions.source(subscription).await.unwrap();
-        let member = source.join("g").unwrap();
+        let member = world.source_of(name).await.join("g").unwrap();
         let messages = pull(&*member, usize::try_from(expected.end - expected.start).unwrap()).await;
         assert_eq!(by_device(&messages)["R80711"], expected.collect::<Vec<_>>());
     }
@@ -346,6 +352,30 @@ async fn filters_hold_for_what_comes_after_they_change() {
     });
     assert_eq!(last.collect::<Vec<_>>(), [serde_json::json!({"state": 1})]);
     nothing_comes(&world, &*member).await;
+}
+
+#[tokio::test]
+async fn events_come_to_who_subscribes_to_them_and_points_to_the_others() {
+    let world = World::new();
+    world.apply("{kind: Subscription, name: alarms, accessKey: analytics, type: events, events: [alarm]}");
+    let event = |event: &str| Occurrence {
+        device: DeviceKey::new("R80711").unwrap(),
+        time_ms: 7,
+        event: ElementName::new(event).unwrap(),
+        output: r#"{"code":3}"#.into(),
+    };
+    world.put(&rows("R80711", 0..2));
+    world.commit(vec![Part::Events(vec![event("alarm"), event("other")])]);
+    world.put(&rows("R80711", 2..3));
+    let alarms = world.source_of("alarms").await.join("g").unwrap();
+    let json: serde_json::Value =
+        serde_json::from_slice(&pull(&*alarms, 1).await[0].value).unwrap();
+    assert_eq!(json["payload"][0]["event"], "alarm");
+    assert_eq!(json["payload"][0]["output"], serde_json::json!({"code": 3}));
+    let member = world.join("g").await;
+    assert_eq!(by_device(&pull(&*member, 3).await)["R80711"], [0, 1, 2]);
+    nothing_comes(&world, &*member).await;
+    assert_eq!(world.source_of("alarms").await.standing().partitions.iter().map(|p| p.next).sum::<u64>(), 1);
 }
 
 #[tokio::test]
