@@ -5,8 +5,8 @@
 //! database stands on a message's path. A new kind is a file here, a line in each `match` on
 //! [`Kind`] that the compiler points out.
 
-mod budget;
 mod access_key;
+mod budget;
 mod channel;
 mod device;
 mod document;
@@ -502,7 +502,10 @@ impl Registry {
             draft.reissue(&name, change);
             Ok(())
         })?;
-        self.current().access_key(name).cloned().ok_or_else(not_found)
+        self.current()
+            .access_key(name)
+            .cloned()
+            .ok_or_else(not_found)
     }
 
     /// Stops a subscription, or starts it again.
@@ -520,7 +523,10 @@ impl Registry {
             draft.set_stopped(&name, stopped);
             Ok(())
         })?;
-        self.current().subscription(name).cloned().ok_or_else(not_found)
+        self.current()
+            .subscription(name)
+            .cloned()
+            .ok_or_else(not_found)
     }
 
     /// The one way to change anything: draft, records, then readers.
@@ -709,7 +715,8 @@ fn loaded(
                 draft.credentials.insert(name.to_owned(), credential);
             }
             Collection::SubscriptionState => {
-                let state = serde_json::from_str(&record.body).map_err(|e| damaged(e.to_string()))?;
+                let state =
+                    serde_json::from_str(&record.body).map_err(|e| damaged(e.to_string()))?;
                 draft.states.insert(name.to_owned(), state);
             }
             Collection::Model

@@ -91,11 +91,20 @@ fn print(terminal: &mut Terminal, format: Format, credential: &Credential) -> Re
         }
         Format::Csv => {
             writeln!(terminal.out, "accessKey,accessSecret")?;
-            writeln!(terminal.out, "{},{}", credential.access_key, secret.unwrap_or_default())?;
+            writeln!(
+                terminal.out,
+                "{},{}",
+                credential.access_key,
+                secret.unwrap_or_default()
+            )?;
         }
         Format::Table => {
             writeln!(terminal.out, "accessKey     {}", credential.access_key)?;
-            writeln!(terminal.out, "accessSecret  {}", secret.unwrap_or("(revoked)"))?;
+            writeln!(
+                terminal.out,
+                "accessSecret  {}",
+                secret.unwrap_or("(revoked)")
+            )?;
             if let Some(until) = &credential.previous_secret_valid_until {
                 writeln!(terminal.talk, "the old secret stays valid until {until}")?;
             }

@@ -85,7 +85,12 @@ impl Demo {
             data_dir: Some(data_dir.to_owned()),
             mqtt: Some(free_or_own(self.mqtt, "MQTT", 11_883, terminal)?),
             http: Some(free_or_own(self.http, "HTTP", 8_080, terminal)?),
-            subscribe: Some(free_or_own(self.subscribe, "subscriptions", 9_001, terminal)?),
+            subscribe: Some(free_or_own(
+                self.subscribe,
+                "subscriptions",
+                9_001,
+                terminal,
+            )?),
             ..Overrides::default()
         };
         let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());

@@ -93,7 +93,10 @@ impl Subscription {
                 for at in &offsets {
                     let (group, partition) = (text(at, "group"), text(at, "partition"));
                     let offset = text(at, "offset");
-                    writeln!(terminal.out, "{group} reads partition {partition} from {offset}")?;
+                    writeln!(
+                        terminal.out,
+                        "{group} reads partition {partition} from {offset}"
+                    )?;
                 }
             }
         }
@@ -118,7 +121,9 @@ fn list(terminal: &mut Terminal, format: Format, items: &[Value]) -> Result<(), 
         ("rate", &|item| rate(item)),
         ("groups", &|item| groups(item).len().to_string()),
         ("lag", &|item| {
-            let lags = groups(item).iter().filter_map(|group| group["lag"].as_u64());
+            let lags = groups(item)
+                .iter()
+                .filter_map(|group| group["lag"].as_u64());
             lags.max().map_or(String::new(), |lag| lag.to_string())
         }),
     ];
@@ -168,5 +173,7 @@ fn groups(status: &Value) -> &[Value] {
 }
 
 fn rate(of: &Value) -> String {
-    of["rate"].as_f64().map_or(String::new(), |rate| format!("{rate:.1}"))
+    of["rate"]
+        .as_f64()
+        .map_or(String::new(), |rate| format!("{rate:.1}"))
 }

@@ -110,7 +110,9 @@ async fn statuses(State(api): State<Arc<Api>>) -> Json<Statuses> {
     let snapshot = api.registry.snapshot();
     let items = snapshot.subscriptions_after(None);
     Json(Statuses {
-        items: items.map(|subscription| stands(&api, subscription)).collect(),
+        items: items
+            .map(|subscription| stands(&api, subscription))
+            .collect(),
     })
 }
 
@@ -190,10 +192,18 @@ async fn replay(
         .map_err(|error| Problem::bad_request("from", error.to_string()))?;
     let subscription = declared(&api, &name)?;
     let stopped = || {
-        Problem::new(StatusCode::CONFLICT, "stopped", format!("subscription {name} does not run"))
-            .fix("start it first")
+        Problem::new(
+            StatusCode::CONFLICT,
+            "stopped",
+            format!("subscription {name} does not run"),
+        )
+        .fix("start it first")
     };
-    let source = api.subscriptions.source(&subscription).await.ok_or_else(stopped)?;
+    let source = api
+        .subscriptions
+        .source(&subscription)
+        .await
+        .ok_or_else(stopped)?;
     let sought = api
         .pool
         .run(move || source.seek(params.group.as_deref(), from_ms))
@@ -205,7 +215,11 @@ async fn replay(
         | SourceError::GroupName { .. }
         | SourceError::Failed(_) => {
             tracing::error!(%error, subscription = name, "a replay failed");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "subscription", error.to_string())
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "subscription",
+                error.to_string(),
+            )
         }
     })?;
     tracing::info!(target: "audit", subscription = name, from = params.from, "messages are delivered again");

@@ -21,11 +21,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    House, Peer, Transport, WallClock, connection,
-    kept::KeptError,
-    sessions::Sessions,
-};
+use super::{House, Peer, Transport, WallClock, connection, kept::KeptError, sessions::Sessions};
 use crate::{
     limits,
     throttle::{Addresses, Budget, Held, Left, network},

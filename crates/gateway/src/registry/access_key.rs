@@ -102,7 +102,10 @@ impl AccessKey {
         let record = CredentialRecord {
             created_ms: self.created_ms,
             issued: self.issued,
-            secret: self.secret.as_ref().map(|secret| secret.record(&owner, seal)),
+            secret: self
+                .secret
+                .as_ref()
+                .map(|secret| secret.record(&owner, seal)),
             previous: self.previous.as_ref().map(|old| old.record(&owner, seal)),
         };
         serde_json::to_string(&record).expect("numbers and texts are JSON")
@@ -159,8 +162,12 @@ impl Credential {
             serde_json::from_str(record).map_err(|_| SecretError::Unsealable {
                 owner: owner.clone(),
             })?;
-        let secret = record.secret.map(|secret| Secret::opened(&secret, &owner, seal));
-        let previous = record.previous.map(|old| Previous::opened(&old, &owner, seal));
+        let secret = record
+            .secret
+            .map(|secret| Secret::opened(&secret, &owner, seal));
+        let previous = record
+            .previous
+            .map(|old| Previous::opened(&old, &owner, seal));
         Ok(Self {
             created_ms: record.created_ms,
             issued: record.issued,

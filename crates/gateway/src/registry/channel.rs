@@ -338,7 +338,9 @@ impl Login {
             owner: channel.to_owned(),
         };
         let record: LoginRecord = serde_json::from_str(record).map_err(|_| unreadable())?;
-        let previous = record.previous.map(|old| Previous::opened(&old, channel, seal));
+        let previous = record
+            .previous
+            .map(|old| Previous::opened(&old, channel, seal));
         Ok(Self {
             created_ms: record.created_ms,
             paused: record.paused,

@@ -405,14 +405,19 @@ impl<'r> Draft<'r> {
             secret: credential.secret,
             previous: credential.previous,
         };
-        if before.as_ref().is_some_and(|before| before.file() == key.file()) {
+        if before
+            .as_ref()
+            .is_some_and(|before| before.file() == key.file())
+        {
             return Ok(Effect::Unchanged);
         }
         self.keep(Kind::AccessKey, "", key.name.as_str(), &key.file());
         if is_new {
             self.keep_credential(&key);
         }
-        self.snapshot.access_keys.insert(key.name.clone(), Arc::new(key));
+        self.snapshot
+            .access_keys
+            .insert(key.name.clone(), Arc::new(key));
         Ok(Effect::of(before.is_some()))
     }
 
@@ -421,7 +426,9 @@ impl<'r> Draft<'r> {
         let mut key = AccessKey::clone(&self.snapshot.access_keys[name]);
         change(&mut key);
         self.keep_credential(&key);
-        self.snapshot.access_keys.insert(key.name.clone(), Arc::new(key));
+        self.snapshot
+            .access_keys
+            .insert(key.name.clone(), Arc::new(key));
     }
 
     fn put_subscription(
@@ -456,7 +463,9 @@ impl<'r> Draft<'r> {
             self.keep_state(&subscription);
         }
         let name = subscription.name.clone();
-        self.snapshot.subscriptions.insert(name, Arc::new(subscription));
+        self.snapshot
+            .subscriptions
+            .insert(name, Arc::new(subscription));
         Ok(Effect::of(before.is_some()))
     }
 
@@ -485,7 +494,9 @@ impl<'r> Draft<'r> {
         subscription.stopped = stopped;
         self.keep_state(&subscription);
         let name = name.clone();
-        self.snapshot.subscriptions.insert(name, Arc::new(subscription));
+        self.snapshot
+            .subscriptions
+            .insert(name, Arc::new(subscription));
     }
 
     pub(super) fn remove_access_key(&mut self, name: &ObjectName) {

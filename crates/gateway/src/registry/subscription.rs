@@ -49,9 +49,7 @@ pub struct SubscriptionFile {
 }
 
 /// What the messages of a subscription are.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "SubscriptionType")]
 pub enum Contents {
@@ -135,7 +133,10 @@ pub(super) fn check(file: &SubscriptionFile, snapshot: &Snapshot) -> Result<(), 
             ));
         }
     }
-    match file.elements().find(|element| !is_declared(file, element, snapshot)) {
+    match file
+        .elements()
+        .find(|element| !is_declared(file, element, snapshot))
+    {
         Some(element) => Err(format!(
             "{element} is declared by none of its models; see `backtide get models`"
         )),

@@ -159,7 +159,8 @@ impl Door {
             match accepted {
                 Ok((stream, peer, permits)) => {
                     if let Some(pass) = self.pass(peer, permits) {
-                        self.tasks.spawn(Arc::clone(&self).attend(stream, peer, pass));
+                        self.tasks
+                            .spawn(Arc::clone(&self).attend(stream, peer, pass));
                     }
                 }
                 Err(error) => {
@@ -176,7 +177,10 @@ impl Door {
         self.closing.cancel();
         self.tasks.close();
         if timeout(DRAIN, self.tasks.wait()).await.is_err() {
-            tracing::warn!(left = self.tasks.len(), "subscription sessions are left behind");
+            tracing::warn!(
+                left = self.tasks.len(),
+                "subscription sessions are left behind"
+            );
         }
     }
 
@@ -189,7 +193,9 @@ impl Door {
         let end = match begun {
             Err(_) => End::Late,
             Ok(Err(error)) => End::Wire(error.into()),
-            Ok(Ok((Speech::Tls, stream))) => Box::pin(self.attend_securely(stream, peer, pass)).await,
+            Ok(Ok((Speech::Tls, stream))) => {
+                Box::pin(self.attend_securely(stream, peer, pass)).await
+            }
             Ok(Ok((speech, stream))) => self.converse(stream, speech, peer, pass).await,
         };
         tracing::info!(%peer, reason = %end, "a subscription connection ended");

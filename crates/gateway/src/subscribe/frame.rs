@@ -411,7 +411,10 @@ pub(super) mod tests {
 
     #[test]
     fn what_no_client_may_say_is_refused() {
-        assert_eq!(read(Bytes::from_static(b"\x08\x09")), Err(FrameError::Unknown(9)));
+        assert_eq!(
+            read(Bytes::from_static(b"\x08\x09")),
+            Err(FrameError::Unknown(9))
+        );
         let zipped = Bytes::from_static(b"\x08\x04\x20\x01");
         assert_eq!(read(zipped), Err(FrameError::Zipped));
         assert!(matches!(

@@ -53,10 +53,9 @@ impl Refused {
             Self::NoSubscription(_) | Self::OtherKey { .. } | Self::Revoked | Self::Signature => {
                 "the access key, its secret or the subscription's id is wrong".to_owned()
             }
-            Self::Throttled
-            | Self::Stopped(_)
-            | Self::Type { .. }
-            | Self::OtherSubscription => self.to_string(),
+            Self::Throttled | Self::Stopped(_) | Self::Type { .. } | Self::OtherSubscription => {
+                self.to_string()
+            }
         }
     }
 
@@ -155,14 +154,24 @@ impl Login {
             .filter(|subscription| subscription.uid == self.uid && !subscription.stopped)
             .filter(|subscription| subscription.file.access_key.as_str() == &*self.access_key);
         let key = subscription.and_then(|_| snapshot.access_key(&self.access_key));
-        key.is_some_and(|key| key.secrets(now_ms).any(|secret| secret.id == self.secret_id))
+        key.is_some_and(|key| {
+            key.secrets(now_ms)
+                .any(|secret| secret.id == self.secret_id)
+        })
     }
 }
 
 /// The signature of a login.
 pub(super) fn sign(access_key: &str, secret: &str, subscription: &str) -> String {
     let mut digest = Sha256::new();
-    for part in ["access_key", access_key, "access_secret", secret, "sub_id", subscription] {
+    for part in [
+        "access_key",
+        access_key,
+        "access_secret",
+        secret,
+        "sub_id",
+        subscription,
+    ] {
         digest.update(part);
     }
     hex::encode(digest.finalize())

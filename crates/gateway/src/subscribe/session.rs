@@ -44,7 +44,9 @@ pub(super) enum End {
     Stuck,
     #[error("no TLS connection: {0}")]
     Tls(String),
-    #[error("the client speaks TLS and no certificate is configured; see mqtts in the configuration")]
+    #[error(
+        "the client speaks TLS and no certificate is configured; see mqtts in the configuration"
+    )]
     NoTls,
     #[error("it was not subscribed in time")]
     Late,
@@ -54,10 +56,16 @@ pub(super) enum End {
     Closing,
 }
 
-/// A pull that waits for messages.
-struct Pull<'m> {
+/// A pull, as its answer names it.
+#[derive(Clone, Copy)]
+struct Asked {
     id: i64,
     seq_id: i32,
+}
+
+/// A pull that waits for messages.
+struct Pull<'m> {
+    asked: Asked,
     messages: BoxFuture<'m, Result<Vec<Message>, SourceError>>,
 }
 
@@ -202,10 +210,11 @@ where
                 match request {
                     Request::Pull { id } => {
                         if let Some(earlier) = pull.take() {
-                            answer(door, wire, session, &earlier, Vec::new()).await?;
+                            answer(door, wire, session, earlier.asked, Vec::new()).await?;
                         }
                         let messages = session.member.pull(size);
-                        pull = Some(Pull { id, seq_id, messages });
+                        let asked = Asked { id, seq_id };
+                        pull = Some(Pull { asked, messages });
                         timer.as_mut().reset(pull_until(limits));
                     }
                     Request::Commit(commits) => {
@@ -224,13 +233,13 @@ where
             messages = pulled(&mut pull) => {
                 let messages = messages?;
                 if let Some(pull) = pull.take() {
-                    answer(door, wire, session, &pull, messages).await?;
+                    answer(door, wire, session, pull.asked, messages).await?;
                 }
                 timer.as_mut().reset(Instant::now() + idle);
             }
             () = &mut timer => match pull.take() {
                 Some(pull) => {
-                    answer(door, wire, session, &pull, Vec::new()).await?;
+                    answer(door, wire, session, pull.asked, Vec::new()).await?;
                     timer.as_mut().reset(Instant::now() + idle);
                 }
                 None => return Err(End::Silent),
@@ -249,11 +258,7 @@ async fn pulled(pull: &mut Option<Pull<'_>>) -> Result<Vec<Message>, SourceError
 }
 
 /// The client said something: it is not silent, and a pull that waits goes on waiting.
-fn rewind(
-    timer: &mut Pin<Box<Sleep>>,
-    pull: &Option<Pull<'_>>,
-    idle: Duration,
-) {
+fn rewind(timer: &mut Pin<Box<Sleep>>, pull: &Option<Pull<'_>>, idle: Duration) {
     if pull.is_none() {
         timer.as_mut().reset(Instant::now() + idle);
     }
@@ -287,18 +292,18 @@ async fn answer<S>(
     door: &Door,
     wire: &mut Wire<S>,
     session: &Session,
-    pull: &Pull<'_>,
+    asked: Asked,
     messages: Vec<Message>,
 ) -> Result<(), End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let response = Response::Pull {
-        id: pull.id,
+        id: asked.id,
         topic: &session.login.subscription,
         messages,
     };
-    send(door, wire, frame::write(response, pull.seq_id)).await
+    send(door, wire, frame::write(response, asked.seq_id)).await
 }
 
 async fn answer_idle<S>(door: &Door, wire: &mut Wire<S>, seq_id: i32) -> Result<(), End>

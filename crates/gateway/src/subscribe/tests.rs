@@ -78,7 +78,10 @@ impl Stage {
 
     /// A client that is a member of the group.
     async fn subscribed(&self, mut client: Client, group: &str) -> Client {
-        assert_eq!(client.ask(&self.auth(3)).await, Some(Heard::Auth(0, String::new())));
+        assert_eq!(
+            client.ask(&self.auth(3)).await,
+            Some(Heard::Auth(0, String::new()))
+        );
         let sub = Request::Sub(sub("history", 3, group));
         assert_eq!(client.ask(&sub).await, Some(Heard::Sub(0, String::new())));
         client
@@ -209,7 +212,10 @@ async fn a_commit_is_never_answered_and_an_empty_pull_is_after_its_wait() {
         // The next answer is that of the pull.
         let empty = Heard::Pull(7, Vec::new());
         assert_eq!(client.ask(&Request::Pull { id: 7 }).await, Some(empty));
-        assert!(matches!(client.ask(&Request::Idle).await, Some(Heard::Idle(_))));
+        assert!(matches!(
+            client.ask(&Request::Idle).await,
+            Some(Heard::Idle(_))
+        ));
     }
 }
 
@@ -248,11 +254,32 @@ async fn a_refused_login_is_answered_and_the_connection_closed() {
         unreachable!()
     };
     let cases = [
-        (AuthReq { sign: "0".repeat(64), ..auth.clone() }, wrong),
-        (AuthReq { sub_id: "other".into(), ..auth.clone() }, wrong),
-        (AuthReq { access_key: "other".into(), ..auth.clone() }, wrong),
         (
-            AuthReq { sub_type: 0, ..auth.clone() },
+            AuthReq {
+                sign: "0".repeat(64),
+                ..auth.clone()
+            },
+            wrong,
+        ),
+        (
+            AuthReq {
+                sub_id: "other".into(),
+                ..auth.clone()
+            },
+            wrong,
+        ),
+        (
+            AuthReq {
+                access_key: "other".into(),
+                ..auth.clone()
+            },
+            wrong,
+        ),
+        (
+            AuthReq {
+                sub_type: 0,
+                ..auth.clone()
+            },
             "subscription history is of type points, which clients ask for as 3, not as 0",
         ),
     ];
@@ -280,13 +307,20 @@ async fn guesses_are_throttled_by_address() {
     }
     let mut client = stage.plain().await;
     let throttled = "too many failed logins from this address".to_owned();
-    assert_eq!(client.ask(&stage.auth(3)).await, Some(Heard::Auth(1, throttled)));
+    assert_eq!(
+        client.ask(&stage.auth(3)).await,
+        Some(Heard::Auth(1, throttled))
+    );
 }
 
 #[tokio::test]
 async fn what_comes_out_of_turn_or_is_no_package_ends_the_connection() {
     let stage = Stage::new().await;
-    for request in [Request::Pull { id: 1 }, commit(0, 1), Request::Sub(sub("history", 3, "g"))] {
+    for request in [
+        Request::Pull { id: 1 },
+        commit(0, 1),
+        Request::Sub(sub("history", 3, "g")),
+    ] {
         assert_eq!(stage.plain().await.ask(&request).await, None);
     }
     let mut again = stage.subscribed(stage.plain().await, "g").await;
@@ -302,12 +336,20 @@ async fn what_comes_out_of_turn_or_is_no_package_ends_the_connection() {
         let mut stream = TcpStream::connect(stage.address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         let mut rest = Vec::new();
-        let read = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
-        assert!(read.is_err() || rest.is_empty() || rest.starts_with(b"HTTP/1.1 4"), "{rest:?}");
+        let read = timeout(PATIENCE, stream.read_to_end(&mut rest))
+            .await
+            .unwrap();
+        assert!(
+            read.is_err() || rest.is_empty() || rest.starts_with(b"HTTP/1.1 4"),
+            "{rest:?}"
+        );
     }
     let mut client = stage.web_socket().await;
     if let Client::WebSocket(stream) = &mut client {
-        stream.send(tungstenite::Message::Text("hello".into())).await.unwrap();
+        stream
+            .send(tungstenite::Message::Text("hello".into()))
+            .await
+            .unwrap();
     }
     assert_eq!(client.hear().await, None);
 }
@@ -340,7 +382,11 @@ async fn sessions_end_when_what_let_them_in_does() {
             stage.world.registry.revoke_access_key("analytics").unwrap();
         }),
         ("rotated", |stage| {
-            stage.world.registry.rotate_access_key("analytics", 0).unwrap();
+            stage
+                .world
+                .registry
+                .rotate_access_key("analytics", 0)
+                .unwrap();
         }),
         ("stopped", |stage| {
             stage.world.registry.set_stopped("history", true).unwrap();

@@ -150,7 +150,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             Self::WebSocket(stream) => match stream.next().await {
                 Some(Ok(Message::Binary(package))) => Ok(Heard::Package(package)),
                 Some(Ok(Message::Text(_))) => Err(WireError::Text),
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(Heard::Ping),
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+                    Ok(Heard::Ping)
+                }
                 Some(Ok(Message::Close(_))) | None => Ok(Heard::End),
                 Some(Err(WebSocketError::ConnectionClosed)) => Ok(Heard::End),
                 Some(Err(error)) => Err(error.into()),
@@ -187,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Says goodbye where the framing has a word for it. Best effort: the client may be gone.
     pub(super) async fn close(mut self) {
         let closed = match &mut self {
-            Self::WebSocket(stream) => stream.close(None).await.map_err(WireError::from),
+            Self::WebSocket(stream) => stream.as_mut().close(None).await.map_err(WireError::from),
             Self::Plain { stream, .. } => stream.shutdown().await.map_err(WireError::from),
         };
         if let Err(error) = closed {

@@ -99,7 +99,9 @@ impl<'s> Filter<'s> {
 /// big-endian number, modulo the partitions.
 fn partition_of(asset: &AssetId, partitions: usize) -> usize {
     let digest = Sha256::digest(asset.as_str());
-    let (head, _) = digest.split_first_chunk::<8>().expect("a digest has 32 bytes");
+    let (head, _) = digest
+        .split_first_chunk::<8>()
+        .expect("a digest has 32 bytes");
     let partition = u64::from_be_bytes(*head) % partitions as u64;
     usize::try_from(partition).expect("below the number of partitions")
 }

@@ -15,10 +15,7 @@ use super::{
     shelf::{Block, Place, Record, Records, Shelf, ShelfError},
     topic::Topic,
 };
-use crate::{
-    clock::Clock,
-    registry::{Registry, Subscription},
-};
+use crate::{clock::Clock, registry::Registry};
 
 /// How often old messages are looked for, and the log is let go behind what is kept.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
@@ -171,7 +168,9 @@ impl Follower {
             return Ok(());
         }
         let now_ms = self.clock.now_ms();
-        let written = self.shelf.write(self.topic.place(), &[], &committed, now_ms);
+        let written = self
+            .shelf
+            .write(self.topic.place(), &[], &committed, now_ms);
         if written.is_err() {
             self.topic.unsaved(&committed);
         }

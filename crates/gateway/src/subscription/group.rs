@@ -133,7 +133,9 @@ impl Group {
                 return;
             }
             let share = self.shares.iter_mut().find(|s| s.owner == Some(most));
-            share.expect("who holds the most holds one").hand_to(Some(least));
+            share
+                .expect("who holds the most holds one")
+                .hand_to(Some(least));
         }
     }
 

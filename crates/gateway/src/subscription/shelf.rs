@@ -54,7 +54,7 @@ const SCHEMA: &str = "
 /// A quick level: the text of neighbours is much alike.
 const LEVEL: i32 = 1;
 /// Blocks that one step of pruning takes away at most.
-const PRUNE_STEP: usize = 256;
+const PRUNE_STEP: i64 = 256;
 
 /// Why a subscription's file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -208,7 +208,7 @@ impl Shelf {
         let rows = select.query_map([], |row| {
             Ok(Committed {
                 group: row.get(0)?,
-                partition: row.get(1)?,
+                partition: index(row.get(1)?),
                 next: unsigned(row.get(2)?),
             })
         })?;
@@ -237,27 +237,29 @@ impl Shelf {
                 "INSERT INTO block (partition, first, count, newest_ms, text_bytes, body)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?;
-            let mut extend =
-                transaction.prepare_cached("UPDATE partition SET next = ?2 WHERE partition = ?1")?;
+            let mut extend = transaction
+                .prepare_cached("UPDATE partition SET next = ?2 WHERE partition = ?1")?;
             for block in blocks {
                 add.execute(params![
-                    block.partition,
+                    signed(block.partition as u64),
                     signed(block.first),
                     signed(block.count),
                     block.newest_ms,
-                    block.text_bytes,
+                    signed(block.text_bytes as u64),
                     block.body,
                 ])?;
-                extend.execute(params![block.partition, signed(block.first + block.count)])?;
+                let next = block.first + block.count;
+                extend.execute([block.partition as u64, next].map(signed))?;
             }
-            let mut commit =
-                transaction.prepare_cached("INSERT OR REPLACE INTO committed VALUES (?1, ?2, ?3, ?4)")?;
+            let mut commit = transaction
+                .prepare_cached("INSERT OR REPLACE INTO committed VALUES (?1, ?2, ?3, ?4)")?;
             for Committed {
                 group,
                 partition,
                 next,
             } in committed
             {
+                let partition = signed(*partition as u64);
                 commit.execute(params![group, partition, signed(*next), now_ms])?;
             }
             transaction.execute(
@@ -288,16 +290,15 @@ impl Shelf {
                  (SELECT max(first) FROM block WHERE partition = ?1 AND first <= ?2), ?2)
              ORDER BY first",
         )?;
-        let mut rows = select.query(params![partition, signed(from)])?;
+        let mut rows = select.query([partition as u64, from].map(signed))?;
         let mut page = Page::new(size);
         while let Some(row) = rows.next()? {
             let first: i64 = row.get(0)?;
-            let records = opened(row.get(1)?, row.get_ref(2)?.as_blob()?).map_err(|reason| {
-                ShelfError::Block {
-                    partition,
-                    first,
-                    reason,
-                }
+            let body = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+            let records = opened(index(row.get(1)?), body).map_err(|reason| ShelfError::Block {
+                partition,
+                first,
+                reason,
             })?;
             for (record, offset) in records.records.into_iter().zip(unsigned(first)..) {
                 if offset < from {
@@ -316,8 +317,9 @@ impl Shelf {
     pub(super) fn offset_at(&self, partition: usize, time_ms: i64) -> Result<u64, ShelfError> {
         let sql = "SELECT first, text_bytes, body FROM block
                    WHERE partition = ?1 AND newest_ms >= ?2 ORDER BY first LIMIT 1";
-        let found = self.connection.query_row(sql, params![partition, time_ms], |row| {
-            let records = opened(row.get(1)?, row.get_ref(2)?.as_blob()?);
+        let of = [signed(partition as u64), time_ms];
+        let found = self.connection.query_row(sql, of, |row| {
+            let records = opened(index(row.get(1)?), row.get_ref(2)?.as_blob()?);
             Ok((row.get::<_, i64>(0)?, records))
         });
         let Some((first, records)) = found.optional()? else {
@@ -328,7 +330,10 @@ impl Shelf {
             first,
             reason,
         })?;
-        let before = records.records.iter().take_while(|record| record.time_ms < time_ms);
+        let before = records
+            .records
+            .iter()
+            .take_while(|record| record.time_ms < time_ms);
         Ok(unsigned(first) + before.count() as u64)
     }
 
@@ -344,7 +349,7 @@ impl Shelf {
                      (SELECT id FROM block WHERE newest_ms >= ?1 ORDER BY id LIMIT 1), ?2)
                  ORDER BY id LIMIT ?3",
             )?;
-            let rows = select.query_map(params![until_ms, i64::MAX, PRUNE_STEP], |row| {
+            let rows = select.query_map([until_ms, i64::MAX, PRUNE_STEP], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
             })?;
             let mut delete = transaction.prepare_cached("DELETE FROM block WHERE id = ?1")?;
@@ -425,6 +430,10 @@ fn opened(text_bytes: usize, body: &[u8]) -> Result<Records, String> {
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).expect("there are fewer than 2^63 of anything")
+}
+
+fn index(number: i64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 fn unsigned(number: i64) -> u64 {

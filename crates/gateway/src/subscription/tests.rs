@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use backtide_model::{
-    BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY, Occurrence,
-    ProductKey,
+    BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY,
+    Occurrence, ProductKey,
 };
 use backtide_store::{Commit, Options, Origin, Part, disk::RealDisk};
 use tokio::time::timeout;
@@ -172,8 +172,7 @@ fn open(
     options: &Options,
     clock: &Clock,
 ) -> (Store, Arc<Registry>, Arc<Subscriptions>) {
-    let (store, _) =
-        Store::open(&dir.join("store"), Arc::new(RealDisk), options.clone()).unwrap();
+    let (store, _) = Store::open(&dir.join("store"), Arc::new(RealDisk), options.clone()).unwrap();
     let stored = Arc::new(StoredPoints(store.clone()));
     let registry = Arc::new(Registry::open(dir, stored, clock.clone()).unwrap());
     let setting = Setting {
@@ -229,7 +228,10 @@ fn by_device(messages: &[Message]) -> BTreeMap<String, Vec<i64>> {
         assert_eq!(message.offset, *expected);
         *expected += 1;
         let json: serde_json::Value = serde_json::from_slice(&message.value).unwrap();
-        assert_eq!(json["assetId"].as_str().unwrap().as_bytes(), &message.key[..]);
+        assert_eq!(
+            json["assetId"].as_str().unwrap().as_bytes(),
+            &message.key[..]
+        );
         let device = json["deviceKey"].as_str().unwrap().to_owned();
         devices
             .entry(device)
@@ -271,7 +273,11 @@ async fn what_was_committed_before_the_subscription_is_not_in_it_unless_it_asks_
     world.put(&rows("R80711", 3..5));
     for (name, expected) in [("late", 3..5), ("oldest", 0..5)] {
         let member = world.source_of(name).await.join("g").unwrap();
-        let messages = pull(&*member, usize::try_from(expected.end - expected.start).unwrap()).await;
+        let messages = pull(
+            &*member,
+            usize::try_from(expected.end - expected.start).unwrap(),
+        )
+        .await;
         assert_eq!(by_device(&messages)["R80711"], expected.collect::<Vec<_>>());
     }
 }
@@ -305,26 +311,51 @@ async fn two_groups_see_everything_and_members_of_one_share_it() {
     let alone = world.join("alone").await;
     // Many assets, so that both partitions have some.
     for n in 0..12 {
-        world.apply(&format!("{{kind: Device, name: d{n}, product: wind-farm, assetId: a{n}}}"));
+        world.apply(&format!(
+            "{{kind: Device, name: d{n}, product: wind-farm, assetId: a{n}}}"
+        ));
         world.put(&rows(&format!("d{n}"), 0..4));
     }
     assert_eq!(by_device(&pull(&*alone, 48).await).len(), 12);
     let source = world.source().await;
-    let next: Vec<_> = source.standing().partitions.iter().map(|p| p.next).collect();
+    let next: Vec<_> = source
+        .standing()
+        .partitions
+        .iter()
+        .map(|p| p.next)
+        .collect();
     let count = |at: usize| usize::try_from(next[at]).unwrap();
     assert!(count(0) > 0 && count(1) > 0, "{next:?}");
     let owners: Vec<_> = {
         let standing = source.standing();
-        let group = standing.groups.iter().find(|group| group.group == "g").unwrap();
+        let group = standing
+            .groups
+            .iter()
+            .find(|group| group.group == "g")
+            .unwrap();
         assert_eq!((group.members, group.lag), (3, 48));
-        group.offsets.iter().map(|offset| offset.member.unwrap()).collect()
+        group
+            .offsets
+            .iter()
+            .map(|offset| offset.member.unwrap())
+            .collect()
     };
     assert_ne!(owners[0], owners[1]);
-    let (first, second) = if owners[0] < owners[1] { (0, 1) } else { (1, 0) };
+    let (first, second) = if owners[0] < owners[1] {
+        (0, 1)
+    } else {
+        (1, 0)
+    };
     let of_a = pull(&*a, count(first)).await;
     let of_b = pull(&*b, count(second)).await;
-    assert!(of_a.iter().all(|message| usize::from(message.partition) == first));
-    assert!(of_b.iter().all(|message| usize::from(message.partition) == second));
+    assert!(
+        of_a.iter()
+            .all(|message| usize::from(message.partition) == first)
+    );
+    assert!(
+        of_b.iter()
+            .all(|message| usize::from(message.partition) == second)
+    );
     nothing_comes(&world, &*idle).await;
     // Whoever leaves without a commit leaves everything to the next.
     drop(a);
@@ -337,7 +368,9 @@ async fn filters_hold_for_what_comes_after_they_change() {
     let head = "{kind: Subscription, name: history, accessKey: analytics";
     world.put(&[("R80711", 1), ("R80721", 1)]);
     caught_up(&world).await;
-    world.apply(&format!("{head}, devices: [wind-farm/R80721], points: [state]}}"));
+    world.apply(&format!(
+        "{head}, devices: [wind-farm/R80721], points: [state]}}"
+    ));
     world.put(&[("R80711", 2), ("R80721", 2)]);
     caught_up(&world).await;
     world.apply(&format!("{head}, points: [Ws_avg]}}"));
@@ -345,7 +378,10 @@ async fn filters_hold_for_what_comes_after_they_change() {
     let member = world.join("g").await;
     let messages = pull(&*member, 3).await;
     let devices = by_device(&messages);
-    assert_eq!((&devices["R80711"][..], &devices["R80721"][..]), (&[1][..], &[1, 2][..]));
+    assert_eq!(
+        (&devices["R80711"][..], &devices["R80721"][..]),
+        (&[1][..], &[1, 2][..])
+    );
     let last = messages.iter().filter_map(|message| {
         let json: serde_json::Value = serde_json::from_slice(&message.value).unwrap();
         (json["time"] == 2).then(|| json["payload"][0]["measurepoints"].clone())
@@ -357,7 +393,9 @@ async fn filters_hold_for_what_comes_after_they_change() {
 #[tokio::test]
 async fn events_come_to_who_subscribes_to_them_and_points_to_the_others() {
     let world = World::new();
-    world.apply("{kind: Subscription, name: alarms, accessKey: analytics, type: events, events: [alarm]}");
+    world.apply(
+        "{kind: Subscription, name: alarms, accessKey: analytics, type: events, events: [alarm]}",
+    );
     let event = |event: &str| Occurrence {
         device: DeviceKey::new("R80711").unwrap(),
         time_ms: 7,
@@ -375,7 +413,17 @@ async fn events_come_to_who_subscribes_to_them_and_points_to_the_others() {
     let member = world.join("g").await;
     assert_eq!(by_device(&pull(&*member, 3).await)["R80711"], [0, 1, 2]);
     nothing_comes(&world, &*member).await;
-    assert_eq!(world.source_of("alarms").await.standing().partitions.iter().map(|p| p.next).sum::<u64>(), 1);
+    assert_eq!(
+        world
+            .source_of("alarms")
+            .await
+            .standing()
+            .partitions
+            .iter()
+            .map(|p| p.next)
+            .sum::<u64>(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -453,7 +501,12 @@ async fn what_is_too_old_goes_and_a_group_that_was_late_is_told() {
     let source = world.source().await;
     world.clock.set(START_MS + 73 * 3_600 * 1_000);
     let pruned = async {
-        while source.standing().partitions.iter().all(|p| p.oldest < p.next) {
+        while source
+            .standing()
+            .partitions
+            .iter()
+            .all(|p| p.oldest < p.next)
+        {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -506,8 +559,14 @@ async fn groups_are_capped_and_so_are_their_names() {
         .map(|n| source.join(&format!("g{n}")).unwrap())
         .collect();
     let refused = |group: &str| source.join(group).err().unwrap();
-    assert!(matches!(refused("one more"), SourceError::TooManyGroups { .. }));
-    assert!(matches!(refused(&"x".repeat(129)), SourceError::GroupName { .. }));
+    assert!(matches!(
+        refused("one more"),
+        SourceError::TooManyGroups { .. }
+    ));
+    assert!(matches!(
+        refused(&"x".repeat(129)),
+        SourceError::GroupName { .. }
+    ));
     source.join("g0").unwrap();
     drop(members);
     source.join("one more").unwrap();

@@ -158,7 +158,11 @@ impl Topic {
     pub(super) fn forgotten(&self, groups: &[String]) {
         let mut state = self.state.lock();
         for name in groups {
-            if state.groups.get(name).is_some_and(|group| group.members() == 0) {
+            if state
+                .groups
+                .get(name)
+                .is_some_and(|group| group.members() == 0)
+            {
                 state.groups.remove(name);
                 state.delivered.remove(name);
             }
@@ -280,7 +284,9 @@ fn groups(committed: &[Committed], partitions: usize) -> BTreeMap<String, Group>
         }
     }
     let groups = offsets.into_iter();
-    groups.map(|(name, offsets)| (name, Group::new(&offsets))).collect()
+    groups
+        .map(|(name, offsets)| (name, Group::new(&offsets)))
+        .collect()
 }
 
 /// A [`Topic`] as the door sees it.
