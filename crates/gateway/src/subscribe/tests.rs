@@ -377,7 +377,8 @@ async fn a_silent_client_is_closed_and_a_ping_is_a_sign_of_life() {
 
 #[tokio::test]
 async fn sessions_end_when_what_let_them_in_does() {
-    let ends: [(&str, fn(&Stage)); 3] = [
+    type Ends = fn(&Stage);
+    let ends: [(&str, Ends); 3] = [
         ("revoked", |stage| {
             stage.world.registry.revoke_access_key("analytics").unwrap();
         }),

@@ -1,12 +1,12 @@
 //! How many a second, over the last minute.
 
 const BUCKET_MS: i64 = 5_000;
-const BUCKETS: usize = 12;
+const BUCKETS: i64 = 12;
 
 /// Counts by five seconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Meter {
-    counts: [u64; BUCKETS],
+    counts: [u64; 12],
     /// The bucket counted into last, since 1970.
     at: i64,
 }
@@ -21,14 +21,14 @@ impl Meter {
     pub(super) fn rate(mut self, now_ms: i64) -> f64 {
         self.turn(now_ms);
         let count: u64 = self.counts.iter().sum();
-        let counted_ms = BUCKET_MS * (BUCKETS as i64 - 1) + now_ms.rem_euclid(BUCKET_MS);
+        let counted_ms = BUCKET_MS * (BUCKETS - 1) + now_ms.rem_euclid(BUCKET_MS);
         count as f64 * 1_000.0 / counted_ms as f64
     }
 
     /// Empties the buckets that have passed.
     fn turn(&mut self, now_ms: i64) {
         let now = now_ms.div_euclid(BUCKET_MS);
-        let passed = (now - self.at).clamp(0, BUCKETS as i64);
+        let passed = (now - self.at).clamp(0, BUCKETS);
         for step in 0..passed {
             self.counts[slot(now - step)] = 0;
         }
@@ -37,7 +37,7 @@ impl Meter {
 }
 
 fn slot(bucket: i64) -> usize {
-    usize::try_from(bucket.rem_euclid(BUCKETS as i64)).expect("a remainder is not negative")
+    usize::try_from(bucket.rem_euclid(BUCKETS)).expect("a remainder is not negative")
 }
 
 #[cfg(test)]
