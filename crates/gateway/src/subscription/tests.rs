@@ -505,7 +505,7 @@ async fn what_is_too_old_goes_and_a_group_that_was_late_is_told() {
             .standing()
             .partitions
             .iter()
-            .all(|p| p.oldest < p.next)
+            .any(|p| p.oldest < p.next)
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
