@@ -99,8 +99,19 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let recorder = Arc::new(Recorder::open(&dir.join("recorder.db"), bounds).unwrap());
     let redriver =
         crate::redrive::of_test(dir, &registry, &store, &quarantine, &log, &recorder, &clock);
+    let setting = crate::subscription::Setting {
+        registry: Arc::clone(&registry),
+        store: store.clone(),
+        organization: backtide_model::ObjectName::new("o1").unwrap(),
+        clock: clock.clone(),
+        pool: Pool::start("subscriptions", 1, 8).unwrap(),
+        limits: crate::limits::Topics::default(),
+    };
+    let subscriptions =
+        crate::subscription::Subscriptions::open(&dir.join("subscriptions"), setting).unwrap();
     Api {
         registry,
+        subscriptions,
         store,
         quarantine,
         redriver,
