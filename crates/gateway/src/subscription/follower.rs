@@ -147,11 +147,9 @@ impl Follower {
 
     fn write(&mut self, place: Place, page: Page) -> Result<(), WorkError> {
         let (blocks, extents) = page.finish();
-        let committed = self.topic.take_unsaved();
-        if let Err(error) = self.shelf.write(place, &blocks, &committed, self.now_ms) {
-            self.topic.unsaved(&committed);
-            return Err(error.into());
-        }
+        let committed = self.topic.unsaved();
+        self.shelf.write(place, &blocks, &committed, self.now_ms)?;
+        self.topic.saved(&committed);
         let messages: u64 = blocks.iter().map(|block| block.count).sum();
         metrics::counter!("backtide_subscription_messages_total",
             "subscription" => self.topic.name.clone())
@@ -163,18 +161,15 @@ impl Follower {
 
     /// Writes down what was committed since.
     fn save(&mut self) -> Result<(), WorkError> {
-        let committed = self.topic.take_unsaved();
+        let committed = self.topic.unsaved();
         if committed.is_empty() {
             return Ok(());
         }
         let now_ms = self.clock.now_ms();
-        let written = self
-            .shelf
-            .write(self.topic.place(), &[], &committed, now_ms);
-        if written.is_err() {
-            self.topic.unsaved(&committed);
-        }
-        Ok(written?)
+        self.shelf
+            .write(self.topic.place(), &[], &committed, now_ms)?;
+        self.topic.saved(&committed);
+        Ok(())
     }
 
     /// Lets go what is too old, or too much, and groups that nobody uses.

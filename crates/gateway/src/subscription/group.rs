@@ -28,8 +28,8 @@ struct Share {
     delivered: u64,
     /// Grows whenever the owner or the position changes other than by delivery.
     epoch: u64,
-    /// `committed` is not on disk yet.
-    is_dirty: bool,
+    /// What is on disk of `committed`.
+    saved: Option<u64>,
 }
 
 /// What a partition holds: `oldest..next`.
@@ -61,6 +61,7 @@ pub(super) enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Progress {
     pub(super) owner: Option<MemberId>,
+    /// What is on disk: where it begins again whatever happens.
     pub(super) committed: Option<u64>,
     pub(super) position: u64,
     /// Messages that are kept and not committed.
@@ -72,6 +73,7 @@ impl Group {
     pub(super) fn new(committed: &[Option<u64>]) -> Self {
         let shares = committed.iter().map(|committed| Share {
             committed: *committed,
+            saved: *committed,
             position: committed.unwrap_or(0),
             delivered: committed.unwrap_or(0),
             ..Share::default()
@@ -207,7 +209,6 @@ impl Group {
             return Outcome::Behind;
         }
         share.committed = Some(offset);
-        share.is_dirty = true;
         Outcome::Taken
     }
 
@@ -219,25 +220,19 @@ impl Group {
         // What was delivered before must not be committed now: it would undo the seek.
         share.delivered = offset;
         share.epoch += 1;
-        share.is_dirty = true;
     }
 
-    /// The commits that are not on disk, by partition; they count as saved from here on.
-    pub(super) fn take_dirty(&mut self) -> Vec<(usize, u64)> {
-        let dirty = self.shares.iter_mut().enumerate();
-        dirty
-            .filter_map(|(partition, share)| {
-                let committed = share.committed?;
-                std::mem::take(&mut share.is_dirty).then_some((partition, committed))
-            })
-            .collect()
+    /// The commits that are not on disk, by partition.
+    pub(super) fn unsaved(&self) -> impl Iterator<Item = (usize, u64)> {
+        let shares = self.shares.iter().enumerate();
+        shares.filter_map(|(partition, share)| {
+            let committed = share.committed?;
+            (share.saved != Some(committed)).then_some((partition, committed))
+        })
     }
 
-    /// They were not saved after all.
-    pub(super) fn soil(&mut self, partitions: impl Iterator<Item = usize>) {
-        for partition in partitions {
-            self.shares[partition].is_dirty = true;
-        }
+    pub(super) fn saved(&mut self, partition: usize, committed: u64) {
+        self.shares[partition].saved = Some(committed);
     }
 
     pub(super) fn progress(&self, partition: usize, extent: Extent) -> Progress {
@@ -245,7 +240,7 @@ impl Group {
         let begins = share.committed.unwrap_or(0).max(extent.oldest);
         Progress {
             owner: share.owner,
-            committed: share.committed,
+            committed: share.saved,
             position: share.position.max(extent.oldest),
             lag: extent.next.saturating_sub(begins),
         }

@@ -120,14 +120,13 @@ impl Topic {
         state.bytes = bytes;
     }
 
-    /// What was committed and is not on disk. If writing it fails, [`Topic::unsaved`].
-    pub(super) fn take_unsaved(&self) -> Vec<Committed> {
-        let mut state = self.state.lock();
-        let groups = state.groups.iter_mut();
+    /// What was committed and is not on disk; once it is, [`Topic::saved`].
+    pub(super) fn unsaved(&self) -> Vec<Committed> {
+        let state = self.state.lock();
+        let groups = state.groups.iter();
         groups
             .flat_map(|(name, group)| {
-                let dirty = group.take_dirty().into_iter();
-                dirty.map(move |(partition, next)| Committed {
+                group.unsaved().map(|(partition, next)| Committed {
                     group: name.clone(),
                     partition,
                     next,
@@ -136,14 +135,16 @@ impl Topic {
             .collect()
     }
 
-    pub(super) fn unsaved(&self, committed: &[Committed]) {
+    pub(super) fn saved(&self, committed: &[Committed]) {
         let mut state = self.state.lock();
         for Committed {
-            group, partition, ..
+            group,
+            partition,
+            next,
         } in committed
         {
             if let Some(group) = state.groups.get_mut(group) {
-                group.soil(std::iter::once(*partition));
+                group.saved(*partition, *next);
             }
         }
     }
