@@ -47,7 +47,7 @@ test-rust: | need-rust
 	$(CARGO) test --workspace
 
 test-outside: tools build
-	$(PYTEST) tests/outside $(ARGS)
+	$(PYTEST) tests/outside -n 3 --dist loadgroup $(ARGS)
 
 # One after the other, whatever -j says: they share two cores and one build folder.
 test:

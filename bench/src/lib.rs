@@ -7,4 +7,5 @@ pub mod mqtt;
 pub mod order;
 pub mod process;
 pub mod series;
+pub mod subscription;
 pub mod truth;

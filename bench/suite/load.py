@@ -39,6 +39,25 @@ def idle(gateway, channel, connections):
         return line_of(process)
 
 
+def pull(gateway, key, messages, group="bench"):
+    """One subscriber that reads so many messages; returns what that took."""
+    with subscriber(gateway, key, "pull", "--group", group, "--messages", messages) as process:
+        pulled = line_of(process)
+    return {**pulled, "rowsPerSecond": pulled["messages"] / pulled["seconds"],
+            "cpuMicrosecondsPerRow": pulled["serverCpuSeconds"] / pulled["messages"] * 1e6}
+
+
+def wait(gateway, key, sessions):
+    with subscriber(gateway, key, "wait", "--sessions", sessions) as process:
+        return line_of(process)
+
+
+def subscriber(gateway, key, command, *options):
+    arguments = [program("load"), command, "--address", gateway.subscribe, "--access-key", key["accessKey"],
+                 "--secret", key["accessSecret"], "--watch", f"{gateway.name}={gateway.pid}", *options]
+    return subprocess.Popen([str(a) for a in arguments], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+
+
 def start(door, watched, product_key, secret, command, *options, **more):
     watch = [part for server in watched for part in ("--watch", f"{server.name}={server.pid}")]
     arguments = [program("load"), command, "--address", door, "--product-key", product_key, "--secret", secret,

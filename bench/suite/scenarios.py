@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import resource
 import subprocess
 import time
 from statistics import median
@@ -24,9 +25,9 @@ class Plan:
         self.binary, self.history, self.work, self.seconds, self.quick = binary, history, work, seconds, quick
 
     @contextlib.contextmanager
-    def farm(self):
+    def farm(self, settings=""):
         """A fresh gateway with the benchmark's objects declared, and its channel's strings."""
-        with Gateway(self.work, self.binary) as gateway:
+        with Gateway(self.work, self.binary, settings) as gateway:
             gateway.cli("apply", "-f", "-", input=objects())
             yield gateway, json.loads(gateway.cli("channel", "show", "bench", "-o", "json"))
 
@@ -139,6 +140,65 @@ def frame_envelope(id, device, time_ms, values):
             "params": [{"deviceKey": device, "time": time_ms, "measurepoints": values}]}
 
 
+SUBSCRIPTION = "{kind: AccessKey, name: bench}\n---\n{kind: Subscription, name: bench, accessKey: bench, begin: oldest}\n"
+
+
+def subscriber(plan):
+    """From a prepared log to a subscription, from there to one subscriber, and both at once while more comes in."""
+    with plan.farm() as (gateway, channel):
+        def load_for(seconds, *options, **more):
+            return load.send(gateway.mqtt, [gateway], "--order", "in-order", "--seconds", seconds, *options, **more,
+                             secret=channel["secret"], product_key=channel["productKey"])
+
+        sent = load_for(max(3, plan.seconds // 6))
+        machine.settle([gateway.pid])
+        key = subscribe(gateway)
+        rows = sent["points"] // len(POINTS)
+        taken = taken_up(gateway, rows)
+        pulled = load.pull(gateway, key, rows)
+        following = {}
+
+        def follow(process):
+            following.update(load.pull(gateway, key, int(max(5, plan.seconds // 3) * FOLLOWED_ROWS_PER_SECOND * 0.9)))
+        load_for(max(5, plan.seconds // 3), "--rate", FOLLOWED_ROWS_PER_SECOND * len(POINTS), meanwhile=follow)
+        standing = status(gateway)
+        return {"takenUp": taken, "pulled": pulled, "following": following,
+                "bytesPerRow": standing["bytes"] / sum(partition["next"] for partition in standing["partitions"])}
+
+
+FOLLOWED_ROWS_PER_SECOND = 50_000
+
+
+def subscribe(gateway):
+    gateway.cli("apply", "-f", "-", input=SUBSCRIPTION)
+    return json.loads(gateway.cli("access-key", "show", "bench", "-o", "json"))
+
+
+def status(gateway):
+    return json.loads(gateway.cli("subscription", "show", "bench", "-o", "json"))
+
+
+def taken_up(gateway, rows):
+    """How long until the subscription holds what the log has, and what it cost."""
+    cpu_s, start = machine.cpu_s(gateway.pid), time.monotonic()
+    while (now := status(gateway))["behind"] > 0:
+        time.sleep(0.1)
+    seconds, cpu_s = time.monotonic() - start, machine.cpu_s(gateway.pid) - cpu_s
+    held = sum(partition["next"] for partition in now["partitions"])
+    if held != rows or now["skippedCommits"]:
+        raise Failed(f"the subscription holds {held} rows of {rows}, {now['skippedCommits']} commits were gone")
+    return {"rows": held, "seconds": seconds, "rowsPerSecond": held / seconds, "cpuMicrosecondsPerRow": cpu_s / held * 1e6}
+
+
+def waiting_subscribers(plan):
+    """Sessions with a pull that finds nothing, after a pull that found nothing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8_000)), hard))  # each end of each connection is a file
+    settings = "[subscribe]\nconnections_per_address_max = 10000\n"
+    with plan.farm(settings) as (gateway, _):
+        return load.wait(gateway, subscribe(gateway), 5_000)
+
+
 def idle(plan):
     with plan.farm() as (gateway, channel):
         return load.idle(gateway, channel, 900)
@@ -230,6 +290,8 @@ def backtide_scenarios(plan):
     yield "decodes", lambda done: decodes(plan)
     yield "raw-channel", lambda done: raw_channel(plan, keep_state=True)
     yield "raw-channel-default", lambda done: raw_channel(plan, keep_state=False)
+    yield "subscriber", lambda done: subscriber(plan)
+    yield "waiting-subscribers", lambda done: waiting_subscribers(plan)
     yield "idle", lambda done: idle(plan)
     yield "real-history", lambda done: real_history(plan)
 

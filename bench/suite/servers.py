@@ -102,19 +102,22 @@ class Gateway(Server):
 
     name = "backtide"
 
-    def __init__(self, folder, binary):
+    def __init__(self, folder, binary, settings=""):
+        """`settings` is a configuration file's text."""
         super().__init__(folder)
         self.binary = binary
         self.data = self.folder / "data"
+        (self.folder / "backtide.toml").write_text(settings)
 
     def open(self):
-        self.start(self.binary, "serve", "--data-dir", self.data, "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0",
+        self.start(self.binary, "serve", "--config", self.folder / "backtide.toml", "--data-dir", self.data, "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0",
+                   "--subscribe", "127.0.0.1:0",
                    stdout=subprocess.PIPE, env=self.environment())
         line = self.process.stdout.readline()
         if not line:
             raise Failed(f"backtide serve ended with {self.process.wait()}: {self.end_of_log()}")
         doors = json.loads(line)
-        self.mqtt, self.http_address = doors["mqtt"], doors["http"]
+        self.mqtt, self.http_address, self.subscribe = doors["mqtt"], doors["http"], doors["subscribe"]
         self.token = (self.data / "admin.token").read_text().strip()
 
     def environment(self, **more):

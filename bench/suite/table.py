@@ -113,6 +113,13 @@ def others(rounds, say):
         for run in of(rounds, name)[:1]:
             line(f"{name}, 40 bytes a message", f"{run['messagesPerSecond']:,.0f} messages/s, {run['messagesPerServerCpuSecond']:,.0f} per CPU-s, "
                  f"{run['serverCpuMicrosecondsPerMessage']:.1f} µs of server CPU each")
+    for run in of(rounds, "subscriber")[:1]:
+        for what, title in (("takenUp", "log to subscription"), ("pulled", "subscription to one subscriber"),
+                            ("following", "one subscriber, following 50 k rows/s")):
+            line(title, f"{run[what]['rowsPerSecond']:,.0f} rows/s, {run[what]['cpuMicrosecondsPerRow']:.1f} µs of server CPU each")
+        line("a row kept for subscribers", f"{run['bytesPerRow']:.0f} bytes on disk")
+    for run in of(rounds, "waiting-subscribers")[:1]:
+        line(f"{run['connections']} subscribers that wait", f"{run['residentBytesPerConnection'] / 1024:.1f} KiB resident each")
     for run in of(rounds, "idle")[:1]:
         line(f"{run['connections']} idle connections", f"{run['residentBytesPerConnection'] / 1024:.1f} KiB resident each")
     for run in of(rounds, "real-history")[:1]:
@@ -150,6 +157,8 @@ def targets(rounds, say):
     line("p99 of replies in ms at 500 k points/s", 100, [run["latencyMs"]["p99"] for run in of(rounds, "half-target")], "less")
     line("decodes per CPU-s, kept state", 60_000, [run["kept"]["perCpuSecond"] for run in of(rounds, "decodes")], "more")
     line("raw messages per CPU-s", 30_000, [run["messagesPerServerCpuSecond"] for run in of(rounds, "raw-channel")], "more")
+    line("KiB resident a subscriber that waits", 20,
+         [run["residentBytesPerConnection"] / 1024 for run in of(rounds, "waiting-subscribers")], "less")
     line("bytes a value, two real years", 2.2, [run["bytesPerValue"] for run in of(rounds, "real-history")], "less")
 
 

@@ -118,9 +118,11 @@ class Gateway:
         assert self.process is None, "already running"
         mqtt = self.addresses.get("mqtt", "127.0.0.1:0")
         http = self.addresses.get("http", "127.0.0.1:0")
+        subscribe = self.addresses.get("subscribe", "127.0.0.1:0")
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [BIN, "serve", "--data-dir", str(self.data_dir), "--mqtt", mqtt, "--http", http, *self.options],
+                [BIN, "serve", "--data-dir", str(self.data_dir), "--mqtt", mqtt, "--http", http,
+                 "--subscribe", subscribe, *self.options],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd=self.folder, env=environment())
         lines = queue.Queue()
         threading.Thread(target=drain, args=(self.process.stdout, lines), daemon=True).start()

@@ -15,6 +15,7 @@ use backtide_bench::mqtt::{self, Login};
 use backtide_bench::order::{InOrder, Order, Shuffled};
 use backtide_bench::process::Watched;
 use backtide_bench::series::POINTS;
+use backtide_bench::subscription::{self, Session};
 use backtide_bench::truth;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -33,6 +34,10 @@ enum Command {
     Send(Send),
     /// Opens connections that then say nothing, and measures what each costs the server.
     Idle(Idle),
+    /// Pulls messages of a subscription, as fast as they come.
+    Pull(Pull),
+    /// Subscribes again and again, each session with a pull that waits, and measures what each costs.
+    Wait(Wait),
 }
 
 #[derive(Args)]
@@ -103,6 +108,42 @@ struct Idle {
     connections: u32,
 }
 
+#[derive(Args)]
+struct SubscriptionDoor {
+    #[arg(long)]
+    address: SocketAddr,
+    #[arg(long)]
+    access_key: String,
+    #[arg(long)]
+    secret: String,
+    #[arg(long, default_value = "bench")]
+    subscription: String,
+    /// A server process to measure, as NAME=PID.
+    #[arg(long)]
+    watch: Vec<Watched>,
+}
+
+#[derive(Args)]
+struct Pull {
+    #[command(flatten)]
+    door: SubscriptionDoor,
+    #[arg(long, default_value = "bench")]
+    group: String,
+    /// Ends after so many messages.
+    #[arg(long)]
+    messages: u64,
+}
+
+#[derive(Args)]
+struct Wait {
+    #[command(flatten)]
+    door: SubscriptionDoor,
+    #[arg(long, default_value_t = 5_000)]
+    sessions: u32,
+    #[arg(long, default_value_t = 50)]
+    groups: u32,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum OrderName {
     InOrder,
@@ -113,6 +154,8 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Send(send) => send.run(),
         Command::Idle(idle) => idle.run(),
+        Command::Pull(pull) => pull.run(),
+        Command::Wait(wait) => wait.run(),
     }
 }
 
@@ -394,6 +437,85 @@ impl Idle {
         });
         println!("{report}");
         Ok(())
+    }
+}
+
+impl Pull {
+    fn run(&self) -> Result<()> {
+        let door = &self.door;
+        let mut session = Session::open(door.address, &door.login(), &self.group)?;
+        let cpu_s = |watched: &[Watched]| watched.iter().map(Watched::cpu_s).sum::<Result<f64>>();
+        let (server_before_s, own_before_s) = (cpu_s(&door.watch)?, Watched::this().cpu_s()?);
+        let started = Instant::now();
+        let (mut messages, mut bytes, mut committed) = (0, 0, started);
+        while messages < self.messages {
+            session.ask()?;
+            let pulled = session.pulled()?;
+            messages += pulled.messages;
+            bytes += pulled.bytes;
+            // As often as an SDK does.
+            if committed.elapsed() >= COMMIT_EVERY {
+                session.commit()?;
+                committed = Instant::now();
+            }
+        }
+        session.commit()?;
+        let seconds = started.elapsed().as_secs_f64();
+        let server_cpu_s = cpu_s(&door.watch)? - server_before_s;
+        let report = json!({
+            "messages": messages,
+            "bytes": bytes,
+            "seconds": seconds,
+            "serverCpuSeconds": server_cpu_s,
+            "generatorCpuSeconds": Watched::this().cpu_s()? - own_before_s,
+        });
+        println!("{report}");
+        Ok(())
+    }
+}
+
+impl Wait {
+    fn run(&self) -> Result<()> {
+        let door = &self.door;
+        let resident = || door.watch.iter().map(Watched::resident_bytes).sum::<Result<u64>>();
+        // What the first one brings about is no cost of each.
+        Session::open(door.address, &door.login(), "g0")?;
+        let before = resident()?;
+        let started = Instant::now();
+        let mut sessions = Vec::new();
+        for number in 0..self.sessions {
+            let group = format!("g{}", number % self.groups);
+            let mut session = Session::open(door.address, &door.login(), &group)?;
+            session.ask()?;
+            sessions.push(session);
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        // Every one of them was answered empty, and waits again.
+        for session in &mut sessions {
+            session.pulled()?;
+            session.ask()?;
+        }
+        let after = resident()?;
+        let report = json!({
+            "connections": sessions.len(),
+            "seconds": seconds,
+            "residentBytesPerConnection": (after as f64 - before as f64) / sessions.len() as f64,
+        });
+        println!("{report}");
+        Ok(())
+    }
+}
+
+/// How often a subscriber says how far it is.
+const COMMIT_EVERY: Duration = Duration::from_secs(3);
+
+impl SubscriptionDoor {
+    fn login(&self) -> subscription::Login {
+        subscription::Login {
+            access_key: self.access_key.clone(),
+            secret: self.secret.clone(),
+            subscription: self.subscription.clone(),
+        }
     }
 }
 

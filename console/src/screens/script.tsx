@@ -1,7 +1,7 @@
 // A script: its draft in the editor with test runs beside it, its versions, its golden tests.
 import { ActionIcon, Alert, Badge, Button, Card, Group, NativeSelect, Radio, SimpleGrid, Stack, Table, Tabs, Text, TextInput, Textarea, Title } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { Suspense, lazy, useState } from 'react';
+import { Suspense, lazy, useEffect, useState } from 'react';
 import { useNavigate, useParams } from 'react-router';
 import { Problem, api, ok } from '../api/client';
 import type { Cure, Golden, Reason, ScriptFile } from '../api/types';
@@ -40,6 +40,8 @@ export default function Script() {
   const file = useQuery({
     queryKey: ['script', name, 'edited', status.data?.draft],
     enabled: status.data !== undefined,
+    // Saving a draft must not take the editor away.
+    placeholderData: (before) => before,
     queryFn: async () => (await ok(status.data?.draft ? api.GET('/api/v1/scripts/{name}/draft', path) : api.GET('/api/v1/scripts/{name}', path))) as unknown as ScriptFile,
   });
   const base = `/scripts/${encodeURIComponent(name)}`;
@@ -66,7 +68,7 @@ export default function Script() {
             <Cured cures={cures} />
             <Tabs value={tab} onChange={(tab) => void navigate(tab === 'editor' ? base : `${base}/${tab}`)} keepMounted={false}>
               <Tabs.List mb="sm"><Tabs.Tab value="editor">{t('Editor')}</Tabs.Tab><Tabs.Tab value="versions">{t('Versions')} ({status.versions})</Tabs.Tab><Tabs.Tab value="golden">{t('Golden tests')}</Tabs.Tab></Tabs.List>
-              <Tabs.Panel value="editor"><Asked query={file}>{(file) => <Edited key={status.draft ?? 'live'} name={name} file={file} hasDraft={status.draft != null} onCures={setCures} />}</Asked></Tabs.Panel>
+              <Tabs.Panel value="editor"><Asked query={file}>{(file) => <Edited name={name} file={file} hasDraft={status.draft != null} onCures={setCures} />}</Asked></Tabs.Panel>
               <Tabs.Panel value="versions"><Versions name={name} hasDraft={status.draft != null} onCures={setCures} /></Tabs.Panel>
               <Tabs.Panel value="golden"><Asked query={file}>{(file) => <GoldenTests key={status.draft ?? 'live'} name={name} file={file} />}</Asked></Tabs.Panel>
             </Tabs>
@@ -87,6 +89,7 @@ function Edited({ name, file, hasDraft, onCures }: { name: string; file: ScriptF
   const may = useMay('operator');
   const client = useQueryClient();
   const [source, setSource] = useState(file.source);
+  useEffect(() => setSource(file.source), [file.source]);
   const [error, setError] = useState<unknown>();
   const [busy, setBusy] = useState(false);
   const isChanged = source !== file.source;

@@ -35,6 +35,8 @@ use crate::{
     registry::{Registry, StoredTypes},
     script::{Scripts, WorkerCommand},
     secrets::{AdminToken, SecretError},
+    subscribe,
+    subscription::{self, SubscriptionError, Subscriptions},
     telemetry::{TelemetryError, collect_metrics},
     tls::{self, TlsError},
 };
@@ -42,6 +44,8 @@ use crate::{
 /// Answers of any length that are made at one time: a slow client keeps a thread.
 const STREAM_THREADS: usize = 8;
 const STREAMS_WAITING_MAX: usize = 64;
+/// Threads that read messages of subscriptions.
+const SUBSCRIPTION_THREADS: usize = 2;
 /// The one job that runs waits for each piece of its work.
 const REDRIVE_WAITING_MAX: usize = 4;
 /// How often logins are checked against time alone: the end of a rotated secret's overlap.
@@ -81,6 +85,10 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
+    Subscribe(#[from] subscribe::BindError),
+    #[error(transparent)]
+    Subscription(#[from] SubscriptionError),
+    #[error(transparent)]
     Sessions(#[from] mqtt::KeptError),
     #[error("cannot listen for HTTP on {address}: {source}; choose another address or a free port")]
     Http {
@@ -96,12 +104,15 @@ pub struct Addresses {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mqtts: Option<SocketAddr>,
     pub http: SocketAddr,
+    pub subscribe: SocketAddr,
 }
 
 /// A gateway whose doors are open.
 pub struct Running {
     pub addresses: Addresses,
     door: Arc<Door<House>>,
+    subscribe: Arc<subscribe::Door>,
+    subscriptions: Arc<Subscriptions>,
     store: Store,
     closing: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -161,6 +172,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Arc::clone(&ingest),
         Pool::start("redrive", 1, REDRIVE_WAITING_MAX).map_err(StartError::Thread)?,
     )?);
+    let subscriptions = open_subscriptions(&config, &registry, &store, &clock)?;
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
     let wall_clock = || Clock::system().now_ms();
@@ -182,6 +194,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         None => (None, None),
     };
     let (http_listener, http) = listen_http(config.http.listen).await?;
+    let (subscribe_listener, subscribe) = subscribe::bind(config.subscribe.listen).await?;
+    let subscribe_door = subscribe::Door::new(
+        Arc::clone(&registry),
+        Arc::clone(&subscriptions),
+        clock.clone(),
+        subscribe_limits(&config.subscribe),
+        secure_door.as_ref().map(|(_, tls)| Arc::clone(tls)),
+    );
     let closing = CancellationToken::new();
     let api = Arc::new(Api {
         registry: Arc::clone(&registry),
@@ -191,6 +211,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         recorder,
         log: Arc::clone(&log),
         scripts,
+        subscriptions: Arc::clone(&subscriptions),
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
         closing: closing.clone(),
@@ -208,7 +229,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             advertised.unwrap_or_else(|| format!("ssl://{bound}"))
         }),
         mqtt: websocket(Arc::clone(&door)),
-        metrics: render(metrics.clone(), store.clone(), Arc::clone(&registry)),
+        metrics: render(
+            metrics.clone(),
+            store.clone(),
+            Arc::clone(&registry),
+            Arc::clone(&subscriptions),
+        ),
         readiness: readiness(
             store.clone(),
             Arc::clone(&quarantine),
@@ -232,6 +258,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tokio::spawn(redriver.run(closing.clone())),
         tokio::spawn(http::beat(Arc::clone(&api))),
         tokio::spawn(http::serve(http_listener, api)),
+        tokio::spawn(Arc::clone(&subscriptions).keep(closing.clone())),
+        tokio::spawn(Arc::clone(&subscribe_door).serve(subscribe_listener)),
         tokio::spawn(Arc::clone(&door).serve(mqtt_listener, None)),
     ];
     if let Some((listener, tls)) = secure_door {
@@ -240,17 +268,24 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         ));
         tasks.push(tokio::spawn(Arc::clone(&door).serve(listener, Some(tls))));
     }
-    let addresses = Addresses { mqtt, mqtts, http };
+    let addresses = Addresses {
+        mqtt,
+        mqtts,
+        http,
+        subscribe,
+    };
     if mqtt.ip().is_unspecified() && !has_advertised {
         tracing::warn!(
             "channel show prints {mqtt}, which no other machine can reach; \
              set mqtt.advertised_url"
         );
     }
-    tracing::info!(%mqtt, ?mqtts, %http, "doors are open");
+    tracing::info!(%mqtt, ?mqtts, %http, %subscribe, "doors are open");
     Ok(Running {
         addresses,
         door,
+        subscribe: subscribe_door,
+        subscriptions,
         store,
         closing,
         tasks,
@@ -262,12 +297,14 @@ impl Running {
     /// Drains and closes: what is in flight becomes durable and is answered.
     pub async fn stop(self) {
         self.door.close().await;
+        self.subscribe.close().await;
         self.closing.cancel();
         for task in self.tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task ended in a bug");
             }
         }
+        self.subscriptions.close();
         self.store.close();
         tracing::info!("closed");
     }
@@ -325,6 +362,42 @@ fn mqtt_limits(config: &Config) -> limits::Mqtt {
             .max(given.connections_per_channel_max)
             .and_then(|most| u32::try_from(most).ok())
             .map_or(own.connects_burst, |most| most.max(own.connects_burst)),
+        ..own
+    }
+}
+
+fn open_subscriptions(
+    config: &Config,
+    registry: &Arc<Registry>,
+    store: &Store,
+    clock: &Clock,
+) -> Result<Arc<Subscriptions>, StartError> {
+    let limits = limits::Topics {
+        bytes_max: config.subscribe.bytes_max,
+        ..limits::Topics::default()
+    };
+    // Each session has one pull under way: none of them is refused for want of room.
+    let waiting_max = subscribe_limits(&config.subscribe).connections_max;
+    let pool = Pool::start("subscriptions", SUBSCRIPTION_THREADS, waiting_max);
+    let setting = subscription::Setting {
+        registry: Arc::clone(registry),
+        store: store.clone(),
+        organization: config.organization.clone(),
+        clock: clock.clone(),
+        pool: pool.map_err(StartError::Thread)?,
+        limits,
+    };
+    let dir = config.data_dir.join("subscriptions");
+    Ok(Subscriptions::open(&dir, setting)?)
+}
+
+fn subscribe_limits(given: &crate::config::Subscribe) -> limits::Subscribe {
+    let own = limits::Subscribe::default();
+    limits::Subscribe {
+        connections_max: given.connections_max.unwrap_or(own.connections_max),
+        connections_per_address_max: given
+            .connections_per_address_max
+            .unwrap_or(own.connections_per_address_max),
         ..own
     }
 }
@@ -388,6 +461,10 @@ impl StoredTypes for StoredPoints {
     fn stored_as(&self, product: &ProductKey, point: &ElementName) -> Option<Storage> {
         self.0.storage_of(product, point)
     }
+
+    fn committed(&self) -> u64 {
+        self.0.durable().0
+    }
 }
 
 fn readiness(
@@ -437,6 +514,7 @@ fn render(
     metrics: PrometheusHandle,
     store: Store,
     registry: Arc<Registry>,
+    subscriptions: Arc<Subscriptions>,
 ) -> Box<dyn Fn() -> String + Send + Sync> {
     Box::new(move || {
         crate::telemetry::gauge_store(&store);
@@ -446,6 +524,7 @@ fn render(
             .channels_after(None)
             .filter(|channel| channel.held.is_some());
         crate::telemetry::gauge("backtide_channels_held", held.count());
+        subscriptions.gauge();
         metrics.render()
     })
 }

@@ -4,6 +4,7 @@
 //! items were rejected), 3 failed (`decisions.md` §1). A command never opens the data directory of
 //! a running gateway: it asks over HTTP, through [`client::Client`].
 
+pub mod access_key;
 pub mod apply;
 pub mod cert;
 pub mod channel;
@@ -24,6 +25,7 @@ pub mod salvage;
 pub mod script;
 pub mod send;
 mod serve;
+pub mod subscription;
 #[cfg(test)]
 mod tests;
 pub mod trace;
@@ -104,6 +106,12 @@ pub enum Command {
     /// Draft, test, publish and roll back data parsing scripts
     #[command(subcommand)]
     Script(script::Script),
+    /// Subscriptions: list, show, start, stop, replay
+    #[command(subcommand)]
+    Subscription(subscription::Subscription),
+    /// Show, rotate or revoke the access key of an application
+    #[command(subcommand)]
+    AccessKey(access_key::AccessKey),
     /// Run a gateway with real sample history, to look around
     Demo(demo::Demo),
     /// Make certificates for a trial: a private authority, its servers and clients
@@ -136,6 +144,9 @@ pub struct Serve {
     /// Address of the HTTP door
     #[arg(long, value_name = "ADDR")]
     pub http: Option<SocketAddr>,
+    /// Address of the subscription door
+    #[arg(long, value_name = "ADDR")]
+    pub subscribe: Option<SocketAddr>,
 }
 
 /// How a command ended.
@@ -283,6 +294,8 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
         Command::Script(script) => script.run(&connection, terminal),
+        Command::Subscription(subscription) => subscription.run(&connection, terminal),
+        Command::AccessKey(access_key) => access_key.run(&connection, terminal),
         Command::Demo(demo) => demo.run(&connection, terminal),
         Command::Cert(cert) => cert.run(terminal),
         Command::Config(config) => config.run(&connection, terminal),

@@ -43,6 +43,7 @@ pub struct Config {
     /// Absent: no certificate is configured, and the door stays shut.
     pub mqtts: Option<Mqtts>,
     pub http: Http,
+    pub subscribe: Subscribe,
     pub store: backtide_store::Options,
     pub quarantine: quarantine::Bounds,
     pub channel_log: channel_log::Bounds,
@@ -81,6 +82,16 @@ pub struct Http {
     pub waiting_max: usize,
 }
 
+/// The subscription door, and what subscriptions keep. What is `None` is the door's own limit.
+#[derive(Debug, Clone)]
+pub struct Subscribe {
+    pub listen: SocketAddr,
+    pub connections_max: Option<usize>,
+    pub connections_per_address_max: Option<usize>,
+    /// Disk that one subscription takes.
+    pub bytes_max: u64,
+}
+
 /// The process's own log.
 #[derive(Debug, Clone)]
 pub struct Log {
@@ -98,6 +109,7 @@ pub struct Raw {
     mqtt: RawMqtt,
     mqtts: RawMqtts,
     http: RawHttp,
+    subscribe: RawSubscribe,
     store: RawStore,
     quarantine: RawQuarantine,
     channel_log: RawChannelLog,
@@ -114,6 +126,7 @@ impl Default for Raw {
             mqtt: RawMqtt::default(),
             mqtts: RawMqtts::default(),
             http: RawHttp::default(),
+            subscribe: RawSubscribe::default(),
             store: RawStore::default(),
             quarantine: RawQuarantine::default(),
             channel_log: RawChannelLog::default(),
@@ -217,6 +230,41 @@ impl Default for RawHttp {
             threads: 4,
             waiting_max: 64,
         }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawSubscribe {
+    listen: SocketAddr,
+    connections_max: Option<usize>,
+    connections_per_address_max: Option<usize>,
+    bytes_max: u64,
+}
+
+impl Default for RawSubscribe {
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 9001).into(),
+            connections_max: None,
+            connections_per_address_max: None,
+            bytes_max: limits::Topics::default().bytes_max,
+        }
+    }
+}
+
+impl RawSubscribe {
+    fn check(self) -> Result<Subscribe, ConfigError> {
+        let (all, per_address) = (self.connections_max, self.connections_per_address_max);
+        at_least("subscribe.connections_max", all, 1)?;
+        at_least("subscribe.connections_per_address_max", per_address, 1)?;
+        at_least("subscribe.bytes_max", Some(self.bytes_max), 1 << 20)?;
+        Ok(Subscribe {
+            listen: self.listen,
+            connections_max: all,
+            connections_per_address_max: per_address,
+            bytes_max: self.bytes_max,
+        })
     }
 }
 
@@ -393,6 +441,7 @@ pub struct Overrides {
     pub mqtt: Option<SocketAddr>,
     pub mqtts: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
+    pub subscribe: Option<SocketAddr>,
 }
 
 /// Why the configuration cannot be used: which key, from where, what is expected.
@@ -448,6 +497,7 @@ impl Raw {
         raw.mqtt.listen = overrides.mqtt.unwrap_or(raw.mqtt.listen);
         raw.mqtts.listen = overrides.mqtts.unwrap_or(raw.mqtts.listen);
         raw.http.listen = overrides.http.unwrap_or(raw.http.listen);
+        raw.subscribe.listen = overrides.subscribe.unwrap_or(raw.subscribe.listen);
         Ok(raw)
     }
 
@@ -531,6 +581,7 @@ impl Raw {
                 threads: self.http.threads,
                 waiting_max: self.http.waiting_max,
             },
+            subscribe: self.subscribe.check()?,
             store: backtide_store::Options {
                 memtable_bytes_max: self.store.memtable_bytes_max,
                 journal_file_bytes: self.store.journal_file_bytes,

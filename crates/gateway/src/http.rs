@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod access_keys;
 mod apply;
 mod attributes;
 mod channels;
@@ -38,6 +39,7 @@ mod schemas;
 mod scripts;
 mod store;
 mod stream;
+mod subscriptions;
 mod trace;
 mod websocket;
 
@@ -59,6 +61,7 @@ pub use websocket::{Attend, Stream};
 use crate::{
     access::Access, channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine,
     recorder::Recorder, redrive::Redriver, registry::Registry, script::Scripts,
+    subscription::Subscriptions,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -73,6 +76,7 @@ pub struct Api {
     pub recorder: Arc<Recorder>,
     pub log: Arc<Log>,
     pub scripts: Arc<Scripts>,
+    pub subscriptions: Arc<Subscriptions>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
@@ -119,6 +123,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(store::routes())
         .merge(schemas::routes())
         .merge(scripts::routes())
+        .merge(access_keys::routes())
+        .merge(subscriptions::routes())
         .merge(health::routes())
 }
 

@@ -50,6 +50,97 @@ impl Default for Http {
     }
 }
 
+/// Subscriptions that are declared at one time: each follows the log on a thread of its own.
+pub const SUBSCRIPTIONS_MAX: usize = 64;
+/// Partitions of a subscription.
+pub const PARTITIONS_MAX: u16 = 64;
+/// How long a subscription may keep messages: a year.
+pub const RETENTION_HOURS_MAX: u32 = 8_760;
+
+/// Caps of what subscriptions keep.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    /// Bytes of log records that are looked through at once.
+    pub stride_bytes: usize,
+    /// Text of the messages that are compressed together; one message may be larger.
+    pub block_bytes_max: usize,
+    pub block_messages_max: usize,
+    /// How late a message or a committed offset reaches the disk, so that many do together.
+    pub gather_ms: u64,
+    /// Disk that one subscription takes. Beyond, its oldest messages go before their time.
+    pub bytes_max: u64,
+    pub groups_max: usize,
+    pub group_name_bytes_max: usize,
+    /// A group that nobody has been in for so long is forgotten.
+    pub group_idle_days_max: u32,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self {
+            stride_bytes: 1024 * 1024,
+            block_bytes_max: 64 * 1024,
+            block_messages_max: 500,
+            gather_ms: 50,
+            bytes_max: 8 << 30,
+            groups_max: 64,
+            group_name_bytes_max: 128,
+            group_idle_days_max: 30,
+        }
+    }
+}
+
+/// Caps of the subscription door.
+#[derive(Debug, Clone)]
+pub struct Subscribe {
+    /// A request: the largest one is a commit of all partitions.
+    pub request_bytes_max: usize,
+    /// From accept to the answer to the subscription request, a TLS handshake included.
+    pub connect_s: u64,
+    /// A socket that takes no byte for so long is closed.
+    pub write_s: u64,
+    /// A session that says nothing for so long is closed; a ping says something.
+    pub idle_s: u64,
+    /// A pull without messages is answered after so long. Clients commit and ping in between.
+    pub pull_wait_ms: u64,
+    /// Text of the messages in one answer; one message may be larger.
+    pub pull_bytes_max: usize,
+    pub pull_messages_max: usize,
+
+    pub connections_max: usize,
+    pub connections_per_address_max: usize,
+    /// Connections that have not subscribed yet.
+    pub handshakes_max: usize,
+    pub handshakes_per_address_max: usize,
+    /// Failed logins in a row from one address before they are throttled.
+    pub failed_logins_burst: u32,
+    /// One more failed login is allowed after so long.
+    pub failed_login_refill_s: u64,
+    /// Addresses remembered for throttling.
+    pub failed_logins_tracked_max: usize,
+}
+
+impl Default for Subscribe {
+    fn default() -> Self {
+        Self {
+            request_bytes_max: 16 * 1024,
+            connect_s: 10,
+            write_s: 30,
+            idle_s: 300,
+            pull_wait_ms: 2_000,
+            pull_bytes_max: 64 * 1024,
+            pull_messages_max: 500,
+            connections_max: 10_000,
+            connections_per_address_max: 1_000,
+            handshakes_max: 500,
+            handshakes_per_address_max: 100,
+            failed_logins_burst: 10,
+            failed_login_refill_s: 6,
+            failed_logins_tracked_max: 10_000,
+        }
+    }
+}
+
 /// Caps of the MQTT door. The defaults are for one node with a few thousand clients.
 #[derive(Debug, Clone)]
 pub struct Mqtt {

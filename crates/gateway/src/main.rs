@@ -3,6 +3,11 @@
 use std::process::ExitCode;
 
 use backtide::cli::{self, Exit, Terminal};
+use mimalloc::MiMalloc;
+
+/// Messages are many small allocations, made by one thread and released by another.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = match cli::parse(std::env::args_os()) {

@@ -25,7 +25,6 @@ mod packet;
 mod session;
 mod sessions;
 mod strict;
-mod throttle;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! database stands on a message's path. A new kind is a file here, a line in each `match` on
 //! [`Kind`] that the compiler points out.
 
+mod access_key;
 mod budget;
 mod channel;
 mod device;
@@ -18,6 +19,7 @@ mod schema;
 mod script;
 mod snapshot;
 mod sqlite;
+mod subscription;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +36,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
+pub use access_key::AccessKey;
 pub use budget::ErrorBudget;
 pub use channel::{CertificateRule, Channel, Held, Quotas, Rates, RecentQuota, Secret};
 pub use device::{Attributes, Device};
@@ -45,11 +48,13 @@ pub use schema::{object_schemas, schema};
 pub use script::{Script, ScriptFile, ScriptVersion};
 pub use snapshot::{AssetOwner, Devices, Snapshot};
 pub use sqlite::Sqlite;
+pub use subscription::{Contents, Subscription};
 
 use crate::{
     clock::Clock,
     secrets::{Seal, SecretError},
 };
+use access_key::Credential;
 use channel::{Login, Previous};
 use draft::{Draft, Trust};
 use records::{Change, Collection, Records, RecordsError};
@@ -64,6 +69,11 @@ pub const NAMED_MAX: usize = 100;
 pub trait StoredTypes: Send + Sync {
     /// The storage of a point of which values are stored.
     fn stored_as(&self, product: &ProductKey, point: &ElementName) -> Option<Storage>;
+
+    /// The position of the last commit: what is committed later has a greater one.
+    fn committed(&self) -> u64 {
+        0
+    }
 }
 
 /// What became of a declaration.
@@ -320,6 +330,15 @@ impl Registry {
                 Kind::Script => {
                     draft.remove_script(snapshot.script(name).ok_or_else(not_found)?);
                 }
+                Kind::AccessKey => {
+                    let key = snapshot.access_key(name).ok_or_else(not_found)?;
+                    unused(users_of_access_key(&snapshot, name))?;
+                    draft.remove_access_key(&key.name);
+                }
+                Kind::Subscription => {
+                    let subscription = snapshot.subscription(name).ok_or_else(not_found)?;
+                    draft.remove_subscription(&subscription.name);
+                }
             }
             Ok(())
         })
@@ -472,6 +491,70 @@ impl Registry {
         self.current().channel(name).cloned().ok_or_else(not_found)
     }
 
+    /// Gives an access key a new secret; the one before stays valid for `overlap_ms`. One that was
+    /// revoked signs again, with the new secret alone.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn rotate_access_key(
+        &self,
+        name: &str,
+        overlap_ms: i64,
+    ) -> Result<Arc<AccessKey>, Refused> {
+        let valid_until_ms = self.clock.now_ms().saturating_add(overlap_ms);
+        self.reissue(name, |key| key.rotate(valid_until_ms))
+    }
+
+    /// Takes every secret of an access key away, for good.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn revoke_access_key(&self, name: &str) -> Result<Arc<AccessKey>, Refused> {
+        self.reissue(name, AccessKey::revoke)
+    }
+
+    fn reissue(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut AccessKey),
+    ) -> Result<Arc<AccessKey>, Refused> {
+        let not_found = || Refused::NotFound {
+            kind: Kind::AccessKey,
+            name: name.to_owned(),
+        };
+        self.change(Run::Commit, |draft| {
+            let key = draft.snapshot.access_key(name).ok_or_else(not_found)?;
+            let name = key.name.clone();
+            draft.reissue(&name, change);
+            Ok(())
+        })?;
+        self.current()
+            .access_key(name)
+            .cloned()
+            .ok_or_else(not_found)
+    }
+
+    /// Stops a subscription, or starts it again.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn set_stopped(&self, name: &str, stopped: bool) -> Result<Arc<Subscription>, Refused> {
+        let not_found = || Refused::NotFound {
+            kind: Kind::Subscription,
+            name: name.to_owned(),
+        };
+        self.change(Run::Commit, |draft| {
+            let subscription = draft.snapshot.subscription(name).ok_or_else(not_found)?;
+            let name = subscription.name.clone();
+            draft.set_stopped(&name, stopped);
+            Ok(())
+        })?;
+        self.current()
+            .subscription(name)
+            .cloned()
+            .ok_or_else(not_found)
+    }
+
     /// The one way to change anything: draft, records, then readers.
     fn change(
         &self,
@@ -578,14 +661,31 @@ pub fn written<T: Serialize>(kind: Kind, name: &str, file: &T) -> String {
 }
 
 fn users_of_model(snapshot: &Snapshot, name: &str) -> Vec<User> {
-    snapshot
+    let products = snapshot
         .products_after(None)
         .filter(|product| product.model_name.as_str() == name)
         .map(|product| User {
             kind: Kind::Product,
             name: product.name.to_string(),
+        });
+    let has_it = |s: &Subscription| s.file.models.iter().any(|model| model.as_str() == name);
+    products.chain(subscriptions(snapshot, has_it)).collect()
+}
+
+fn users_of_access_key(snapshot: &Snapshot, name: &str) -> Vec<User> {
+    subscriptions(snapshot, |s| s.file.access_key.as_str() == name).collect()
+}
+
+fn subscriptions(
+    snapshot: &Snapshot,
+    that: impl Fn(&Subscription) -> bool,
+) -> impl Iterator<Item = User> {
+    let all = snapshot.subscriptions_after(None);
+    all.filter(move |subscription| that(subscription))
+        .map(|subscription| User {
+            kind: Kind::Subscription,
+            name: subscription.name.to_string(),
         })
-        .collect()
 }
 
 fn users_of_product(product: &Product) -> Vec<User> {
@@ -671,7 +771,21 @@ fn loaded(
             Collection::Script | Collection::ScriptVersion | Collection::ScriptDraft => {
                 scripts.take(&record).map_err(damaged)?;
             }
-            Collection::Model | Collection::Product | Collection::Device | Collection::Channel => {
+            Collection::Credential => {
+                let credential = Credential::from_record(name, &record.body, seal)?;
+                draft.credentials.insert(name.to_owned(), credential);
+            }
+            Collection::SubscriptionState => {
+                let state =
+                    serde_json::from_str(&record.body).map_err(|e| damaged(e.to_string()))?;
+                draft.states.insert(name.to_owned(), state);
+            }
+            Collection::Model
+            | Collection::Product
+            | Collection::Device
+            | Collection::Channel
+            | Collection::AccessKey
+            | Collection::Subscription => {
                 declared.push(document::read_json(&record.body).map_err(damaged)?);
             }
         }

@@ -58,10 +58,14 @@ pub fn random_alphanumeric(chars: usize) -> String {
 
 /// A new channel secret: GUID-shaped, as one vendor SDK needs.
 pub fn channel_secret() -> SecretString {
+    guid().into()
+}
+
+/// A random GUID.
+pub fn guid() -> String {
     uuid::Builder::from_random_bytes(random())
         .into_uuid()
         .to_string()
-        .into()
 }
 
 /// Seals secrets at rest with XChaCha20-Poly1305 under the key file of the data directory.

@@ -32,7 +32,9 @@ pub use commit::{
 };
 pub use error::OpenError;
 pub use health::State;
-pub use journal::{DecodeError, FollowError, Followed, Recovery, Salvaged, decode_frame};
+pub use journal::{
+    DecodeError, FollowError, Followed, FollowedRefusals, Recovery, Salvaged, decode_frame,
+};
 pub use library::{
     AttributePlace, AttributeRange, ChronicleStats, Conflict, ConflictFilter, ConflictPage,
     ConflictRow, ConflictRows, ConflictSide, EventPlace, EventRange, FlushError, Latest,

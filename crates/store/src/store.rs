@@ -16,8 +16,9 @@ use backtide_model::{DeviceKey, ElementName, ProductKey, Storage};
 use parking_lot::Mutex;
 
 use crate::{
-    Commit, CommitError, Committed, Done, FollowError, Followed, MemtableStats, OpenError, Options,
-    Origin, Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs, State, Watch,
+    Commit, CommitError, Committed, Done, FollowError, Followed, FollowedRefusals, MemtableStats,
+    OpenError, Options, Origin, Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs,
+    State, Watch,
     background::{self, Signals, Waits},
     committer::{Committer, Storages},
     disk::{Disk, Lock},
@@ -198,6 +199,20 @@ impl Store {
     /// [`FollowError::Trimmed`] when the log begins later.
     pub fn follow(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Followed>, FollowError> {
         self.shared().log.follow(from, self.durable(), bytes_max)
+    }
+
+    /// What was refused or tried again among the commits behind `from`, as [`Self::follow`] would give
+    /// them, without decoding the others.
+    ///
+    /// # Errors
+    /// As [`Self::follow`].
+    pub fn follow_refusals(
+        &self,
+        from: Sequence,
+        bytes_max: usize,
+    ) -> Result<FollowedRefusals, FollowError> {
+        let shared = self.shared();
+        shared.log.follow_refusals(from, self.durable(), bytes_max)
     }
 
     /// Calls `tell` on the committer's thread after each group. It must be quick, must not block

@@ -55,6 +55,9 @@ pub struct Demo {
     /// Address of the HTTP door [default: 127.0.0.1:8080, or a free port]
     #[arg(long, value_name = "ADDR")]
     http: Option<SocketAddr>,
+    /// Address of the subscription door [default: 127.0.0.1:9001, or a free port]
+    #[arg(long, value_name = "ADDR")]
+    subscribe: Option<SocketAddr>,
 }
 
 impl Demo {
@@ -82,6 +85,12 @@ impl Demo {
             data_dir: Some(data_dir.to_owned()),
             mqtt: Some(free_or_own(self.mqtt, "MQTT", 11_883, terminal)?),
             http: Some(free_or_own(self.http, "HTTP", 8_080, terminal)?),
+            subscribe: Some(free_or_own(
+                self.subscribe,
+                "subscriptions",
+                9_001,
+                terminal,
+            )?),
             ..Overrides::default()
         };
         let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());

@@ -29,6 +29,7 @@ impl Serve {
             mqtt: self.mqtt,
             mqtts: self.mqtts,
             http: self.http,
+            subscribe: self.subscribe,
         };
         let raw = Raw::read(self.config.as_deref(), overrides).map_err(usage)?;
         let config = raw.check().map_err(usage)?;

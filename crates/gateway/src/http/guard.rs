@@ -22,8 +22,8 @@ const CSRF: &str = "x-csrf-token";
 
 /// Endings of paths where a POST changes nothing.
 const DRY: [&str; 3] = ["/run", "/dry-run", "/test"];
-/// Endings of paths that show or make a secret.
-const SECRET: [&str; 3] = ["/connection", "/rotate", "/secret"];
+/// Endings of paths that show, make or end a secret.
+const SECRET: [&str; 4] = ["/connection", "/credential", "/rotate", "/revoke"];
 
 /// Lets a request pass that needs nothing, or whose caller may make it.
 pub(super) async fn guard(

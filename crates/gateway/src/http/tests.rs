@@ -102,8 +102,19 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let access = Access::open(&dir.join("access.db"), token, clock.clone()).unwrap();
     let access = Arc::new(access);
     registry.set_witness(crate::access::witness(&access));
+    let setting = crate::subscription::Setting {
+        registry: Arc::clone(&registry),
+        store: store.clone(),
+        organization: backtide_model::ObjectName::new("o1").unwrap(),
+        clock: clock.clone(),
+        pool: Pool::start("subscriptions", 1, 8).unwrap(),
+        limits: crate::limits::Topics::default(),
+    };
+    let subscriptions =
+        crate::subscription::Subscriptions::open(&dir.join("subscriptions"), setting).unwrap();
     Api {
         registry,
+        subscriptions,
         store,
         quarantine,
         redriver,

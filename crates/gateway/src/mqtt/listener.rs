@@ -21,13 +21,12 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    House, Peer, Transport, WallClock, connection,
-    kept::KeptError,
-    sessions::Sessions,
+use super::{House, Peer, Transport, WallClock, connection, kept::KeptError, sessions::Sessions};
+use crate::{
+    limits,
     throttle::{Addresses, Budget, Held, Left, network},
+    tls,
 };
-use crate::{limits, tls};
 
 /// How often sessions and waiting replies are looked at for their age.
 const SWEEP: Duration = Duration::from_secs(30);

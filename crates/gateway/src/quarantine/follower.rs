@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backtide_store::{FollowError, Followed, Part, Sequence, Store};
+use backtide_store::{FollowError, Followed, FollowedRefusals, Part, Sequence, Store};
 
 use super::{
     Entry, Id, Progress, QuarantineError,
@@ -80,7 +80,7 @@ impl Follower<'_> {
     fn catch_up(&mut self) -> Result<(), CatchUpError> {
         while !self.progress.is_stopped() {
             let reached = self.progress.state.lock().reached;
-            let followed = match self.store.follow(reached, STRIDE_BYTES) {
+            let followed = match self.store.follow_refusals(reached, STRIDE_BYTES) {
                 Ok(followed) => followed,
                 Err(FollowError::Trimmed { oldest }) => {
                     tracing::error!(
@@ -94,12 +94,11 @@ impl Follower<'_> {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let Some(last) = followed.last() else {
+            if followed.reached == reached {
                 return Ok(());
-            };
-            let last = last.sequence;
-            self.take(&followed, last)?;
-            self.progress.reach(last);
+            }
+            self.take(&followed)?;
+            self.progress.reach(followed.reached);
             if self.placed_at.elapsed() >= PLACE_EVERY {
                 self.place()?;
             }
@@ -108,16 +107,13 @@ impl Follower<'_> {
     }
 
     /// Writes down the refusals among some commits.
-    fn take(&mut self, followed: &[Followed], last: Sequence) -> Result<(), CatchUpError> {
-        let arrived = followed
-            .iter()
-            .map(|followed| followed.commit.origin.arrived_ms);
-        self.now_ms = arrived.fold(self.now_ms, i64::max);
-        let changes: Vec<_> = followed.iter().flat_map(changes).collect();
+    fn take(&mut self, followed: &FollowedRefusals) -> Result<(), CatchUpError> {
+        self.now_ms = self.now_ms.max(followed.arrived_ms.unwrap_or(i64::MIN));
+        let changes: Vec<_> = followed.commits.iter().flat_map(changes).collect();
         if changes.is_empty() {
             return Ok(());
         }
-        self.cabinet.write(&changes, last)?;
+        self.cabinet.write(&changes, followed.reached)?;
         let refused = changes
             .iter()
             .filter(|change| matches!(change, Change::Refused(..)))

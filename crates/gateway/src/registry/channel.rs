@@ -183,19 +183,13 @@ impl Channel {
 
     /// What a file does not say, as it is kept.
     pub(super) fn login_record(&self, seal: &Seal) -> String {
-        let sealed = |secret: &Secret| SecretRecord {
-            id: secret.id,
-            sealed: seal.seal(self.name.as_str(), &secret.text),
-        };
+        let owner = self.name.as_str();
         let record = LoginRecord {
             created_ms: self.created_ms,
             paused: self.paused,
             held: self.held.clone(),
-            secret: sealed(&self.secret),
-            previous: self.previous.as_ref().map(|previous| PreviousRecord {
-                secret: sealed(&previous.secret),
-                valid_until_ms: previous.valid_until_ms,
-            }),
+            secret: self.secret.record(owner, seal),
+            previous: self.previous.as_ref().map(|old| old.record(owner, seal)),
         };
         serde_json::to_string(&record).expect("numbers and texts are JSON")
     }
@@ -230,6 +224,25 @@ impl Secret {
     pub fn text(&self) -> &str {
         self.text.expose_secret()
     }
+
+    pub(super) fn record(&self, owner: &str, seal: &Seal) -> SecretRecord {
+        SecretRecord {
+            id: self.id,
+            sealed: seal.seal(owner, &self.text),
+        }
+    }
+
+    pub(super) fn opened(
+        record: &SecretRecord,
+        owner: &str,
+        seal: &Seal,
+    ) -> Result<Self, SecretError> {
+        let text = seal.unseal(owner, &record.sealed)?;
+        Ok(Self {
+            id: record.id,
+            text,
+        })
+    }
 }
 
 /// The secret before the last rotation.
@@ -237,6 +250,26 @@ impl Secret {
 pub(super) struct Previous {
     pub(super) secret: Secret,
     pub(super) valid_until_ms: i64,
+}
+
+impl Previous {
+    pub(super) fn record(&self, owner: &str, seal: &Seal) -> PreviousRecord {
+        PreviousRecord {
+            secret: self.secret.record(owner, seal),
+            valid_until_ms: self.valid_until_ms,
+        }
+    }
+
+    pub(super) fn opened(
+        record: &PreviousRecord,
+        owner: &str,
+        seal: &Seal,
+    ) -> Result<Self, SecretError> {
+        Ok(Self {
+            secret: Secret::opened(&record.secret, owner, seal)?,
+            valid_until_ms: record.valid_until_ms,
+        })
+    }
 }
 
 /// What a file does not say about a channel.
@@ -261,15 +294,16 @@ struct LoginRecord {
     previous: Option<PreviousRecord>,
 }
 
+/// A secret at rest, sealed for its owner.
 #[derive(Serialize, Deserialize)]
-struct SecretRecord {
+pub(super) struct SecretRecord {
     id: u64,
     sealed: String,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PreviousRecord {
+pub(super) struct PreviousRecord {
     secret: SecretRecord,
     valid_until_ms: i64,
 }
@@ -303,27 +337,16 @@ impl Login {
         let unreadable = || SecretError::Unsealable {
             owner: channel.to_owned(),
         };
-        let opened = |record: &SecretRecord| {
-            let text = seal.unseal(channel, &record.sealed)?;
-            Ok(Secret {
-                id: record.id,
-                text,
-            })
-        };
         let record: LoginRecord = serde_json::from_str(record).map_err(|_| unreadable())?;
-        let previous = match &record.previous {
-            Some(previous) => Some(Previous {
-                secret: opened(&previous.secret)?,
-                valid_until_ms: previous.valid_until_ms,
-            }),
-            None => None,
-        };
+        let previous = record
+            .previous
+            .map(|old| Previous::opened(&old, channel, seal));
         Ok(Self {
             created_ms: record.created_ms,
             paused: record.paused,
             held: record.held,
-            secret: opened(&record.secret)?,
-            previous,
+            secret: Secret::opened(&record.secret, channel, seal)?,
+            previous: previous.transpose()?,
         })
     }
 }

@@ -16,7 +16,8 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    Kind, channel::ChannelFile, device::DeviceFile, product::ProductFile, script::ScriptFile,
+    Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile,
+    product::ProductFile, script::ScriptFile, subscription::SubscriptionFile,
 };
 
 /// How an object file is written.
@@ -68,6 +69,8 @@ pub enum Declared {
     Device(ObjectName, DeviceFile),
     Channel(ChannelName, ChannelFile),
     Script(ObjectName, Box<ScriptFile>),
+    AccessKey(ObjectName, AccessKeyFile),
+    Subscription(ObjectName, Box<SubscriptionFile>),
 }
 
 impl Declared {
@@ -78,6 +81,8 @@ impl Declared {
             Self::Device(..) => Kind::Device,
             Self::Channel(..) => Kind::Channel,
             Self::Script(..) => Kind::Script,
+            Self::AccessKey(..) => Kind::AccessKey,
+            Self::Subscription(..) => Kind::Subscription,
         }
     }
 
@@ -86,7 +91,9 @@ impl Declared {
             Self::Model(name, _)
             | Self::Product(name, _)
             | Self::Device(name, _)
-            | Self::Script(name, _) => name.as_str(),
+            | Self::Script(name, _)
+            | Self::AccessKey(name, _)
+            | Self::Subscription(name, _) => name.as_str(),
             Self::Channel(name, _) => name.as_str(),
         }
     }
@@ -95,7 +102,12 @@ impl Declared {
     pub fn owner(&self) -> &str {
         match self {
             Self::Device(_, file) => file.product.as_str(),
-            Self::Model(..) | Self::Product(..) | Self::Channel(..) | Self::Script(..) => "",
+            Self::Model(..)
+            | Self::Product(..)
+            | Self::Channel(..)
+            | Self::Script(..)
+            | Self::AccessKey(..)
+            | Self::Subscription(..) => "",
         }
     }
 
@@ -374,6 +386,10 @@ impl<'de> Visitor<'de> for Header<'_> {
             Kind::Device => Body::Device(DeviceFile::deserialize(members)?),
             Kind::Channel => Body::Channel(ChannelFile::deserialize(members)?),
             Kind::Script => Body::Script(Box::new(ScriptFile::deserialize(members)?)),
+            Kind::AccessKey => Body::AccessKey(AccessKeyFile::deserialize(members)?),
+            Kind::Subscription => {
+                Body::Subscription(Box::new(SubscriptionFile::deserialize(members)?))
+            }
         };
         let name = name.ok_or_else(|| A::Error::missing_field("name"))?;
         body.named(&name).map_err(A::Error::custom)
@@ -387,6 +403,8 @@ enum Body {
     Device(DeviceFile),
     Channel(ChannelFile),
     Script(Box<ScriptFile>),
+    AccessKey(AccessKeyFile),
+    Subscription(Box<SubscriptionFile>),
 }
 
 impl Body {
@@ -397,6 +415,8 @@ impl Body {
             Self::Device(file) => Declared::Device(ObjectName::new(name)?, file),
             Self::Channel(file) => Declared::Channel(ChannelName::new(name)?, file),
             Self::Script(file) => Declared::Script(ObjectName::new(name)?, file),
+            Self::AccessKey(file) => Declared::AccessKey(ObjectName::new(name)?, file),
+            Self::Subscription(file) => Declared::Subscription(ObjectName::new(name)?, file),
         })
     }
 }

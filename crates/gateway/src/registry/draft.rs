@@ -7,7 +7,9 @@ use backtide_model::{AssetId, ChannelName, DeviceKey, Model, ObjectName, Product
 use serde::Serialize;
 
 use super::{
-    Channel, Declared, Device, ENABLED_CHANNELS_MAX, Effect, Kind, Product, StoredTypes,
+    AccessKey, Channel, Declared, Device, ENABLED_CHANNELS_MAX, Effect, Kind, Product, StoredTypes,
+    Subscription,
+    access_key::{self, AccessKeyFile, Credential},
     channel::{self, ChannelFile, Login},
     device::{self, DeviceFile},
     model::DeclaredModel,
@@ -15,9 +17,10 @@ use super::{
     records::{Change, Collection, Record, RecordKey},
     script::{Script, ScriptFile, ScriptVersion, ScriptVersionRecord},
     snapshot::{AssetOwner, Snapshot},
+    subscription::{self, Begin, StateRecord, SubscriptionFile},
 };
 use crate::{
-    limits::SCRIPT_VERSIONS_MAX,
+    limits::{self, SCRIPT_VERSIONS_MAX},
     secrets::{self, Seal},
 };
 
@@ -34,6 +37,10 @@ pub(super) struct Draft<'r> {
     pub(super) changes: Vec<Change>,
     /// Of channels that are being loaded.
     pub(super) logins: HashMap<String, Login>,
+    /// Of access keys that are being loaded.
+    pub(super) credentials: HashMap<String, Credential>,
+    /// Of subscriptions that are being loaded.
+    pub(super) states: HashMap<String, StateRecord>,
     trust: Trust,
     now_ms: i64,
     seal: &'r Seal,
@@ -52,6 +59,8 @@ impl<'r> Draft<'r> {
             snapshot,
             changes: Vec::new(),
             logins: HashMap::new(),
+            credentials: HashMap::new(),
+            states: HashMap::new(),
             trust,
             now_ms,
             seal,
@@ -67,6 +76,8 @@ impl<'r> Draft<'r> {
             Declared::Device(name, file) => self.put_device(name, file),
             Declared::Channel(name, file) => self.put_channel(name, file),
             Declared::Script(name, file) => self.put_script(&name, *file),
+            Declared::AccessKey(name, file) => self.put_access_key(name, file),
+            Declared::Subscription(name, file) => self.put_subscription(name, *file),
         }
     }
 
@@ -358,6 +369,148 @@ impl<'r> Draft<'r> {
         self.snapshot.channels.insert(channel.name.clone(), channel);
     }
 
+    fn put_access_key(&mut self, name: ObjectName, file: AccessKeyFile) -> Result<Effect, String> {
+        access_key::check(&file)?;
+        let before = self.snapshot.access_keys.get(&name).cloned();
+        let key = match (file.key, &before) {
+            (Some(given), Some(before)) if given != before.key => {
+                return Err(format!(
+                    "key {} cannot change to {given}: applications log in with it",
+                    before.key
+                ));
+            }
+            (_, Some(before)) => before.key.clone(),
+            (Some(given), None) => given,
+            (None, None) => secrets::guid().into(),
+        };
+        let others = self.snapshot.access_keys.values();
+        if let Some(other) = others
+            .filter(|other| other.name != name)
+            .find(|other| other.key == key)
+        {
+            return Err(format!("key {key} belongs to access key {}", other.name));
+        }
+        let kept = match &before {
+            Some(before) => Some(Credential::of(before)),
+            None => self.credentials.remove(name.as_str()),
+        };
+        let is_new = kept.is_none();
+        let credential = kept.unwrap_or_else(|| Credential::new(self.now_ms));
+        let key = AccessKey {
+            name,
+            key,
+            description: file.description,
+            created_ms: credential.created_ms,
+            issued: credential.issued,
+            secret: credential.secret,
+            previous: credential.previous,
+        };
+        if before
+            .as_ref()
+            .is_some_and(|before| before.file() == key.file())
+        {
+            return Ok(Effect::Unchanged);
+        }
+        self.keep(Kind::AccessKey, "", key.name.as_str(), &key.file());
+        if is_new {
+            self.keep_credential(&key);
+        }
+        self.snapshot
+            .access_keys
+            .insert(key.name.clone(), Arc::new(key));
+        Ok(Effect::of(before.is_some()))
+    }
+
+    /// Changes what `apply` does not say about an access key.
+    pub(super) fn reissue(&mut self, name: &ObjectName, change: impl FnOnce(&mut AccessKey)) {
+        let mut key = AccessKey::clone(&self.snapshot.access_keys[name]);
+        change(&mut key);
+        self.keep_credential(&key);
+        self.snapshot
+            .access_keys
+            .insert(key.name.clone(), Arc::new(key));
+    }
+
+    fn put_subscription(
+        &mut self,
+        name: ObjectName,
+        file: SubscriptionFile,
+    ) -> Result<Effect, String> {
+        let before = self.snapshot.subscriptions.get(&name).cloned();
+        if before.as_ref().is_some_and(|before| before.file == file) {
+            return Ok(Effect::Unchanged);
+        }
+        if self.trust == Trust::Declared {
+            self.check_subscription(&file, before.as_deref())?;
+        }
+        let kept = match &before {
+            Some(before) => Some(before.state()),
+            None => self.states.remove(name.as_str()),
+        };
+        let is_new = kept.is_none();
+        let state = kept.unwrap_or_else(|| StateRecord {
+            uid: secrets::random_alphanumeric(16).into(),
+            created_ms: self.now_ms,
+            since: match file.begin {
+                Begin::Now => self.stored.committed(),
+                Begin::Oldest => 0,
+            },
+            stopped: false,
+        });
+        self.keep(Kind::Subscription, "", name.as_str(), &file);
+        let subscription = Subscription::new(name, file, state);
+        if is_new {
+            self.keep_state(&subscription);
+        }
+        let name = subscription.name.clone();
+        self.snapshot
+            .subscriptions
+            .insert(name, Arc::new(subscription));
+        Ok(Effect::of(before.is_some()))
+    }
+
+    fn check_subscription(
+        &self,
+        file: &SubscriptionFile,
+        before: Option<&Subscription>,
+    ) -> Result<(), String> {
+        if self.snapshot.access_key(&file.access_key).is_none() {
+            return Err(format!("access key {} is not declared", file.access_key));
+        }
+        subscription::check(file, &self.snapshot)?;
+        match before {
+            Some(before) => subscription::check_change(&before.file, file),
+            None if self.snapshot.subscriptions.len() < limits::SUBSCRIPTIONS_MAX => Ok(()),
+            None => Err(format!(
+                "there are {} subscriptions, the most there may be; delete one",
+                limits::SUBSCRIPTIONS_MAX
+            )),
+        }
+    }
+
+    /// Changes what `apply` does not say about a subscription.
+    pub(super) fn set_stopped(&mut self, name: &ObjectName, stopped: bool) {
+        let mut subscription = Subscription::clone(&self.snapshot.subscriptions[name]);
+        subscription.stopped = stopped;
+        self.keep_state(&subscription);
+        let name = name.clone();
+        self.snapshot
+            .subscriptions
+            .insert(name, Arc::new(subscription));
+    }
+
+    pub(super) fn remove_access_key(&mut self, name: &ObjectName) {
+        self.snapshot.access_keys.remove(name);
+        self.forget(Collection::AccessKey, "", name.as_str());
+        self.forget(Collection::Credential, "", name.as_str());
+    }
+
+    pub(super) fn remove_subscription(&mut self, name: &ObjectName) {
+        self.snapshot.subscriptions.remove(name);
+        self.forget(Collection::Subscription, "", name.as_str());
+        self.forget(Collection::SubscriptionState, "", name.as_str());
+    }
+
     pub(super) fn remove_model(&mut self, name: &ObjectName) {
         self.snapshot.models.remove(name);
         self.forget(Collection::Model, "", name.as_str());
@@ -571,6 +724,23 @@ impl<'r> Draft<'r> {
         if self.trust == Trust::Declared {
             let body = channel.login_record(self.seal);
             let key = record_key(Collection::Login, "", channel.name.as_str());
+            self.changes.push(Change::Put(Record { key, body }));
+        }
+    }
+
+    fn keep_credential(&mut self, key: &AccessKey) {
+        let body = key.credential_record(self.seal);
+        self.keep_beside(Collection::Credential, &key.name, body);
+    }
+
+    fn keep_state(&mut self, subscription: &Subscription) {
+        let body = subscription.state_record();
+        self.keep_beside(Collection::SubscriptionState, &subscription.name, body);
+    }
+
+    fn keep_beside(&mut self, collection: Collection, name: &ObjectName, body: String) {
+        if self.trust == Trust::Declared {
+            let key = record_key(collection, "", name.as_str());
             self.changes.push(Change::Put(Record { key, body }));
         }
     }

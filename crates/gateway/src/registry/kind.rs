@@ -17,15 +17,21 @@ pub enum Kind {
     Channel,
     #[value(alias = "scripts", alias = "Script")]
     Script,
+    #[value(alias = "access-keys", alias = "AccessKey")]
+    AccessKey,
+    #[value(alias = "subscriptions", alias = "Subscription")]
+    Subscription,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Model,
         Self::Product,
         Self::Device,
         Self::Channel,
         Self::Script,
+        Self::AccessKey,
+        Self::Subscription,
     ];
 
     /// The word of `kind:` in an object file.
@@ -36,6 +42,8 @@ impl Kind {
             Self::Device => "Device",
             Self::Channel => "Channel",
             Self::Script => "Script",
+            Self::AccessKey => "AccessKey",
+            Self::Subscription => "Subscription",
         }
     }
 
@@ -47,6 +55,8 @@ impl Kind {
             Self::Device => "device",
             Self::Channel => "channel",
             Self::Script => "script",
+            Self::AccessKey => "access key",
+            Self::Subscription => "subscription",
         }
     }
 
@@ -58,6 +68,8 @@ impl Kind {
             Self::Device => "devices",
             Self::Channel => "channels",
             Self::Script => "scripts",
+            Self::AccessKey => "access-keys",
+            Self::Subscription => "subscriptions",
         }
     }
 
@@ -68,6 +80,8 @@ impl Kind {
             Self::Device => Collection::Device,
             Self::Channel => Collection::Channel,
             Self::Script => Collection::Script,
+            Self::AccessKey => Collection::AccessKey,
+            Self::Subscription => Collection::Subscription,
         }
     }
 
@@ -79,6 +93,8 @@ impl Kind {
             Self::Device => &["name", "product", "key", "assetId", "timezone"],
             Self::Channel => &["name", "product", "mode", "description"],
             Self::Script => &["name", "product", "dialect", "description"],
+            Self::AccessKey => &["name", "key", "description"],
+            Self::Subscription => &["name", "type", "accessKey", "partitions", "retentionHours"],
         }
     }
 

@@ -17,10 +17,16 @@ pub enum Collection {
     /// Owned by its script, named by its number.
     ScriptVersion,
     ScriptDraft,
+    AccessKey,
+    /// What is not declared about an access key; secrets are sealed.
+    Credential,
+    Subscription,
+    /// What is not declared about a subscription.
+    SubscriptionState,
 }
 
 impl Collection {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Model,
         Self::Product,
         Self::Device,
@@ -30,6 +36,10 @@ impl Collection {
         Self::Script,
         Self::ScriptVersion,
         Self::ScriptDraft,
+        Self::AccessKey,
+        Self::Credential,
+        Self::Subscription,
+        Self::SubscriptionState,
     ];
 
     pub const fn word(self) -> &'static str {
@@ -43,6 +53,10 @@ impl Collection {
             Self::Script => "script",
             Self::ScriptVersion => "script-version",
             Self::ScriptDraft => "script-draft",
+            Self::AccessKey => "access-key",
+            Self::Credential => "credential",
+            Self::Subscription => "subscription",
+            Self::SubscriptionState => "subscription-state",
         }
     }
 }

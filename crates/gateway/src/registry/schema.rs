@@ -4,8 +4,8 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Kind, channel::ChannelFile, device::DeviceFile, model::ModelFile, product::ProductFile,
-    script::ScriptFile,
+    Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile, model::ModelFile,
+    product::ProductFile, script::ScriptFile, subscription::SubscriptionFile,
 };
 
 /// The schema of an object of this kind (JSON Schema 2020-12), complete by itself.
@@ -47,6 +47,8 @@ fn object(kind: Kind, generator: &mut SchemaGenerator) -> Value {
         Kind::Device => with_header::<DeviceFile>(kind, generator),
         Kind::Channel => with_header::<ChannelFile>(kind, generator),
         Kind::Script => with_header::<ScriptFile>(kind, generator),
+        Kind::AccessKey => with_header::<AccessKeyFile>(kind, generator),
+        Kind::Subscription => with_header::<SubscriptionFile>(kind, generator),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use backtide_model::{AssetId, ChannelName, DeviceKey, ObjectName, ProductKey};
 
-use super::{Channel, Device, Product, Script, model::DeclaredModel};
+use super::{AccessKey, Channel, Device, Product, Script, Subscription, model::DeclaredModel};
 
 /// The devices of a product, by key and by name.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +69,8 @@ pub struct Snapshot {
     pub(super) keys: HashMap<ProductKey, ObjectName>,
     pub(super) channels: BTreeMap<ChannelName, Arc<Channel>>,
     pub(super) scripts: BTreeMap<ObjectName, Arc<Script>>,
+    pub(super) access_keys: BTreeMap<ObjectName, Arc<AccessKey>>,
+    pub(super) subscriptions: BTreeMap<ObjectName, Arc<Subscription>>,
     pub(super) assets: Arc<Assets>,
 }
 
@@ -117,11 +119,33 @@ impl Snapshot {
         self.models.get(name)
     }
 
+    pub fn access_key(&self, name: impl AsRef<str>) -> Option<&Arc<AccessKey>> {
+        self.access_keys.get(name.as_ref())
+    }
+
+    pub fn subscription(&self, name: impl AsRef<str>) -> Option<&Arc<Subscription>> {
+        self.subscriptions.get(name.as_ref())
+    }
+
     /// The device of this asset id, unless it was deleted.
     pub fn asset(&self, id: &str) -> Option<(&Arc<Product>, &Arc<Device>)> {
         let owner = self.assets.owners.get(id)?;
         let product = self.product_by_key(&owner.product_key)?;
         Some((product, product.devices.get(owner.device_key.as_str())?))
+    }
+
+    /// The asset id of a device, also of one that was deleted.
+    pub fn asset_of(&self, product_key: &ProductKey, device_key: &DeviceKey) -> Option<&AssetId> {
+        if let Some(device) = self
+            .product_by_key(product_key)
+            .and_then(|product| product.devices.get(device_key.as_str()))
+        {
+            return Some(&device.asset_id);
+        }
+        self.assets.retired.get(&AssetOwner {
+            product_key: product_key.clone(),
+            device_key: device_key.clone(),
+        })
     }
 
     /// Every device of this key, with its product: one where the key is unambiguous.
@@ -157,6 +181,23 @@ impl Snapshot {
         self.channels
             .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
             .map(|(_, c)| c)
+    }
+
+    /// In the order of their names, those after `after`.
+    pub fn access_keys_after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<AccessKey>> {
+        self.access_keys
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, key)| key)
+    }
+
+    /// In the order of their names, those after `after`.
+    pub fn subscriptions_after(
+        &self,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = &Arc<Subscription>> {
+        self.subscriptions
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, subscription)| subscription)
     }
 
     /// In the order of their products' names, then their own, those after `after` (product, name).

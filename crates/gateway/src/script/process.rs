@@ -105,6 +105,8 @@ impl Process {
             // Nothing of ours: no secret, no locale, no zone.
             .env_clear()
             .env("TZ", "UTC0")
+            // The allocator's default, a gibibyte set aside, is more address space than a worker has.
+            .env("MIMALLOC_ARENA_RESERVE", "0")
             .current_dir("/")
             // A Ctrl-C for the gateway must not end workers before it has drained.
             .process_group(0)

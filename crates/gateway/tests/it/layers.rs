@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
-const FORBIDDEN: [(&str, &[&str]); 13] = [
+const FORBIDDEN: [(&str, &[&str]); 15] = [
     (
         "mqtt",
         &[
@@ -52,6 +52,23 @@ const FORBIDDEN: [(&str, &[&str]); 13] = [
         &[
             "mqtt", "http", "cli", "ingest", "registry", "house", "app", "auth",
         ],
+    ),
+    (
+        "subscription",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "house",
+            "app",
+            "subscribe",
+            "quarantine",
+        ],
+    ),
+    (
+        "subscribe",
+        &["mqtt", "http", "cli", "ingest", "house", "app", "store"],
     ),
     ("redrive", &["mqtt", "http", "cli", "house", "app", "auth"]),
     (

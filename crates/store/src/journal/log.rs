@@ -12,6 +12,7 @@ use super::{
     file::{FRAMES_AT, FileHeader, Found, Window},
     frame::{Header, Records},
     record,
+    wire::DecodeError,
 };
 use crate::{
     Commit, Sequence,
@@ -23,6 +24,18 @@ use crate::{
 pub struct Followed {
     pub sequence: Sequence,
     pub commit: Commit,
+}
+
+/// What was refused, or tried again, among some commits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FollowedRefusals {
+    /// Every commit that holds a refusal or tries one again, in order; perhaps others.
+    pub commits: Vec<Followed>,
+    /// The last commit looked at.
+    pub reached: Sequence,
+    /// The latest arrival among all commits looked at, milliseconds since 1970 UTC; `None` where there
+    /// was none.
+    pub arrived_ms: Option<i64>,
 }
 
 /// Why the log cannot be followed from there.
@@ -167,9 +180,8 @@ impl LogFile {
                         page.is_full = true;
                         return Ok(());
                     }
-                    let commit =
-                        record::decode(bytes).map_err(|error| self.damaged(offset, &error))?;
-                    page.push(Followed { sequence, commit }, bytes.len());
+                    page.take(sequence, bytes)
+                        .map_err(|error| self.damaged(offset, &error))?;
                 }
             }
             self.extent.lock().remember(header.first, offset);
@@ -200,6 +212,10 @@ fn missing(sequence: Sequence) -> String {
 struct Page {
     want: Sequence,
     followed: Vec<Followed>,
+    /// Decodes what may hold a refusal, and no more.
+    only_refusals: bool,
+    /// The latest of all, where only refusals are wanted.
+    arrived_ms: Option<i64>,
     bytes: usize,
     bytes_max: usize,
     is_full: bool,
@@ -207,15 +223,37 @@ struct Page {
 }
 
 impl Page {
-    /// At least one commit goes into a page, whatever its size.
-    fn has_room(&self, bytes: usize) -> bool {
-        self.followed.is_empty() || self.bytes.saturating_add(bytes) <= self.bytes_max
+    fn new(from: Sequence, bytes_max: usize, only_refusals: bool) -> Self {
+        Self {
+            want: Sequence(from.0 + 1),
+            followed: Vec::new(),
+            only_refusals,
+            arrived_ms: None,
+            bytes: 0,
+            bytes_max,
+            is_full: false,
+            stopped_at: 0,
+        }
     }
 
-    fn push(&mut self, followed: Followed, bytes: usize) {
-        self.want = Sequence(followed.sequence.0 + 1);
-        self.bytes += bytes;
-        self.followed.push(followed);
+    /// At least one commit goes into a page, whatever its size.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.bytes == 0 || self.bytes.saturating_add(bytes) <= self.bytes_max
+    }
+
+    fn take(&mut self, sequence: Sequence, bytes: &[u8]) -> Result<(), DecodeError> {
+        let is_wanted = !self.only_refusals || {
+            let seen = record::glance(bytes)?;
+            self.arrived_ms = self.arrived_ms.max(Some(seen.arrived_ms));
+            seen.may_refuse
+        };
+        if is_wanted {
+            let commit = record::decode(bytes)?;
+            self.followed.push(Followed { sequence, commit });
+        }
+        self.want = Sequence(sequence.0 + 1);
+        self.bytes += bytes.len();
+        Ok(())
     }
 }
 
@@ -254,18 +292,30 @@ impl Log {
         durable: Sequence,
         bytes_max: usize,
     ) -> Result<Vec<Followed>, FollowError> {
-        if from >= durable {
-            return Ok(Vec::new());
+        let page = self.page(Page::new(from, bytes_max, false), durable)?;
+        Ok(page.followed)
+    }
+
+    /// The refusals among as many commits.
+    pub(crate) fn follow_refusals(
+        &self,
+        from: Sequence,
+        durable: Sequence,
+        bytes_max: usize,
+    ) -> Result<FollowedRefusals, FollowError> {
+        let page = self.page(Page::new(from, bytes_max, true), durable)?;
+        Ok(FollowedRefusals {
+            commits: page.followed,
+            reached: Sequence(page.want.0 - 1),
+            arrived_ms: page.arrived_ms,
+        })
+    }
+
+    fn page(&self, mut page: Page, durable: Sequence) -> Result<Page, FollowError> {
+        if page.want > durable {
+            return Ok(page);
         }
         let files = self.files.read().clone();
-        let mut page = Page {
-            want: Sequence(from.0 + 1),
-            followed: Vec::new(),
-            bytes: 0,
-            bytes_max,
-            is_full: false,
-            stopped_at: 0,
-        };
         let after = files.partition_point(|file| file.header.first <= page.want);
         let mut before: Option<&Arc<LogFile>> = None;
         for file in &files[after.saturating_sub(1)..] {
@@ -284,7 +334,7 @@ impl Log {
             }
             file.read(durable, &mut page)?;
             if page.is_full || page.want > durable {
-                return Ok(page.followed);
+                return Ok(page);
             }
             before = Some(file);
         }

@@ -27,6 +27,15 @@ pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Origin, DecodeError> {
     })
 }
 
+/// The arrival time alone.
+pub(super) fn skim(reader: &mut Reader<'_>) -> Result<i64, DecodeError> {
+    for what in ["the channel", "the client", "the topic", "the message id"] {
+        reader.bytes(what)?;
+    }
+    reader.varint("the packet id")?;
+    reader.signed("the arrival time")
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use proptest::prelude::*;

@@ -94,6 +94,31 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Commit, DecodeError> {
     })
 }
 
+/// What a record tells at a glance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Glance {
+    pub(super) arrived_ms: i64,
+    /// It may hold a refusal, or tries one again. `false` is certain.
+    pub(super) may_refuse: bool,
+}
+
+/// Looks at a record without decoding what it stores: that of a message all of which was good, and so
+/// of nearly all there are, has one part.
+pub(super) fn glance(bytes: &[u8]) -> Result<Glance, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let arrived_ms = origin::skim(&mut reader)?;
+    reader.bytes("the product")?;
+    let may_refuse = match reader.count(3, "parts")? {
+        0 => false,
+        1 => !matches!(reader.byte("a part's kind")?, POINTS | EVENTS | ATTRIBUTES),
+        _ => true,
+    };
+    Ok(Glance {
+        arrived_ms,
+        may_refuse,
+    })
+}
+
 #[cfg(test)]
 pub(in crate::journal) mod tests {
     use proptest::{collection::vec, prelude::*};
@@ -126,6 +151,17 @@ pub(in crate::journal) mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_glance_misses_no_refusal(commit in any_commit()) {
+            let mut out = Vec::new();
+            encode(&commit, &mut out);
+            let seen = glance(&out).unwrap();
+            prop_assert_eq!(seen.arrived_ms, commit.origin.arrived_ms);
+            let is_refused = commit.parts.iter().any(|part| matches!(part, Part::Refused(_)));
+            prop_assert!(seen.may_refuse || !(is_refused || commit.redrive.is_some()));
+            prop_assert!(!seen.may_refuse || is_refused || commit.redrive.is_some() || commit.parts.len() > 1);
+        }
+
         #[test]
         fn a_commit_reads_back(commit in any_commit()) {
             let mut out = Vec::new();

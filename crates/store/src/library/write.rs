@@ -40,6 +40,8 @@ const PAGE_ROWS: usize = 4_096;
 /// A row group's distinct doubles at most: history of sensors finds its repeats, and a read of a few
 /// rows decodes little of what it does not want. Above, the column falls back to plain values.
 const DICTIONARY_BYTES: usize = 256 << 10;
+/// What is written of a segment between two fsyncs, bytes.
+const SYNC_BYTES: u64 = 4 << 20;
 
 /// How values are laid down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +143,7 @@ impl SegmentWriter {
             sums: Arc::clone(&sums),
             buffer: Vec::new(),
             at: 0,
+            synced: 0,
         };
         let started = start(&plan, output);
         let (fields, file, factory, group) = match started {
@@ -408,6 +411,8 @@ struct Output {
     sums: Arc<Mutex<Sums>>,
     buffer: Vec<u8>,
     at: u64,
+    /// Durable up to here.
+    synced: u64,
 }
 
 impl Output {
@@ -422,6 +427,11 @@ impl Output {
         }
         self.at += len as u64;
         self.buffer.drain(..len);
+        // Little by little: the fsync of a commit waits for whatever the file system writes with it.
+        if self.at - self.synced >= SYNC_BYTES {
+            self.file.sync()?;
+            self.synced = self.at;
+        }
         Ok(())
     }
 

@@ -16,10 +16,10 @@ use super::{
         packet::{self, Connect},
         sessions::{Attached, RoomFull, Wish},
         strict::NotConnect,
-        throttle::{Left, network},
     },
     Greeted, Inbox,
 };
+use crate::throttle::{Left, network};
 
 /// How a TLS record of a handshake begins.
 const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];

@@ -1,0 +1,335 @@
+//! What subscriptions keep for applications: one topic each, filled out of the committed log, read
+//! by consumer groups.
+//!
+//! ```text
+//! log ─▶ follower: filter, message text, partition ─▶ shelf (a file) ─▶ topic: groups ─▶ members
+//! ```
+//!
+//! [`Subscriptions`] runs a topic for every subscription that is declared and not stopped. The door
+//! and the API know [`Source`] and [`Member`] alone.
+
+mod bell;
+mod filter;
+mod follower;
+mod group;
+mod meter;
+mod shelf;
+mod source;
+mod standing;
+#[cfg(test)]
+pub(crate) mod tests;
+mod topic;
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Instant,
+};
+
+use backtide_model::ObjectName;
+use backtide_store::{Sequence, Store};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+pub use source::{Member, Message, PullSize, Sought, Source, SourceError};
+pub use standing::{GroupStanding, OffsetStanding, PartitionStanding, Standing};
+
+use crate::{
+    clock::Clock,
+    limits,
+    pool::Pool,
+    registry::{Registry, Subscription},
+};
+use follower::{Follower, cursor};
+use shelf::{Shelf, ShelfError};
+use topic::{Local, Topic};
+
+/// The group of clients that name none.
+pub const DEFAULT_GROUP: &str = "DefaultConsumerGroup";
+
+/// Why a subscription does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum SubscriptionError {
+    #[error("subscriptions in {}: {error}", dir.display())]
+    Dir { dir: PathBuf, error: io::Error },
+    #[error("subscription {name}: {reason}")]
+    Topic { name: String, reason: String },
+}
+
+/// What all topics work with.
+#[derive(Clone)]
+pub struct Setting {
+    pub registry: Arc<Registry>,
+    pub store: Store,
+    pub organization: ObjectName,
+    pub clock: Clock,
+    /// Runs what blocks: reads of messages, the opening of topics.
+    pub pool: Pool,
+    pub limits: limits::Topics,
+}
+
+/// Every subscription that runs.
+pub struct Subscriptions {
+    dir: PathBuf,
+    setting: Setting,
+    /// Held while topics are opened and ended, so that each is opened once.
+    running: Mutex<HashMap<Box<str>, Running>>,
+}
+
+struct Running {
+    name: String,
+    topic: Arc<Topic>,
+    follower: thread::JoinHandle<()>,
+}
+
+impl Subscriptions {
+    /// Opens what is declared under `dir`. One whose file cannot be used is told in the log and
+    /// does not run.
+    ///
+    /// # Errors
+    /// [`SubscriptionError::Dir`].
+    pub fn open(dir: &Path, setting: Setting) -> Result<Arc<Self>, SubscriptionError> {
+        let failed = |error| SubscriptionError::Dir {
+            dir: dir.to_owned(),
+            error,
+        };
+        fs::create_dir_all(dir).map_err(failed)?;
+        let subscriptions = Self {
+            dir: dir.to_owned(),
+            setting,
+            running: Mutex::default(),
+        };
+        subscriptions.forget_orphans().map_err(failed)?;
+        subscriptions.agree();
+        Ok(Arc::new(subscriptions))
+    }
+
+    /// Runs what is declared from here on, and nothing else, until it is told to end.
+    pub async fn keep(self: Arc<Self>, closing: CancellationToken) {
+        let mut changes = self.setting.registry.subscribe();
+        loop {
+            tokio::select! {
+                () = closing.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            self.agree_soon().await;
+        }
+    }
+
+    /// The messages of a subscription, if it runs. One that was declared a moment ago does.
+    pub async fn source(self: &Arc<Self>, subscription: &Subscription) -> Option<Arc<dyn Source>> {
+        if let Some(source) = self.running(&subscription.uid) {
+            return Some(source);
+        }
+        self.agree_soon().await;
+        self.running(&subscription.uid)
+    }
+
+    /// The messages of a subscription, if it runs at this moment.
+    pub fn running(&self, uid: &str) -> Option<Arc<dyn Source>> {
+        let running = self.running.lock();
+        let topic = Arc::clone(&running.get(uid)?.topic);
+        Some(Arc::new(Local(topic)))
+    }
+
+    /// Sets the gauges of every subscription that runs.
+    pub fn gauge(&self) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        let float = |count: u64| count as f64;
+        for running in self.running.lock().values() {
+            let name = || running.name.clone();
+            let standing = Local(Arc::clone(&running.topic)).standing();
+            metrics::gauge!("backtide_subscription_behind_commits", "subscription" => name())
+                .set(float(standing.behind));
+            metrics::gauge!("backtide_subscription_bytes", "subscription" => name())
+                .set(float(standing.bytes));
+            metrics::gauge!("backtide_subscription_skipped_commits", "subscription" => name())
+                .set(float(standing.skipped_commits));
+            metrics::gauge!("backtide_subscription_dropped_messages", "subscription" => name())
+                .set(float(standing.dropped_messages));
+            for group in standing.groups {
+                metrics::gauge!("backtide_subscription_lag_messages",
+                    "subscription" => name(), "group" => group.group.clone())
+                .set(float(group.lag));
+                metrics::gauge!("backtide_subscription_members",
+                    "subscription" => name(), "group" => group.group)
+                .set(float(group.members as u64));
+            }
+        }
+    }
+
+    /// Ends every topic; what was committed is written down.
+    pub fn close(&self) {
+        for (_, running) in self.running.lock().drain() {
+            running.end();
+        }
+    }
+
+    async fn agree_soon(self: &Arc<Self>) {
+        let subscriptions = Arc::clone(self);
+        if let Err(error) = self.setting.pool.run(move || subscriptions.agree()).await {
+            tracing::error!(%error, "subscriptions are not as they are declared");
+        }
+    }
+
+    /// Runs what is declared, and nothing else. Blocks.
+    fn agree(&self) {
+        let mut running = self.running.lock();
+        let snapshot = self.setting.registry.snapshot();
+        let declared: HashMap<&str, &Arc<Subscription>> = snapshot
+            .subscriptions_after(None)
+            .map(|subscription| (&*subscription.uid, subscription))
+            .collect();
+        let runs = |uid: &str| declared.get(uid).is_some_and(|declared| !declared.stopped);
+        let ended: Vec<_> = running.keys().filter(|uid| !runs(uid)).cloned().collect();
+        for uid in ended {
+            if let Some(ended) = running.remove(&uid) {
+                ended.end();
+            }
+            if declared.contains_key(&*uid) {
+                self.let_go(&uid);
+            } else {
+                self.forget(&uid);
+            }
+        }
+        for subscription in declared.values().filter(|declared| !declared.stopped) {
+            if running.contains_key(&subscription.uid) {
+                continue;
+            }
+            match self.start(subscription) {
+                Ok(started) => {
+                    running.insert(subscription.uid.clone(), started);
+                }
+                Err(error) => tracing::error!(%error, "a subscription does not run"),
+            }
+        }
+    }
+
+    fn start(&self, subscription: &Subscription) -> Result<Running, SubscriptionError> {
+        let name = subscription.name.to_string();
+        let failed = |reason: String| SubscriptionError::Topic {
+            name: name.clone(),
+            reason,
+        };
+        let (topic, follower) = self
+            .topic(subscription)
+            .map_err(|error| failed(error.to_string()))?;
+        let place = topic.place();
+        self.setting
+            .store
+            .set_cursor(&cursor(&subscription.uid), place.reached)
+            .map_err(|error| failed(error.to_string()))?;
+        let follower = thread::Builder::new()
+            .name("subscription".to_owned())
+            .spawn(move || follower.run())
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(Running {
+            name,
+            topic,
+            follower,
+        })
+    }
+
+    fn topic(&self, subscription: &Subscription) -> Result<(Arc<Topic>, Follower), ShelfError> {
+        let setting = &self.setting;
+        let path = self.path(&subscription.uid);
+        let partitions = subscription.file.partitions;
+        let mut shelf = Shelf::open(&path, partitions, Sequence(subscription.since))?;
+        let reader = Shelf::open(&path, partitions, Sequence(subscription.since))?;
+        agree_with(&mut shelf, setting.store.durable(), &subscription.name)?;
+        let now_ms = shelf.newest_ms()?;
+        let topic = Topic::new(
+            subscription.name.as_str(),
+            reader,
+            setting.store.clone(),
+            setting.pool.clone(),
+            setting.clock.clone(),
+            setting.limits.clone(),
+        )?;
+        let follower = Follower {
+            topic: Arc::clone(&topic),
+            shelf,
+            uid: subscription.uid.clone(),
+            store: setting.store.clone(),
+            registry: Arc::clone(&setting.registry),
+            organization: setting.organization.clone(),
+            clock: setting.clock.clone(),
+            now_ms,
+            tidied_at: Instant::now(),
+        };
+        Ok((topic, follower))
+    }
+
+    fn path(&self, uid: &str) -> PathBuf {
+        self.dir.join(format!("{uid}.db"))
+    }
+
+    /// The log is not kept for it any more.
+    fn let_go(&self, uid: &str) {
+        if let Err(error) = self.setting.store.drop_cursor(&cursor(uid)) {
+            tracing::warn!(%error, "the log is kept for a subscription that does not run");
+        }
+    }
+
+    /// It was deleted, and its messages with it.
+    fn forget(&self, uid: &str) {
+        self.let_go(uid);
+        for ending in ["db-wal", "db-shm", "db"] {
+            let path = self.dir.join(format!("{uid}.{ending}"));
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a file is left behind");
+                }
+            }
+        }
+    }
+
+    /// What was deleted while its files could not be.
+    fn forget_orphans(&self) -> io::Result<()> {
+        let snapshot = self.setting.registry.snapshot();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            let is_file = path.extension().is_some_and(|ending| ending == "db");
+            let uid = path.file_stem().and_then(|stem| stem.to_str());
+            let Some(uid) = uid.filter(|_| is_file) else {
+                continue;
+            };
+            let mut declared = snapshot.subscriptions_after(None);
+            if !declared.any(|subscription| &*subscription.uid == uid) {
+                self.forget(uid);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    fn end(self) {
+        self.topic.end();
+        if self.follower.join().is_err() {
+            tracing::error!(subscription = self.name, "a subscription's thread panicked");
+        }
+    }
+}
+
+/// Goes back to what the store knows of: its files were replaced by older ones.
+fn agree_with(shelf: &mut Shelf, durable: Sequence, name: &ObjectName) -> Result<(), ShelfError> {
+    let mut place = shelf.place()?;
+    if place.reached > durable {
+        tracing::error!(
+            subscription = %name,
+            store = durable.0,
+            subscription_at = place.reached.0,
+            "the store is older than the subscription: what is committed from here on follows what \
+             it holds"
+        );
+        place.reached = durable;
+        shelf.write(place, &[], &[], 0)?;
+    }
+    Ok(())
+}
