@@ -23,6 +23,7 @@ pub mod redrive;
 pub mod registry;
 pub mod script;
 pub mod secrets;
+pub mod sink;
 pub mod sqlite;
 pub mod store;
 pub mod subscribe;
