@@ -23,6 +23,10 @@ const Quarantine = lazy(() => import('./screens/quarantine'));
 const History = lazy(() => import('./screens/history'));
 const Scripts = lazy(() => import('./screens/scripts'));
 const Script = lazy(() => import('./screens/script'));
+const Subscriptions = lazy(() => import('./screens/subscriptions'));
+const Subscription = lazy(() => import('./screens/subscription'));
+const AccessKeys = lazy(() => import('./screens/access-keys'));
+const Storage = lazy(() => import('./screens/storage'));
 const Access = lazy(() => import('./screens/access'));
 
 export type Me = Schemas['Me'];
@@ -104,7 +108,10 @@ function Frame() {
         {head(t('Data'))}
         {link('/history', t('History'))}
         {link('/quarantine', t('Quarantine'))}
-        {isAdmin && head(t('Administration'))}
+        {link('/subscriptions', t('Subscriptions'))}
+        {link('/access-keys', t('Access keys'))}
+        {head(t('Administration'))}
+        {link('/storage', t('Storage'))}
         {isAdmin && link('/access', t('Access'))}
       </AppShell.Navbar>
       <AppShell.Main id="main" tabIndex={-1} style={{ outline: 'none' }}>
@@ -122,6 +129,10 @@ function Frame() {
             <Route path="/history" element={<History />} />
             <Route path="/scripts" element={<Scripts />} />
             <Route path="/scripts/:name/:tab?" element={<Script />} />
+            <Route path="/subscriptions" element={<Subscriptions />} />
+            <Route path="/subscriptions/:name/:tab?" element={<Subscription />} />
+            <Route path="/access-keys" element={<AccessKeys />} />
+            <Route path="/storage" element={<Storage />} />
             <Route path="/access/:tab?" element={<Access />} />
             <Route path="*" element={<Empty action={<Button component={Link} to="/">{t('Overview')}</Button>}>{t('There is no such page.')}</Empty>} />
           </Routes>

@@ -79,3 +79,16 @@ export function bytes(size: number): string {
   }
   return `${size.toLocaleString('en-US', { maximumFractionDigits: at === 0 ? 0 : 1 })} ${units[at]}`;
 }
+
+/** A length of time, short: `3 d 4 h`, `12 min`. */
+export function span(ms: number): string {
+  const [days, hours, minutes] = [Math.floor(ms / 86_400_000), Math.floor(ms / 3_600_000) % 24, Math.floor(ms / 60_000) % 60];
+  if (days > 0) return hours ? `${days} d ${hours} h` : `${days} d`;
+  if (hours > 0) return minutes ? `${hours} h ${minutes} min` : `${hours} h`;
+  return minutes > 0 ? `${minutes} min` : `${(ms / 1000).toLocaleString('en-US', { maximumFractionDigits: 1 })} s`;
+}
+
+/** A value as a person reads it: what only the binary form of a decimal adds is left out. */
+export function figure(value: number): string {
+  return String(Number(value.toPrecision(12)));
+}

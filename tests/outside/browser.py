@@ -12,6 +12,8 @@ CHROMIUM = os.environ.get("BACKTIDE_CHROMIUM", "/usr/bin/chromium")
 AXE = TOOLS / "browser/node_modules/axe-core/axe.min.js"
 # `BACKTIDE_SCREENSHOTS=1` writes docs/images/; a run without it leaves the tree as it is.
 IMAGES = ROOT / "docs/images" if os.environ.get("BACKTIDE_SCREENSHOTS") else None
+# `BACKTIDE_CONSOLE=console/dist` shows that build in place of the one in the binary, so that work on the console needs no other.
+BUILD = pathlib.Path(os.environ["BACKTIDE_CONSOLE"]).absolute() if os.environ.get("BACKTIDE_CONSOLE") else None
 
 USER, PASSWORD = "mei", "correct horse battery"
 
@@ -44,6 +46,8 @@ class Console:
             base_url=gateway.url, viewport={"width": 1360, "height": 900}, locale="en-GB", timezone_id="Asia/Shanghai",
             color_scheme="light", reduced_motion="reduce", **options)
         self.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=gateway.url)
+        if BUILD:
+            self.context.route(lambda url: not url.startswith(f"{gateway.url}/api/"), self._from_build)
         self.page = self.context.new_page()
         self.page.set_default_timeout(15_000)
         self.trouble, self.foreign = [], []
@@ -59,6 +63,10 @@ class Console:
     def _asked(self, url):
         if not url.startswith((self.gateway.url, "data:", "blob:")):
             self.foreign.append(url)
+
+    def _from_build(self, route):
+        file = BUILD / route.request.url.removeprefix(self.gateway.url).split("?")[0].lstrip("/")
+        route.fulfill(path=file if file.is_file() else BUILD / "index.html")
 
     def close(self):
         self.context.close()

@@ -217,3 +217,47 @@ export interface Conflict {
   overwrittenChannel?: string;
   keptChannel?: string;
 }
+
+export interface AccessKeyFile {
+  kind: 'AccessKey';
+  name: string;
+  key?: string;
+  description?: string;
+}
+
+export interface SubscriptionFile {
+  kind: 'Subscription';
+  name: string;
+  type?: 'points' | 'events';
+  accessKey: string;
+  models?: string[];
+  points?: string[];
+  events?: string[];
+  devices?: string[];
+  retentionHours?: number;
+  partitions?: number;
+  begin?: 'now' | 'oldest';
+  description?: string;
+}
+
+/** How a subscription stands; one that does not run has neither rate nor groups. */
+export interface Standing {
+  name: string;
+  type: 'points' | 'events';
+  accessKey: string;
+  state: 'running' | 'stopped' | 'failed';
+  port: number;
+  rate?: number;
+  behind?: number;
+  skippedCommits?: number;
+  droppedMessages?: number;
+  bytes?: number;
+  partitions?: { partition: number; oldest: number; next: number }[];
+  groups?: {
+    group: string;
+    members: number;
+    lag: number;
+    rate: number;
+    offsets: { partition: number; committed?: number; position: number; lag: number; member?: number }[];
+  }[];
+}

@@ -6,14 +6,16 @@ import { api, ok } from '../api/client';
 import type { DeviceFile, Page as PageOf } from '../api/types';
 import { useMay } from '../app';
 import { useWords } from '../i18n';
-import { Time, count } from '../time';
+import { Time, count, figure, span } from '../time';
 import { Asked, Empty, Page, Pairs, Sure } from '../ui/page';
+import { gapsOf, stretchesOf, type Sampled } from '../ui/gaps';
 import { Rows } from '../ui/rows';
 
 interface Latest { deviceKey: string; points: Record<string, { time: number; value: unknown; quality?: number }> }
 interface Told { deviceKey: string; time: number; event?: string; attribute?: string; output?: unknown; value?: unknown; channel: string; receipt: string }
 
 const EVENTS = 50;
+const COVERAGE = 400;
 
 export default function Device() {
   const { t } = useWords();
@@ -33,7 +35,7 @@ export default function Device() {
   });
   const coverage = useQuery({
     queryKey: ['coverage', product, key], enabled: key !== '',
-    queryFn: () => ok(api.GET('/api/v1/points/extremes', { params: { query: { ...query, buckets: 100 } } })),
+    queryFn: () => ok(api.GET('/api/v1/points/extremes', { params: { query: { ...query, buckets: COVERAGE } } })),
   });
   const events = useQuery({
     queryKey: ['events', product, key], enabled: key !== '',
@@ -44,7 +46,9 @@ export default function Device() {
     queryFn: async () => ((await ok(api.GET('/api/v1/attributes', { params: { query } }))) as unknown as PageOf<Told>).items,
   });
   const history = (point: string) => `/history?product=${encodeURIComponent(product)}&device=${encodeURIComponent(key)}&points=${encodeURIComponent(point)}`;
-  const said = (value: unknown) => <span className="mono">{typeof value === 'object' ? JSON.stringify(value) : String(value)}</span>;
+  const said = (value: unknown) => <span className="mono">{typeof value === 'number' ? figure(value) : typeof value === 'object' ? JSON.stringify(value) : String(value)}</span>;
+  const series = coverage.data?.series ?? [];
+  const all = { from: Math.min(...series.map((one) => one.times[0] ?? Infinity)), to: Math.max(...series.map((one) => one.times.at(-1) ?? -Infinity)) };
   return (
     <Page
       title={name}
@@ -89,6 +93,13 @@ export default function Device() {
                     return what === 'First' ? <Time ms={series.times[0]} /> : count(series.count);
                   },
                 })),
+                {
+                  name: t('Coverage'),
+                  cell: ([point]) => {
+                    const one = series.find((one) => one.point === point);
+                    return one ? <Coverage of={one} all={all} history={history(point)} /> : '—';
+                  },
+                },
               ]}
               empty={<Empty>{t('Nothing of it is stored yet.')}</Empty>}
             />
@@ -125,5 +136,22 @@ export default function Device() {
         </section>
       </SimpleGrid>
     </Page>
+  );
+}
+
+/** When there are values and when there are none, all points over the same stretch of time. */
+function Coverage({ of, all, history }: { of: Sampled; all: { from: number; to: number }; history: string }) {
+  const { t } = useWords();
+  const gaps = gapsOf(of);
+  const longest = Math.max(0, ...gaps.map((gap) => gap.to - gap.from));
+  const label = gaps.length === 0 ? t('no gaps') : t('{n} gaps, the longest {span}', { n: gaps.length, span: span(longest) });
+  const whole = Math.max(1, all.to - all.from);
+  return (
+    <Anchor component={Link} to={history} title={label} aria-label={label}>
+      <svg className="strip" viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden>
+        {stretchesOf(of).map(({ from, to }) => <rect key={from} x={(1000 * (from - all.from)) / whole} width={Math.max(3, (1000 * (to - from)) / whole)} y={0} height={10} />)}
+      </svg>
+      <Text size="xs" className="quiet">{label}</Text>
+    </Anchor>
   );
 }

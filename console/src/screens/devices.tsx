@@ -111,12 +111,13 @@ function Unknown() {
     queryKey: ['quarantine', 'causes', 1257],
     queryFn: async () => (await ok(api.GET('/api/v1/quarantine/causes', { params: { query: { code: 1257, limit: 1000 } } }))) as unknown as PageOf<Cure>,
   });
-  const register = async (cause: Cure) => {
+  const register = async (causes: Cure[]) => {
     setError(undefined);
     setOutcome(undefined);
-    const product = (products.data ?? []).find((product) => product.key === cause.productKey)?.name;
+    const named = new Map(causes.map((cause) => [`${cause.productKey} ${cause.deviceKey}`, cause]));
+    const product = (cause: Cure) => (products.data ?? []).find((product) => product.key === cause.productKey)?.name;
     try {
-      setOutcome(await declare(client, [{ kind: 'Device', name: cause.deviceKey?.replace(/:/g, '-'), key: cause.deviceKey, product }], 'new'));
+      setOutcome(await declare(client, [...named.values()].map((cause) => ({ kind: 'Device', name: cause.deviceKey?.replace(/:/g, '-'), key: cause.deviceKey, product: product(cause) })), 'new'));
     } catch (error) {
       setError(error);
     }
@@ -127,20 +128,24 @@ function Unknown() {
       <ProblemAlert error={error} />
       {outcome && <><Report outcome={{ ...outcome, cures: [] }} /><Cured cures={outcome.cures ?? []} /></>}
       <Asked query={causes}>
-        {({ items }) => (
+        {({ items: all }) => {
+          const items = all.filter((cause) => cause.deviceKey);
+          return <>
+          {may && items.length > 1 && <Group><Button variant="default" onClick={() => void register(items)}>{t('Register all {n}', { n: count(items.length) })}</Button></Group>}
           <Rows
-            label={t('Seen but unknown')} rows={items.filter((cause) => cause.deviceKey)} id={(cause) => String(cause.id)}
+            label={t('Seen but unknown')} rows={items} id={(cause) => String(cause.id)}
             columns={[
               { name: t('Key'), cell: (c) => <span className="mono">{c.deviceKey}</span> },
               { name: t('Channel'), cell: (c) => <Anchor component={Link} to={`/channels/${encodeURIComponent(c.channel)}`}>{c.channel}</Anchor> },
               { name: t('Messages'), right: true, cell: (c) => <Anchor component={Link} to={`/quarantine?cause=${c.id}`}>{count(c.entries)}</Anchor> },
               { name: t('First'), cell: (c) => <Time ms={c.first} /> },
               { name: t('Last'), cell: (c) => <Time ms={c.last} /> },
-              ...(may ? [{ name: t('Register'), cell: (c: Cure) => <Button size="compact-sm" onClick={() => void register(c)}>{t('Register')}</Button> }] : []),
+              ...(may ? [{ name: t('Register'), cell: (c: Cure) => <Button size="compact-sm" onClick={() => void register([c])}>{t('Register')}</Button> }] : []),
             ]}
             empty={<Empty>{t('Every device that messages named is registered.')}</Empty>}
           />
-        )}
+          </>;
+        }}
       </Asked>
     </Stack>
   );

@@ -7,10 +7,11 @@ import { Link } from 'react-router';
 import { api, download, ok } from '../api/client';
 import type { Conflict, DeviceFile, ModelFile, Page as PageOf } from '../api/types';
 import { useWords } from '../i18n';
-import { Time, count, useTime, useZone } from '../time';
+import { Time, count, figure, span, useTime, useZone } from '../time';
 import { Asked, Empty, FilterText, Page, Pairs, Waiting, useFilters } from '../ui/page';
 import { useProducts } from './channels';
 import type { Line } from '../ui/chart';
+import { gapsOf } from '../ui/gaps';
 
 const Chart = lazy(() => import('../ui/chart'));
 
@@ -68,7 +69,7 @@ export default function History() {
     for (const conflict of conflicts.data ?? []) {
       if (conflict.deviceKey === one.deviceKey && conflict.point === one.point) marks.set(conflict.time, CONFLICT);
     }
-    return { name: `${one.deviceKey} ${one.point}`, times: one.times, values: one.values, marks };
+    return { name: `${one.deviceKey} ${one.point}`, times: one.times, values: one.values, bucketMs: one.bucketMs, marks };
   }), [series.data, conflicts.data]);
   const parameters = new URLSearchParams(query);
   const zoom = (from: number, to: number) => filters.set({ from: new Date(from).toISOString(), to: new Date(to).toISOString() });
@@ -82,11 +83,11 @@ export default function History() {
       </>}
     >
       <Group align="flex-end">
-        <Select label={t('Product')} w={180} searchable data={(products.data ?? []).map((p) => p.name)} value={product || null} onChange={(product) => filters.set({ product, device: null, points: null })} />
-        <TagsInput label={t('Devices')} w={280} data={devices.data ?? []} value={keys} searchValue={search} onSearchChange={setSearch} onChange={(keys) => filters.set({ device: keys.join(',') })} disabled={!product} maxTags={20} />
-        <MultiSelect label={t('Points')} w={280} searchable data={Object.keys(model.data?.measurepoints ?? {})} value={names} onChange={(names) => filters.set({ points: names.join(',') })} disabled={!product} />
-        <FilterText label={t('From')} value={from} onChange={(from) => filters.set({ from })} placeholder="2014-01-01T00:00Z" w={190} />
-        <FilterText label={t('To')} value={to} onChange={(to) => filters.set({ to })} placeholder="2015-01-01T00:00Z" w={190} />
+        <Select label={t('Product')} w={150} searchable data={(products.data ?? []).map((p) => p.name)} value={product || null} onChange={(product) => filters.set({ product, device: null, points: null })} />
+        <TagsInput label={t('Devices')} w={250} data={devices.data ?? []} value={keys} searchValue={search} onSearchChange={setSearch} onChange={(keys) => filters.set({ device: keys.join(',') })} disabled={!product} maxTags={20} />
+        <MultiSelect label={t('Points')} w={230} searchable data={Object.keys(model.data?.measurepoints ?? {})} value={names} onChange={(names) => filters.set({ points: names.join(',') })} disabled={!product} />
+        <FilterText label={t('From')} value={from} onChange={(from) => filters.set({ from })} placeholder="2014-01-01T00:00Z" w={175} />
+        <FilterText label={t('To')} value={to} onChange={(to) => filters.set({ to })} placeholder="2015-01-01T00:00Z" w={175} />
         {(from || to) && <Button variant="default" onClick={() => filters.set({ from: null, to: null })}>{t('All times')}</Button>}
       </Group>
       {!isAsked ? <Empty>{t('Pick a product, devices and points.')}</Empty> : (
@@ -110,7 +111,7 @@ export default function History() {
                     {t('{n} values read, {m} drawn; no peak is lost. Drag to zoom, click for where a value came from.', { n: count(found.series.reduce((sum, one) => sum + one.count, 0)), m: count(lines.reduce((sum, line) => sum + line.times.length, 0)) })}{' '}
                     <span className="dot" style={{ color: CONFLICT }} aria-hidden /> {t('overwritten by a different value')} <span className="dot" style={{ color: DOUBTFUL }} aria-hidden /> {t('quality above 0')}
                   </Text>
-                  <Summary series={found.series} />
+                  <Summary series={found.series} onZoom={zoom} />
                 </Stack>
               )}
             </Asked>
@@ -141,27 +142,38 @@ export default function History() {
   );
 }
 
-interface Series { deviceKey: string; point: string; count: number; times: number[]; values: number[] }
+interface Series { deviceKey: string; point: string; count: number; bucketMs: number; times: number[]; values: number[] }
 
 /** What the chart shows, for those who cannot see it. */
-function Summary({ series }: { series: Series[] }) {
+function Summary({ series, onZoom }: { series: Series[]; onZoom: (from: number, to: number) => void }) {
   const { t } = useWords();
   return (
     <Table.ScrollContainer minWidth={500} type="native" tabIndex={0} role="region" aria-label={t('Series')}>
       <Table className="numbers" aria-label={t('Series')} verticalSpacing={4}>
-        <Table.Thead><Table.Tr><Table.Th>{t('Device')}</Table.Th><Table.Th>{t('Point')}</Table.Th><Table.Th ta="right">{t('Values')}</Table.Th><Table.Th ta="right">{t('Least')}</Table.Th><Table.Th ta="right">{t('Greatest')}</Table.Th><Table.Th>{t('First')}</Table.Th><Table.Th>{t('Last')}</Table.Th></Table.Tr></Table.Thead>
+        <Table.Thead><Table.Tr><Table.Th>{t('Device')}</Table.Th><Table.Th>{t('Point')}</Table.Th><Table.Th ta="right">{t('Values')}</Table.Th><Table.Th ta="right">{t('Least')}</Table.Th><Table.Th ta="right">{t('Greatest')}</Table.Th><Table.Th>{t('First')}</Table.Th><Table.Th>{t('Last')}</Table.Th><Table.Th>{t('Gaps')}</Table.Th></Table.Tr></Table.Thead>
         <Table.Tbody>
           {series.map((one) => (
             <Table.Tr key={`${one.deviceKey} ${one.point}`}>
               <Table.Td>{one.deviceKey}</Table.Td><Table.Td>{one.point}</Table.Td><Table.Td ta="right">{count(one.count)}</Table.Td>
-              <Table.Td ta="right">{one.values.reduce((a, b) => Math.min(a, b), Infinity)}</Table.Td><Table.Td ta="right">{one.values.reduce((a, b) => Math.max(a, b), -Infinity)}</Table.Td>
+              <Table.Td ta="right">{figure(one.values.reduce((a, b) => Math.min(a, b), Infinity))}</Table.Td><Table.Td ta="right">{figure(one.values.reduce((a, b) => Math.max(a, b), -Infinity))}</Table.Td>
               <Table.Td><Time ms={one.times[0]} /></Table.Td><Table.Td><Time ms={one.times.at(-1)} /></Table.Td>
+              <Table.Td><Gaps of={one} onZoom={onZoom} /></Table.Td>
             </Table.Tr>
           ))}
         </Table.Tbody>
       </Table>
     </Table.ScrollContainer>
   );
+}
+
+/** How often nothing came for long, and for how long at most: a press shows that stretch. */
+function Gaps({ of, onZoom }: { of: Series; onZoom: (from: number, to: number) => void }) {
+  const { t } = useWords();
+  const gaps = gapsOf(of);
+  const longest = gaps.reduce((a, b) => (b.to - b.from > a.to - a.from ? b : a), { from: 0, to: 0 });
+  if (gaps.length === 0) return <>{t('none')}</>;
+  const around = (longest.to - longest.from) / 4;
+  return <Anchor component="button" type="button" size="sm" onClick={() => onZoom(Math.floor(longest.from - around), Math.ceil(longest.to + around))}>{t('{n} gaps, the longest {span}', { n: gaps.length, span: span(longest.to - longest.from) })}</Anchor>;
 }
 
 function Values({ query, names, onPick, conflicts }: { query: Record<string, string>; names: string[]; onPick: (picked: Picked) => void; conflicts: Conflict[] }) {

@@ -63,7 +63,7 @@ export default function Log({ name }: { name: string }) {
         { name: t('Kind'), cell: (entry) => <Kind kind={entry.kind} /> },
         { name: t('Code'), cell: (entry) => <Code code={entry.code} /> },
         { name: t('What'), cell: (entry) => <Text size="sm" span style={{ overflowWrap: 'anywhere' }}>{said(entry, t)}</Text> },
-        { name: t('Client'), cell: (entry) => <span className="mono">{entry.clientId.split('|')[0]}</span> },
+        { name: t('Client'), cell: (entry) => <span className="mono word">{entry.clientId.split('|')[0]}</span> },
       ]}
       empty={<Empty>{isLive ? t('Waiting for what happens…') : t('Nothing in the log fits.')}</Empty>}
     />

@@ -10,6 +10,7 @@ import { Time, bytes, count } from '../time';
 import { Asked, Empty, Page, Sparkline, Stat, State } from '../ui/page';
 import { Code } from '../ui/problem';
 import { Rows } from '../ui/rows';
+import { lagOf, useStandings } from './subscriptions';
 
 const POINTS = 120;
 
@@ -33,15 +34,16 @@ export default function Overview() {
                 <List size="sm">{[...overview.reasons, ...overview.warnings].map((text) => <List.Item key={text}>{text}</List.Item>)}</List>
               </Alert>
             )}
-            <SimpleGrid cols={{ base: 2, md: 4 }}>
+            <SimpleGrid cols={{ base: 2, md: 3, lg: 5 }}>
               <Stat label={t('Channels open')} value={count(overview.channels.open)} to="/channels?state=open" detail={t('{n} clients connected', { n: overview.channels.clients })} />
               <Stat label={t('Channels paused')} value={count(overview.channels.paused)} to="/channels?state=paused" />
               <Stat label={t('Channels held')} value={count(overview.channels.held)} to="/channels?state=held" tone={overview.channels.held > 0 ? 'warn' : undefined} />
               <Stat label={t('In quarantine')} value={count(overview.quarantine.entries)} to="/quarantine" tone={overview.quarantine.full ? 'bad' : overview.quarantine.entries > 0 ? 'warn' : undefined} detail={t('{bytes} of {max}', { bytes: bytes(overview.quarantine.bytes), max: bytes(overview.quarantine.bytesMax) })} />
               <Stat label={t('Values a second')} value={count(overview.valuesPerSecond)} to="/history" detail={t('{n} messages a second', { n: count(overview.messagesPerSecond) })} />
-              <Stat label={t('Values stored')} value={count(overview.store.values)} to="/history" detail={t('{n} conflicts, {m} sent again', { n: count(overview.store.conflicts), m: count(overview.store.duplicates) })} />
+              <Stat label={t('Values taken since the start')} value={count(overview.values)} to="/storage" detail={t('{n} in segments, {m} sent again, {k} in conflict', { n: count(overview.store.values), m: count(overview.store.duplicates), k: count(overview.store.conflicts) })} />
               <Stat label={t('Devices')} value={count(overview.devices)} to="/devices" detail={t('{n} products, {m} models', { n: overview.products, m: overview.models })} />
-              <Stat label={t('Disk free')} value={overview.diskFreeBytes == null ? '—' : bytes(overview.diskFreeBytes)} to="/" tone={overview.ready ? undefined : 'bad'} detail={t('{bytes} in segments, {log} in the log', { bytes: bytes(overview.store.segmentBytes), log: bytes(overview.store.logBytes) })} />
+              <Stat label={t('Disk free')} value={overview.diskFreeBytes == null ? '—' : bytes(overview.diskFreeBytes)} to="/storage" tone={overview.ready ? undefined : 'bad'} detail={t('{bytes} in segments, {log} in the log', { bytes: bytes(overview.store.segmentBytes), log: bytes(overview.store.logBytes) })} />
+              <Readers />
             </SimpleGrid>
             <Card withBorder padding="sm">
               <Text size="sm" className="quiet">{t('Values a second, the last two minutes')}</Text>
@@ -68,7 +70,7 @@ export default function Overview() {
                   columns={[
                     { name: t('Time'), cell: (entry) => <Time ms={entry.time} /> },
                     { name: t('Channel'), cell: (entry) => <Anchor component={Link} to={`/channels/${encodeURIComponent(entry.channel)}/log?kind=error`}>{entry.channel}</Anchor> },
-                    { name: t('What'), cell: (entry) => <><Code code={entry.code} /> <Text size="sm" span style={{ overflowWrap: 'anywhere' }}>{entry.message}</Text></> },
+                    { name: t('What'), cell: (entry) => <><Anchor component={Link} to={`/quarantine?channel=${encodeURIComponent(entry.channel)}${entry.code === undefined ? '' : `&code=${entry.code}`}`}><Code code={entry.code} /></Anchor> <Text size="sm" span style={{ overflowWrap: 'anywhere' }}>{entry.message}</Text></> },
                   ]}
                   empty={<Empty>{t('No errors since the gateway started.')}</Empty>}
                 />
@@ -79,6 +81,16 @@ export default function Overview() {
       </Asked>
     </Page>
   );
+}
+
+/** Subscriptions, and how far the one that is furthest behind is. */
+function Readers() {
+  const { t } = useWords();
+  const standings = useStandings().data ?? [];
+  if (standings.length === 0) return null;
+  const [lag, failed] = [Math.max(...standings.map(lagOf)), standings.filter((one) => one.state === 'failed').length];
+  const running = standings.filter((one) => one.state === 'running').length;
+  return <Stat label={t('Greatest lag of a subscription')} value={count(lag)} to="/subscriptions" tone={failed > 0 ? 'bad' : undefined} detail={t('{n} of {m} subscriptions run', { n: running, m: standings.length })} />;
 }
 
 /** Two minutes of one figure. */

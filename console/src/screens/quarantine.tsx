@@ -1,5 +1,5 @@
 // What was refused: by cause, with a sample, its cure, and the ways out.
-import { Anchor, Badge, Button, Card, Checkbox, Drawer, Group, NumberInput, Stack, Tabs, Text, Title } from '@mantine/core';
+import { Anchor, Badge, Button, Card, Checkbox, Drawer, Group, NumberInput, SimpleGrid, Stack, Tabs, Text, Title } from '@mantine/core';
 import { useInfiniteQuery, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 import { Link } from 'react-router';
@@ -12,8 +12,8 @@ import { Asked, Empty, FilterText, Page, Pairs, Stat, Sure, useFilters } from '.
 import { DryRunOutcome, Payload, Reasons, hexOf } from '../ui/payload';
 import { Code, ProblemAlert, tell } from '../ui/problem';
 import { Rows } from '../ui/rows';
+import { useProducts } from './channels';
 import { JobProgress, Redrive } from './cured';
-import { SimpleGrid } from '@mantine/core';
 
 export default function Quarantine() {
   const { t } = useWords();
@@ -86,7 +86,7 @@ function Causes({ query }: { query: Query }) {
                     <Anchor component={Link} to={`/channels/${encodeURIComponent(cure.channel)}`} size="xs">{cure.channel}</Anchor>
                     {cure.deviceKey ? ` · ${cure.deviceKey}` : ''}{cure.point ? ` · ${cure.point}` : ''} · <Time ms={cure.first} /> – <Time ms={cure.last} />
                   </Text>
-                  <Text size="sm"><b>{t('What to do')}:</b> {cure.advice}</Text>
+                  <Text size="sm"><b>{t('What to do')}:</b> {cure.advice} <Mend cure={cure} /></Text>
                 </Stack>
                 <Group gap="xs" align="flex-start">
                   <Button variant="default" onClick={() => filters.set({ entry: cure.example })}>{t('Sample')}</Button>
@@ -101,6 +101,18 @@ function Causes({ query }: { query: Query }) {
       )}
     </Asked>
   );
+}
+
+/** Where what caused it is mended. */
+function Mend({ cure }: { cure: Cure }) {
+  const { t } = useWords();
+  const product = (useProducts().data ?? []).find((product) => product.key === cure.productKey);
+  const link = (to: string, label: string) => <Anchor component={Link} to={to} size="sm">{label}</Anchor>;
+  if (cure.code === 1257 && cure.deviceKey) return link('/devices?tab=unknown', t('Register it'));
+  if (!product) return null;
+  if (cure.code === 1204) return link(`/models/${encodeURIComponent(product.model)}`, t('Open the model'));
+  if (cure.code === 1202) return link(`/scripts?product=${encodeURIComponent(product.name)}`, t('Open the script'));
+  return null;
 }
 
 /** What a re-drive of a selection would bring, in sum. */

@@ -3,11 +3,13 @@ import { useComputedColorScheme } from '@mantine/core';
 import { useEffect, useRef } from 'react';
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
+import { gapsOf } from './gaps';
 
 export interface Line {
   name: string;
   times: number[];
   values: number[];
+  bucketMs: number;
   /** Marks each value that stands out, by its colour. */
   marks?: Map<number, string>;
 }
@@ -25,22 +27,22 @@ export default function Chart({ lines, zone, label, onRange, onPick }: {
     const own = parent.current;
     if (!own || lines.length === 0) return;
     const [axis, grid] = scheme === 'dark' ? ['#ced4da', '#ffffff1c'] : ['#343a40', '#00000014'];
-    const data = uPlot.join(lines.map((line) => [line.times, line.values]));
+    const data = uPlot.join(lines.map(broken));
+    const isFew = lines.map((line) => line.times.length < 200);
     // Where each line's own values are among the joined times.
     const marksOf = (plot: uPlot) => {
-      lines.forEach((line, at) => {
+      for (const line of lines) {
         for (const [time, colour] of line.marks ?? []) {
           const where = line.times.indexOf(time);
           const value = line.values[where];
           if (value === undefined) continue;
-          const [x, y] = [plot.valToPos(time, 'x', true), plot.valToPos(value, `y`, true)];
+          const [x, y] = [plot.valToPos(time, 'x', true), plot.valToPos(value, 'y', true)];
           plot.ctx.fillStyle = colour;
           plot.ctx.beginPath();
           plot.ctx.arc(x, y, 4 * devicePixelRatio, 0, 2 * Math.PI);
           plot.ctx.fill();
         }
-        void at;
-      });
+      }
     };
     const pick = (plot: uPlot) => {
       const { left, top } = plot.cursor;
@@ -62,7 +64,7 @@ export default function Chart({ lines, zone, label, onRange, onPick }: {
       tzDate: (ms) => uPlot.tzDate(new Date(ms), zone === 'UTC' ? 'Etc/UTC' : zone),
       cursor: { drag: { x: true, y: false, setScale: false } },
       axes: [{ stroke: axis, grid: { stroke: grid }, ticks: { stroke: grid } }, { stroke: axis, grid: { stroke: grid }, ticks: { stroke: grid }, size: 70 }],
-      series: [{ value: '{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}' }, ...lines.map((line, at) => ({ label: line.name, stroke: COLOURS[scheme][at % 8] ?? axis, width: 1.2, points: { show: line.times.length < 200 } }))],
+      series: [{ value: '{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}' }, ...lines.map((line, at) => ({ label: line.name, stroke: COLOURS[scheme][at % 8] ?? axis, width: 1.2, points: { show: isFew[at] ?? false, filter: (plot: uPlot, series: number) => (isFew[series - 1] ? null : alone(plot.data[series] ?? [])) } }))],
       hooks: {
         draw: [marksOf],
         setSelect: [(plot) => {
@@ -86,6 +88,36 @@ export default function Chart({ lines, zone, label, onRange, onPick }: {
     };
   }, [lines, zone, scheme]);
   return <div ref={parent} className="chart" role="img" aria-label={label} data-testid="chart" />;
+}
+
+/** A line that does not go on over what is missing: a value that is none begins each gap. */
+function broken(line: Line): [number[], (number | null)[]] {
+  const [times, values]: [number[], (number | null)[]] = [[], []];
+  const gaps = new Set(gapsOf(line).map((gap) => gap.from));
+  line.times.forEach((time, at) => {
+    times.push(time);
+    values.push(line.values[at] ?? null);
+    if (gaps.has(time)) {
+      times.push(time + 1);
+      values.push(null);
+    }
+  });
+  return [times, values];
+}
+
+/** Where a value stands between two gaps: no line shows it. */
+function alone(values: ArrayLike<number | null | undefined>): number[] {
+  const found: number[] = [];
+  let [before, at]: [number | null | undefined, number | undefined] = [null, undefined];
+  for (let here = 0; here < values.length; here += 1) {
+    const value = values[here];
+    if (value === undefined) continue;
+    if (value === null && at !== undefined && before === null) found.push(at);
+    before = at === undefined ? null : values[at];
+    at = here;
+  }
+  if (at !== undefined && before === null && values[at] != null) found.push(at);
+  return found;
 }
 
 /** The index of the time that is nearest. */

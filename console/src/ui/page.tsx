@@ -57,9 +57,9 @@ export function Empty({ children, action }: { children: ReactNode; action?: Reac
 
 export function State({ state }: { state: string }) {
   const { t } = useWords();
-  const color = { open: 'green', paused: 'gray', held: 'orange', running: 'blue', done: 'green', cancelled: 'gray' }[state] ?? 'gray';
+  const color = { open: 'green', paused: 'gray', held: 'orange', running: 'blue', done: 'green', cancelled: 'gray', stopped: 'gray', failed: 'red' }[state] ?? 'gray';
   const words: Record<string, string> = {
-    open: t('open'), paused: t('paused'), held: t('held'), running: t('running'), done: t('done'), cancelled: t('cancelled'),
+    open: t('open'), paused: t('paused'), held: t('held'), running: t('running'), done: t('done'), cancelled: t('cancelled'), stopped: t('stopped'), failed: t('failed'),
   };
   return <Badge color={color} variant="light">{words[state] ?? state}</Badge>;
 }
@@ -81,7 +81,11 @@ export function Copy({ value, label }: { value: string; label: string }) {
     <CopyButton value={value}>
       {({ copied, copy }) => (
         <Tooltip label={copied ? t('Copied') : label}>
-          <ActionIcon variant="default" size={36} onClick={copy} aria-label={label}>{copied ? '✓' : '⧉'}</ActionIcon>
+          <ActionIcon variant="default" size={36} onClick={copy} aria-label={label}>
+            <svg width={16} height={16} viewBox="0 0 16 16" fill="none" stroke="currentColor" strokeWidth={1.4} aria-hidden>
+              {copied ? <path d="M3 8.5l3.2 3.2L13 4.8" /> : <path d="M5.5 5.5v-3h8v8h-3M2.5 5.5h8v8h-8z" />}
+            </svg>
+          </ActionIcon>
         </Tooltip>
       )}
     </CopyButton>

@@ -228,6 +228,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             let advertised = config.mqtts.and_then(|mqtts| mqtts.advertised_url);
             advertised.unwrap_or_else(|| format!("ssl://{bound}"))
         }),
+        subscribe_port: subscribe.port(),
         mqtt: websocket(Arc::clone(&door)),
         metrics: render(
             metrics.clone(),

@@ -91,6 +91,8 @@ pub struct Api {
     pub broker_url: String,
     /// The same over TLS, such as `ssl://127.0.0.1:18883`, if that door is open.
     pub broker_tls_url: Option<String>,
+    /// Of the door where clients read subscriptions.
+    pub subscribe_port: u16,
     /// Serves MQTT over a WebSocket.
     pub mqtt: Attend,
     /// The metrics as Prometheus text.

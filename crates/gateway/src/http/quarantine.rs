@@ -207,6 +207,7 @@ async fn list(
 /// How full the quarantine is, and how many entries left it which way since it was made.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = QuarantineStatus)]
 struct Status {
     entries: u64,
     bytes: u64,

@@ -85,6 +85,7 @@ async fn delete(
 /// How a subscription stands: what it holds, who reads it and how far.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SubscriptionStatus)]
 struct Status {
     /// What clients give as the subscription's id.
     name: String,
@@ -93,6 +94,8 @@ struct Status {
     access_key: String,
     /// running, stopped, or failed: then the log of the gateway says why.
     state: &'static str,
+    /// Of the gateway's door where clients read.
+    port: u16,
     /// Absent where it does not run.
     #[serde(flatten)]
     standing: Option<Standing>,
@@ -243,6 +246,7 @@ fn stands(api: &Api, subscription: &Subscription) -> Status {
             (Some(_), false) => "running",
             (None, false) => "failed",
         },
+        port: api.subscribe_port,
         standing: running.map(|source| source.standing()),
     }
 }

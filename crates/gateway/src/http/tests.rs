@@ -128,6 +128,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         access,
         live: Live::default(),
         broker_url: "tcp://127.0.0.1:11883".into(),
+        subscribe_port: 9001,
         broker_tls_url: None,
         mqtt: Box::new(|_, _| Box::pin(async {})),
         metrics: Box::new(|| "backtide_up 1\n".into()),
