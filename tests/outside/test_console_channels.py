@@ -26,7 +26,7 @@ def test_the_list_shows_each_channel_and_keeps_its_filters_in_the_address(farm, 
     expect(console.row(CHANNEL)).to_contain_text("open")
     expect(console.row(CHANNEL)).to_contain_text("strict")
     expect(console.row("second")).to_contain_text("paused")
-    expect(console.row(CHANNEL).get_by_role("img", name="1 messages, 0 refused")).to_be_visible()
+    expect(console.row(CHANNEL).get_by_role("img", name="1 message, 0 refused")).to_be_visible()
     console.inspect("channels")
     console.choose("State", "paused")
     expect(console.row(CHANNEL)).to_have_count(0)

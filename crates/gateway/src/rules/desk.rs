@@ -14,6 +14,7 @@ use crate::meter::Meter;
 /// How a rule stands.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RuleStanding)]
 pub struct Standing {
     /// It has dealt with every commit up to here.
     pub cursor: u64,

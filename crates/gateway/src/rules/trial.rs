@@ -28,6 +28,7 @@ use crate::{
 /// What a rule is tried on.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schema(as = RuleSample)]
 pub enum Sample {
     /// A message as it is published.
     Message(serde_json::Value),
