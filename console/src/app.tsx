@@ -25,6 +25,9 @@ const Scripts = lazy(() => import('./screens/scripts'));
 const Script = lazy(() => import('./screens/script'));
 const Subscriptions = lazy(() => import('./screens/subscriptions'));
 const Subscription = lazy(() => import('./screens/subscription'));
+const Rules = lazy(() => import('./screens/rules'));
+const Rule = lazy(() => import('./screens/rule'));
+const NewRule = lazy(async () => ({ default: (await import('./screens/rule')).NewRule }));
 const AccessKeys = lazy(() => import('./screens/access-keys'));
 const Storage = lazy(() => import('./screens/storage'));
 const Access = lazy(() => import('./screens/access'));
@@ -108,6 +111,8 @@ function Frame() {
         {head(t('Data'))}
         {link('/history', t('History'))}
         {link('/quarantine', t('Quarantine'))}
+        {head(t('Forwarding'))}
+        {link('/rules', t('Rules'))}
         {link('/subscriptions', t('Subscriptions'))}
         {link('/access-keys', t('Access keys'))}
         {head(t('Administration'))}
@@ -129,6 +134,9 @@ function Frame() {
             <Route path="/history" element={<History />} />
             <Route path="/scripts" element={<Scripts />} />
             <Route path="/scripts/:name/:tab?" element={<Script />} />
+            <Route path="/rules" element={<Rules />} />
+            <Route path="/new-rule" element={<NewRule />} />
+            <Route path="/rules/:name/:tab?" element={<Rule />} />
             <Route path="/subscriptions" element={<Subscriptions />} />
             <Route path="/subscriptions/:name/:tab?" element={<Subscription />} />
             <Route path="/access-keys" element={<AccessKeys />} />

@@ -261,3 +261,98 @@ export interface Standing {
     offsets: { partition: number; committed?: number; position: number; lag: number; member?: number }[];
   }[];
 }
+
+export interface Comparison {
+  above?: number;
+  atLeast?: number;
+  below?: number;
+  atMost?: number;
+  equals?: boolean | number | string;
+  not?: boolean | number | string;
+}
+
+/** One step of what a rule makes: an object of one member. */
+export interface RuleStep {
+  select?: string[];
+  rename?: Record<string, string>;
+  scale?: Record<string, { factor?: number; offset?: number }>;
+  set?: Record<string, string>;
+  keep?: string;
+  script?: string;
+}
+
+export interface RuleFile {
+  kind: 'Rule';
+  name: string;
+  from?: {
+    type?: 'points' | 'events' | 'attributes';
+    channels?: string[];
+    products?: string[];
+    models?: string[];
+    devices?: string[];
+    points?: string[];
+    events?: string[];
+    attributes?: string[];
+    where?: Record<string, Comparison>;
+    calculated?: 'exclude' | 'include' | 'only';
+    [more: string]: unknown;
+  };
+  make?: RuleStep[];
+  to: {
+    kafka?: { topic: string; key?: string; headers?: Record<string, string>; guarantee?: 'at-least-once' | 'exactly-once' };
+    webhook?: { url: string; format?: 'ndjson' | 'json' | 'records'; headers?: Record<string, string>; recordsMax?: number; timeoutS?: number };
+    calculated?: { points: string[] };
+  };
+  begin?: 'now' | 'oldest';
+  description?: string;
+}
+
+/** How a rule stands; one that does not run has no cursor. */
+export interface RuleStanding {
+  name: string;
+  type: 'points' | 'events' | 'attributes';
+  destination: 'kafka' | 'webhook' | 'calculated';
+  version: number;
+  state: 'running' | 'stopped' | 'idle' | 'failed';
+  reason?: string;
+  hasSecret: boolean;
+  cursor?: number;
+  lag?: number;
+  arrived?: number;
+  published?: number;
+  rate?: number;
+  failures?: number;
+  error?: { since: number; reason: string; fenced: boolean };
+  skippedCommits?: number;
+  deadLetters?: number;
+  deadLettersWaiting?: number;
+  deadLettersDropped?: number;
+  replay?: { from: number; until: number; source: string; reached: number; published: number };
+}
+
+export interface DeadLetter {
+  id: number;
+  time: number;
+  receipt: string;
+  channel: string;
+  assetId: string;
+  cause: 'make' | 'script' | 'refused';
+  reason: string;
+  version: number;
+  line?: number;
+  column?: number;
+  attempts: number;
+  waits: boolean;
+  message?: unknown;
+  made?: unknown;
+}
+
+export interface RuleTrial {
+  rows: number;
+  matched: number;
+  records: { address: string; key: string; headers: Record<string, string>; value: unknown }[];
+  errors: { reason: string; line?: number; column?: number; message?: unknown }[];
+  console?: string;
+  destination: string;
+  idle?: string;
+}

@@ -10,6 +10,7 @@ import { Time, bytes, count } from '../time';
 import { Asked, Empty, Page, Sparkline, Stat, State } from '../ui/page';
 import { Code } from '../ui/problem';
 import { Rows } from '../ui/rows';
+import { useRules } from './rules';
 import { lagOf, useStandings } from './subscriptions';
 
 const POINTS = 120;
@@ -44,6 +45,7 @@ export default function Overview() {
               <Stat label={t('Devices')} value={count(overview.devices)} to="/devices" detail={t('{n} products, {m} models', { n: overview.products, m: overview.models })} />
               <Stat label={t('Disk free')} value={overview.diskFreeBytes == null ? '—' : bytes(overview.diskFreeBytes)} to="/storage" tone={overview.ready ? undefined : 'bad'} detail={t('{bytes} in segments, {log} in the log', { bytes: bytes(overview.store.segmentBytes), log: bytes(overview.store.logBytes) })} />
               <Readers />
+              <Lags />
             </SimpleGrid>
             <Card withBorder padding="sm">
               <Text size="sm" className="quiet">{t('Values a second, the last two minutes')}</Text>
@@ -91,6 +93,17 @@ function Readers() {
   const [lag, failed] = [Math.max(...standings.map(lagOf)), standings.filter((one) => one.state === 'failed').length];
   const running = standings.filter((one) => one.state === 'running').length;
   return <Stat label={t('Greatest lag of a subscription')} value={count(lag)} to="/subscriptions" tone={failed > 0 ? 'bad' : undefined} detail={t('{n} of {m} subscriptions run', { n: running, m: standings.length })} />;
+}
+
+/** Rules that run, how far the one that is furthest behind is, and whether one does not get on. */
+function Lags() {
+  const { t } = useWords();
+  const rules = useRules().data ?? [];
+  if (rules.length === 0) return null;
+  const running = rules.filter((one) => one.state === 'running');
+  const bad = rules.some((one) => one.error || one.state === 'failed');
+  const letters = rules.reduce((sum, one) => sum + (one.deadLetters ?? 0), 0);
+  return <Stat label={t('Greatest lag of a rule')} value={count(Math.max(0, ...running.map((one) => one.lag ?? 0)))} to={bad ? '/rules?state=' + (rules.some((one) => one.state === 'failed') ? 'failed' : 'running') : '/rules'} tone={bad ? 'bad' : letters > 0 ? 'warn' : undefined} detail={t('{n} of {m} rules run, {k} dead letters', { n: running.length, m: rules.length, k: count(letters) })} />;
 }
 
 /** Two minutes of one figure. */
