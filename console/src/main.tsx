@@ -37,7 +37,7 @@ if (!root) throw new Error('the page has no root');
 createRoot(root).render(
   <StrictMode>
     <MantineProvider theme={theme} defaultColorScheme="auto">
-      <Notifications position="top-right" containerWidth={420} />
+      <Notifications position="bottom-right" containerWidth={420} />
       <QueryClientProvider client={client}>
         <WordsProvider>
           <ZoneProvider>

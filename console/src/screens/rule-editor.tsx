@@ -1,6 +1,6 @@
 // The editor of a rule: what it listens to, what it makes, where that goes; as a form or as text,
 // with a trial beside it.
-import { Button, Card, Group, MultiSelect, NumberInput, Radio, SegmentedControl, Select, SimpleGrid, Stack, TagsInput, Text, TextInput, Textarea, Title } from '@mantine/core';
+import { Button, Card, Group, MultiSelect, NumberInput, Radio, Select, SimpleGrid, Stack, TagsInput, Text, TextInput, Textarea, Title } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Suspense, lazy, useState } from 'react';
 import { Problem, api, ok } from '../api/client';
@@ -68,7 +68,7 @@ export function RuleEditor({ file: given, readOnly = false, onSaved }: { file?: 
     <SimpleGrid cols={{ base: 1, lg: 2 }}>
       <Stack>
         <Group justify="space-between">
-          <SegmentedControl aria-label={t('Edit as')} value={text === undefined ? 'form' : 'text'} onChange={show} data={[{ value: 'form', label: t('Form') }, { value: 'text', label: t('Text') }]} />
+          <Radio.Group aria-label={t('Edit as')} value={text === undefined ? 'form' : 'text'} onChange={show}><Group><Radio value="form" label={t('Form')} /><Radio value="text" label={t('Text')} /></Group></Radio.Group>
           {!readOnly && <Button loading={busy} onClick={() => void save()}>{given ? t('Save') : t('Make the rule')}</Button>}
         </Group>
         <ProblemAlert error={error} />
