@@ -173,7 +173,9 @@ impl Demo {
             "\nIn another terminal:\n  export {environment}\n  \
              backtide query {SHOWN} -o csv\n  backtide conflicts\n  \
              backtide channel log {CHANNEL} -f\n\nAPI: {url}/api/openapi.json · \
-             metrics: {url}/metrics\nCtrl-C ends it."
+             metrics: {url}/metrics\n\
+             Console: {url}/ · its first sign-in takes the token in {}\nCtrl-C ends it.",
+            data_dir.join("admin.token").display()
         )
     }
 }
