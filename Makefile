@@ -73,7 +73,7 @@ demo: $(CONSOLE) | need-rust
 	$(TARGET)/release/backtide demo $(ARGS)
 
 bench: | need-rust
-	$(CARGO) build --release --bin backtide
+	$(CARGO) build --release --bin backtide --example decode_bench
 	bench/run $(ARGS)
 
 soak: tools build

@@ -165,7 +165,8 @@ impl Demo {
             return Ok(());
         }
         let environment = format!(
-            "BACKTIDE_URL={url} BACKTIDE__DATA_DIR={}",
+            "{}BACKTIDE_URL={url} BACKTIDE__DATA_DIR={}",
+            own_folder_first(),
             data_dir.display()
         );
         writeln!(
@@ -178,6 +179,15 @@ impl Demo {
             data_dir.join("admin.token").display()
         )
     }
+}
+
+/// Puts the folder of this program first in the path of a shell: `make demo` does not install it.
+fn own_folder_first() -> String {
+    let own = std::env::current_exe().ok();
+    own.as_deref()
+        .and_then(Path::parent)
+        .map(|folder| format!("PATH=\"{}:$PATH\" ", folder.display()))
+        .unwrap_or_default()
 }
 
 /// The data directory: the given one, or one that goes with the demo.
