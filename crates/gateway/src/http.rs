@@ -35,6 +35,7 @@ mod problem;
 mod products;
 mod quarantine;
 mod receipts;
+mod rules;
 mod schemas;
 mod scripts;
 mod store;
@@ -60,7 +61,7 @@ pub use websocket::{Attend, Stream};
 
 use crate::{
     access::Access, channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine,
-    recorder::Recorder, redrive::Redriver, registry::Registry, script::Scripts,
+    recorder::Recorder, redrive::Redriver, registry::Registry, rules::Rules, script::Scripts,
     subscription::Subscriptions,
 };
 
@@ -77,6 +78,7 @@ pub struct Api {
     pub log: Arc<Log>,
     pub scripts: Arc<Scripts>,
     pub subscriptions: Arc<Subscriptions>,
+    pub rules: Arc<Rules>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
@@ -125,6 +127,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(scripts::routes())
         .merge(access_keys::routes())
         .merge(subscriptions::routes())
+        .merge(rules::routes())
         .merge(health::routes())
 }
 
