@@ -12,6 +12,7 @@ pub mod config;
 pub mod house;
 pub mod http;
 pub mod ingest;
+pub mod kafka;
 pub mod limits;
 pub mod message;
 pub mod mqtt;

@@ -1,0 +1,126 @@
+//! Topics that are made where they are absent.
+
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    error::RDKafkaErrorCode,
+};
+
+use super::{Cluster, Told, explain, words};
+
+/// How a topic is made.
+#[derive(Debug, Clone)]
+pub(crate) struct TopicForm<'a> {
+    pub(crate) partitions: u16,
+    /// Settings of the topic as Kafka names them.
+    pub(crate) settings: Vec<(&'a str, String)>,
+}
+
+/// What came of making a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Made {
+    New,
+    /// With what partitions and settings it has.
+    WasThere,
+    /// We may not; perhaps it is there.
+    NotAllowed,
+}
+
+/// Why a topic is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TopicError {
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("topic {topic} cannot be made: {reason}")]
+    Refused { topic: String, reason: String },
+}
+
+/// As brokers check it.
+pub(crate) fn is_topic_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=249).contains(&name.len()) && name != "." && name != ".." && name.chars().all(allowed)
+}
+
+impl Cluster {
+    /// Makes a topic, or says that it is there. Blocks until Kafka answers, or for as long as an
+    /// attempt may take.
+    pub(crate) fn make_topic(&self, name: &str, form: &TopicForm<'_>) -> Result<Made, TopicError> {
+        self.try_topic(name, form, false)
+    }
+
+    fn try_topic(
+        &self,
+        name: &str,
+        form: &TopicForm<'_>,
+        validate_only: bool,
+    ) -> Result<Made, TopicError> {
+        let admin: AdminClient<Told> = self
+            .client()
+            .create_with_context(Told::default())
+            .map_err(|error| TopicError::Unavailable(error.to_string()))?;
+        let patience = self.patience();
+        let options = AdminOptions::new()
+            .request_timeout(Some(patience))
+            .operation_timeout(Some(patience))
+            .validate_only(validate_only);
+        let replication = self.settings().replication.map_or(-1, i32::from);
+        let topic = NewTopic {
+            name,
+            num_partitions: form.partitions.into(),
+            replication: TopicReplication::Fixed(replication),
+            config: form
+                .settings
+                .iter()
+                .map(|(k, v)| (*k, v.as_str()))
+                .collect(),
+        };
+        let made = futures::executor::block_on(admin.create_topics([&topic], &options));
+        let made = made.map_err(|error| TopicError::Unavailable(explain(&error.to_string())))?;
+        match made.into_iter().next() {
+            Some(Ok(_)) => {
+                if !validate_only {
+                    tracing::info!(
+                        topic = name,
+                        partitions = form.partitions,
+                        "a topic was made"
+                    );
+                }
+                Ok(Made::New)
+            }
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(Made::WasThere),
+            Some(Err((
+                _,
+                RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed,
+            ))) => Ok(Made::NotAllowed),
+            Some(Err((topic, code))) => Err(refused(topic, code)),
+            None => Err(TopicError::Unavailable("Kafka said nothing".into())),
+        }
+    }
+}
+
+fn refused(topic: String, code: RDKafkaErrorCode) -> TopicError {
+    let reason = match code {
+        RDKafkaErrorCode::InvalidReplicationFactor => {
+            "the cluster has fewer brokers than replicas are asked for; see kafka.replication"
+                .into()
+        }
+        RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut => {
+            return TopicError::Unavailable(explain("the making of a topic timed out"));
+        }
+        other => words::of_code(other),
+    };
+    TopicError::Refused { topic, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_as_brokers_do() {
+        assert!(is_topic_name("MEASURE_POINT_ORIGIN_OFFLINE_o1"));
+        for wrong in ["", ".", "..", "a b", "ä", &"x".repeat(250)] {
+            assert!(!is_topic_name(wrong), "{wrong}");
+        }
+    }
+}
