@@ -21,6 +21,7 @@ mod events;
 mod extremes;
 mod guard;
 mod health;
+mod kafka;
 mod latest;
 mod lineage;
 mod lines;
@@ -59,9 +60,9 @@ pub use problem::{Problem, Refusals};
 pub use websocket::{Attend, Stream};
 
 use crate::{
-    access::Access, channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine,
-    recorder::Recorder, redrive::Redriver, registry::Registry, script::Scripts,
-    subscription::Subscriptions,
+    access::Access, channel_log::Log, clock::Clock, kafka::Cluster, limits, pool::Pool,
+    quarantine::Quarantine, recorder::Recorder, redrive::Redriver, registry::Registry,
+    script::Scripts, subscription::Subscriptions,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -77,6 +78,8 @@ pub struct Api {
     pub log: Arc<Log>,
     pub scripts: Arc<Scripts>,
     pub subscriptions: Arc<Subscriptions>,
+    /// The Kafka cluster, if one is configured.
+    pub kafka: Option<Cluster>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
@@ -125,6 +128,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(scripts::routes())
         .merge(access_keys::routes())
         .merge(subscriptions::routes())
+        .merge(kafka::routes())
         .merge(health::routes())
 }
 

@@ -4,6 +4,7 @@
 //! Nothing here connects by itself: a cluster that is away delays neither the start nor a reply.
 //! librdkafka's calls block; whoever makes them has a thread for it.
 
+pub mod check;
 mod client;
 mod topics;
 mod words;
@@ -39,6 +40,19 @@ impl Cluster {
             organization,
             store_id,
         }))
+    }
+
+    /// The topics that rules publish to unless they name others (`decisions.md` §6).
+    pub fn default_topics(&self) -> Vec<String> {
+        let organization = &self.0.organization;
+        [
+            "MEASURE_POINT_ORIGIN_OFFLINE",
+            "MEASURE_POINT_CAL_OFFLINE",
+            "EVENT_ORIGIN_OFFLINE",
+            "ATTRIBUTE_ORIGIN_OFFLINE",
+        ]
+        .map(|topic| format!("{topic}_{organization}"))
+        .to_vec()
     }
 
     pub(crate) fn settings(&self) -> &config::Kafka {

@@ -59,6 +59,9 @@ pub const KAFKA_WAITING_RECORDS_MAX: u32 = 100_000;
 /// The same in KiB.
 pub const KAFKA_WAITING_KIB_MAX: u32 = 64 << 10;
 
+/// Partitions that groups of one subscription on Kafka read at one time, each with a connection.
+pub const KAFKA_READERS_MAX: usize = 64;
+
 /// Subscriptions that are declared at one time: each follows the log on a thread of its own.
 pub const SUBSCRIPTIONS_MAX: usize = 64;
 /// Partitions of a subscription.

@@ -109,12 +109,14 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         clock: clock.clone(),
         pool: Pool::start("subscriptions", 1, 8).unwrap(),
         limits: crate::limits::Topics::default(),
+        kafka: None,
     };
     let subscriptions =
         crate::subscription::Subscriptions::open(&dir.join("subscriptions"), setting).unwrap();
     Api {
         registry,
         subscriptions,
+        kafka: None,
         store,
         quarantine,
         redriver,

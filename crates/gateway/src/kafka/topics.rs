@@ -1,8 +1,12 @@
 //! Topics that are made where they are absent.
 
+use futures::executor::block_on;
 use rdkafka::{
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    error::RDKafkaErrorCode,
+    admin::{
+        AdminClient, AdminOptions, AlterConfig, ConfigEntry, NewTopic, ResourceSpecifier,
+        TopicReplication,
+    },
+    error::{KafkaError, RDKafkaErrorCode},
 };
 
 use super::{Cluster, Told, explain, words};
@@ -47,21 +51,83 @@ impl Cluster {
         self.try_topic(name, form, false)
     }
 
+    /// Whether it could be made; nothing is.
+    pub(super) fn could_make(&self, name: &str, form: &TopicForm<'_>) -> Result<Made, TopicError> {
+        self.try_topic(name, form, true)
+    }
+
+    /// Sets a setting of a topic, if it is another one.
+    pub(crate) fn agree_topic(
+        &self,
+        name: &str,
+        (key, value): &(&str, String),
+    ) -> Result<(), TopicError> {
+        let admin = self.admin()?;
+        let options = self.options();
+        let resource = ResourceSpecifier::Topic(name);
+        let found = block_on(admin.describe_configs([&resource], &options)).map_err(unavailable)?;
+        let Some(Ok(found)) = found.into_iter().next() else {
+            // We may not look: then we may not change it either.
+            tracing::debug!(topic = name, key, "a setting of a topic may not be read");
+            return Ok(());
+        };
+        let has = |entry: &ConfigEntry| entry.value.as_ref() == Some(value);
+        if found.get(key).is_some_and(has) {
+            return Ok(());
+        }
+        let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+        let changed = block_on(admin.alter_configs([&change], &options)).map_err(unavailable)?;
+        match changed.into_iter().next() {
+            Some(Err((_, code))) => Err(refused(name.to_owned(), code)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes a topic, and these groups.
+    pub(crate) fn delete_topic(&self, name: &str, groups: &[String]) -> Result<(), TopicError> {
+        let admin = self.admin()?;
+        let options = self.options();
+        let gone = block_on(admin.delete_topics(&[name], &options)).map_err(unavailable)?;
+        match gone.into_iter().next() {
+            Some(Err((
+                _,
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
+            )))
+            | Some(Ok(_)) => {}
+            Some(Err((topic, code))) => return Err(refused(topic, code)),
+            None => {}
+        }
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+        let gone = block_on(admin.delete_groups(&groups, &options)).map_err(unavailable)?;
+        for (group, code) in gone.into_iter().filter_map(Result::err) {
+            tracing::warn!(group, %code, "a consumer group is left behind in Kafka");
+        }
+        Ok(())
+    }
+
+    fn admin(&self) -> Result<AdminClient<Told>, TopicError> {
+        let admin = self.client().create_with_context(Told::default());
+        admin.map_err(unavailable)
+    }
+
+    fn options(&self) -> AdminOptions {
+        let patience = self.patience();
+        AdminOptions::new()
+            .request_timeout(Some(patience))
+            .operation_timeout(Some(patience))
+    }
+
     fn try_topic(
         &self,
         name: &str,
         form: &TopicForm<'_>,
         validate_only: bool,
     ) -> Result<Made, TopicError> {
-        let admin: AdminClient<Told> = self
-            .client()
-            .create_with_context(Told::default())
-            .map_err(|error| TopicError::Unavailable(error.to_string()))?;
-        let patience = self.patience();
-        let options = AdminOptions::new()
-            .request_timeout(Some(patience))
-            .operation_timeout(Some(patience))
-            .validate_only(validate_only);
+        let admin = self.admin()?;
+        let options = self.options().validate_only(validate_only);
         let replication = self.settings().replication.map_or(-1, i32::from);
         let topic = NewTopic {
             name,
@@ -73,8 +139,8 @@ impl Cluster {
                 .map(|(k, v)| (*k, v.as_str()))
                 .collect(),
         };
-        let made = futures::executor::block_on(admin.create_topics([&topic], &options));
-        let made = made.map_err(|error| TopicError::Unavailable(explain(&error.to_string())))?;
+        let made = block_on(admin.create_topics([&topic], &options));
+        let made = made.map_err(unavailable)?;
         match made.into_iter().next() {
             Some(Ok(_)) => {
                 if !validate_only {
@@ -96,6 +162,11 @@ impl Cluster {
             None => Err(TopicError::Unavailable("Kafka said nothing".into())),
         }
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err takes")]
+fn unavailable(error: KafkaError) -> TopicError {
+    TopicError::Unavailable(explain(&error.to_string()))
 }
 
 fn refused(topic: String, code: RDKafkaErrorCode) -> TopicError {

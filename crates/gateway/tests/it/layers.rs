@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
-const FORBIDDEN: [(&str, &[&str]); 15] = [
+const FORBIDDEN: [(&str, &[&str]); 17] = [
     (
         "mqtt",
         &[
@@ -82,6 +82,35 @@ const FORBIDDEN: [(&str, &[&str]); 15] = [
             "quarantine",
             "house",
             "app",
+        ],
+    ),
+    (
+        "kafka",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "registry",
+            "house",
+            "app",
+            "sink",
+            "subscription",
+            "store",
+        ],
+    ),
+    (
+        "sink",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "registry",
+            "house",
+            "app",
+            "subscription",
+            "store",
         ],
     ),
     ("query", &["mqtt", "http", "cli", "ingest", "house", "app"]),
