@@ -22,7 +22,8 @@ pub mod log;
 pub mod output;
 pub mod quarantine;
 pub mod query;
-pub mod salvage;
+pub mod rule;
+mod salvage;
 pub mod script;
 pub mod send;
 mod serve;
@@ -110,6 +111,9 @@ pub enum Command {
     /// Subscriptions: list, show, start, stop, replay
     #[command(subcommand)]
     Subscription(subscription::Subscription),
+    /// Rules: list, show, start, stop, replay, test; their dead letters
+    #[command(subcommand)]
+    Rule(rule::Rule),
     /// Show, rotate or revoke the access key of an application
     #[command(subcommand)]
     AccessKey(access_key::AccessKey),
@@ -299,6 +303,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
         Command::Script(script) => script.run(&connection, terminal),
         Command::Subscription(subscription) => subscription.run(&connection, terminal),
+        Command::Rule(rule) => rule.run(&connection, terminal),
         Command::AccessKey(access_key) => access_key.run(&connection, terminal),
         Command::Kafka(kafka) => kafka.run(&connection, terminal),
         Command::Demo(demo) => demo.run(&connection, terminal),

@@ -46,6 +46,7 @@ pub struct Config {
     pub subscribe: Subscribe,
     /// Absent: no bootstrap server is configured, and nothing speaks to Kafka.
     pub kafka: Option<Kafka>,
+    pub rules: limits::Rules,
     pub store: backtide_store::Options,
     pub quarantine: quarantine::Bounds,
     pub channel_log: channel_log::Bounds,
@@ -226,6 +227,7 @@ pub struct Raw {
     http: RawHttp,
     subscribe: RawSubscribe,
     kafka: RawKafka,
+    rules: RawRules,
     store: RawStore,
     quarantine: RawQuarantine,
     channel_log: RawChannelLog,
@@ -244,6 +246,7 @@ impl Default for Raw {
             http: RawHttp::default(),
             subscribe: RawSubscribe::default(),
             kafka: RawKafka::default(),
+            rules: RawRules::default(),
             store: RawStore::default(),
             quarantine: RawQuarantine::default(),
             channel_log: RawChannelLog::default(),
@@ -553,11 +556,43 @@ impl RawSasl {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct RawRules {
+    dead_letter_age_days_max: u32,
+    dead_letter_bytes_max: u64,
+}
+
+impl Default for RawRules {
+    fn default() -> Self {
+        let limits = limits::Rules::default();
+        Self {
+            dead_letter_age_days_max: limits.dead_letter_age_days_max,
+            dead_letter_bytes_max: limits.dead_letter_bytes_max,
+        }
+    }
+}
+
+impl RawRules {
+    fn check(&self) -> Result<limits::Rules, ConfigError> {
+        let (days, bytes) = (self.dead_letter_age_days_max, self.dead_letter_bytes_max);
+        at_least("rules.dead_letter_age_days_max", Some(days), 1)?;
+        at_least("rules.dead_letter_bytes_max", Some(bytes), 1 << 20)?;
+        Ok(limits::Rules {
+            dead_letter_age_days_max: days,
+            dead_letter_bytes_max: bytes,
+            ..limits::Rules::default()
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct RawStore {
     memtable_bytes_max: usize,
     journal_file_bytes: u64,
     log_retention_days: u32,
     log_bytes_max: u64,
+    /// What rules that lag may keep of it.
+    log_held_bytes_max: u64,
     disk_reserve_bytes: u64,
 }
 
@@ -569,6 +604,7 @@ impl Default for RawStore {
             journal_file_bytes: options.journal_file_bytes,
             log_retention_days: days(options.log_retention_ms),
             log_bytes_max: options.log_bytes_max,
+            log_held_bytes_max: options.log_held_bytes_max,
             disk_reserve_bytes: options.disk_reserve_bytes,
         }
     }
@@ -839,6 +875,11 @@ impl Raw {
             1 << 20,
         )?;
         let scripts = self.scripts.check()?;
+        at_least(
+            "store.log_held_bytes_max",
+            Some(self.store.log_held_bytes_max),
+            self.store.log_bytes_max,
+        )?;
         at_least("recorder.age_days_max", Some(self.recorder.age_days_max), 1)?;
         at_least("recorder.bytes_max", Some(self.recorder.bytes_max), 1 << 20)?;
         check_level(&self.log.level)?;
@@ -866,11 +907,14 @@ impl Raw {
             },
             subscribe: self.subscribe.check()?,
             kafka: self.kafka.check()?,
+            rules: self.rules.check()?,
             store: backtide_store::Options {
                 memtable_bytes_max: self.store.memtable_bytes_max,
                 journal_file_bytes: self.store.journal_file_bytes,
                 log_retention_ms: i64::from(self.store.log_retention_days) * DAY_MS,
                 log_bytes_max: self.store.log_bytes_max,
+                log_held_bytes_max: self.store.log_held_bytes_max,
+                may_let_go: |cursor| cursor.starts_with(crate::rules::CURSOR_PREFIX),
                 disk_reserve_bytes: self.store.disk_reserve_bytes,
                 clock: || Clock::system().now_ms(),
                 ..backtide_store::Options::default()

@@ -36,6 +36,7 @@ mod problem;
 mod products;
 mod quarantine;
 mod receipts;
+mod rules;
 mod schemas;
 mod scripts;
 mod store;
@@ -62,7 +63,7 @@ pub use websocket::{Attend, Stream};
 use crate::{
     access::Access, channel_log::Log, clock::Clock, kafka::Cluster, limits, pool::Pool,
     quarantine::Quarantine, recorder::Recorder, redrive::Redriver, registry::Registry,
-    script::Scripts, subscription::Subscriptions,
+    rules::Rules, script::Scripts, subscription::Subscriptions,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -80,6 +81,7 @@ pub struct Api {
     pub subscriptions: Arc<Subscriptions>,
     /// The Kafka cluster, if one is configured.
     pub kafka: Option<Cluster>,
+    pub rules: Arc<Rules>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
@@ -129,6 +131,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(access_keys::routes())
         .merge(subscriptions::routes())
         .merge(kafka::routes())
+        .merge(rules::routes())
         .merge(health::routes())
 }
 

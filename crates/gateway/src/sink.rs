@@ -5,7 +5,9 @@
 //! nothing of rules, logs or cursors but the one that it may be asked to keep. Retry, pause and
 //! dead letters stand above it, once.
 
+pub mod calculated;
 pub mod kafka;
+pub mod webhook;
 
 use std::{borrow::Cow, sync::Arc};
 

@@ -15,7 +15,6 @@ mod filter;
 mod follower;
 mod group;
 mod kafka;
-mod meter;
 mod shelf;
 mod source;
 mod standing;
