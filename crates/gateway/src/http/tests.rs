@@ -109,6 +109,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         clock: clock.clone(),
         pool: Pool::start("subscriptions", 1, 8).unwrap(),
         limits: crate::limits::Topics::default(),
+        kafka: None,
     };
     let subscriptions =
         crate::subscription::Subscriptions::open(&dir.join("subscriptions"), setting).unwrap();
@@ -131,6 +132,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     Api {
         registry,
         subscriptions,
+        kafka: None,
         rules,
         store,
         quarantine,

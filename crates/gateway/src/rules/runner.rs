@@ -112,6 +112,10 @@ impl From<SinkError> for StepError {
         match error {
             SinkError::Unavailable(reason) => Self::Unavailable(reason),
             fenced @ SinkError::Fenced(_) => Self::Fenced(fenced.to_string()),
+            // A stretch without those is delivered before this is asked.
+            SinkError::Refused(poison) => {
+                Self::Unavailable(format!("{} records will never be taken", poison.len()))
+            }
         }
     }
 }
@@ -511,7 +515,10 @@ impl Runner {
         // A sink that keeps the cursor is told of every stretch, the others of records alone.
         let poison = match pending.stretch.records.is_empty() && !self.keeps_cursor() {
             true => Vec::new(),
-            false => self.outside(|| sink.deliver(&pending.stretch))??,
+            false => match self.outside(|| sink.deliver(&pending.stretch))? {
+                Err(SinkError::Refused(poison)) => return self.set_aside(poison),
+                outcome => outcome?,
+            },
         };
         if let Some(trouble) = self.desk.succeed() {
             let seconds = (self.clock.now_ms() - trouble.since) / 1_000;
@@ -523,34 +530,40 @@ impl Runner {
         self.settle(pending, poison)
     }
 
-    fn keeps_cursor(&self) -> bool {
-        let to = self.work.sink.as_ref().map(|open| &open.rule.file.to);
-        matches!(to, Some(Destination::Kafka(kafka))
-            if kafka.guarantee == crate::registry::Guarantee::ExactlyOnce)
+    /// Nothing of the stretch was delivered: what will never be is put aside first, durably, and
+    /// the rest comes next.
+    fn set_aside(&mut self, poison: Vec<Poison>) -> Result<(), StepError> {
+        let Some(mut pending) = self.work.pending.take() else {
+            return Ok(());
+        };
+        let refused: BTreeSet<usize> = poison.iter().map(|poison| poison.index).collect();
+        if let PendingKind::Redrive { letters, of_record, failed } = &mut pending.kind {
+            for poison in poison {
+                let letter = &letters[of_record[poison.index]];
+                let record = &pending.stretch.records[poison.index];
+                let kept = self.again(letter, DeadCause::Refused, poison.reason, Some(record));
+                if failed.iter().all(|(id, _)| *id != letter.id) {
+                    failed.push((letter.id, kept));
+                }
+            }
+            retain(of_record, &refused);
+        } else {
+            let letters = self.refused(&pending, poison);
+            self.write(&letters)?;
+        }
+        retain(&mut pending.stretch.records, &refused);
+        retain(&mut pending.sources, &refused);
+        self.work.pending = Some(pending);
+        Ok(())
     }
 
-    fn settle(&mut self, pending: Pending, poison: Vec<Poison>) -> Result<(), StepError> {
-        let Pending { stretch, sources, mut letters, followed, kind } = pending;
-        let delivered = stretch.records.len().saturating_sub(poison.len());
-        let place = &mut self.work.place;
-        place.published += delivered as u64;
-        self.desk.published(delivered, self.clock.now_ms());
-        metrics::counter!("backtide_rule_published_total", "rule" => self.name.to_string())
-            .increment(delivered as u64);
-        if let PendingKind::Redrive { letters, of_record, failed } = kind {
-            let refused = |poison: Poison| {
-                let letter = &letters[of_record[poison.index]];
-                let record = &stretch.records[poison.index];
-                let refused = self.again(letter, DeadCause::Refused, poison.reason, Some(record));
-                (letter.id, refused)
-            };
-            let refused: Vec<(i64, Letter)> = poison.into_iter().map(refused).collect();
-            return self.settle_redrive(&letters, failed, refused);
-        }
+    /// Letters of records that the destination will never take.
+    fn refused(&self, pending: &Pending, poison: Vec<Poison>) -> Vec<Letter> {
         let plan = self.plan();
-        let inputs = Inputs::of(plan, &followed, poison.iter().map(|poison| sources[poison.index]));
-        letters.extend(poison.into_iter().map(|poison| {
-            let source = sources[poison.index];
+        let sources = poison.iter().map(|poison| pending.sources[poison.index]);
+        let inputs = Inputs::of(plan, &pending.followed, sources);
+        let letter = |poison: Poison| {
+            let source = pending.sources[poison.index];
             let failed = Failed {
                 source,
                 reason: poison.reason,
@@ -558,10 +571,39 @@ impl Runner {
                 column: None,
                 input: inputs.get(source),
             };
-            let mut letter = letter_of(plan, &followed, failed, DeadCause::Refused);
-            letter.made = Some(text_of(&stretch.records[poison.index]));
+            let mut letter = letter_of(plan, &pending.followed, failed, DeadCause::Refused);
+            letter.made = Some(text_of(&pending.stretch.records[poison.index]));
             letter
-        }));
+        };
+        poison.into_iter().map(letter).collect()
+    }
+
+    fn keeps_cursor(&self) -> bool {
+        let to = self.work.sink.as_ref().map(|open| &open.rule.file.to);
+        matches!(to, Some(Destination::Kafka(kafka))
+            if kafka.guarantee == crate::registry::Guarantee::ExactlyOnce)
+    }
+
+    fn settle(&mut self, pending: Pending, poison: Vec<Poison>) -> Result<(), StepError> {
+        let delivered = pending.stretch.records.len().saturating_sub(poison.len());
+        let place = &mut self.work.place;
+        place.published += delivered as u64;
+        self.desk.published(delivered, self.clock.now_ms());
+        metrics::counter!("backtide_rule_published_total", "rule" => self.name.to_string())
+            .increment(delivered as u64);
+        if let PendingKind::Redrive { letters, of_record, failed } = pending.kind {
+            let refused = |poison: Poison| {
+                let letter = &letters[of_record[poison.index]];
+                let record = &pending.stretch.records[poison.index];
+                let refused = self.again(letter, DeadCause::Refused, poison.reason, Some(record));
+                (letter.id, refused)
+            };
+            let refused: Vec<(i64, Letter)> = poison.into_iter().map(refused).collect();
+            return self.settle_redrive(&letters, failed, refused);
+        }
+        let refused = self.refused(&pending, poison);
+        let Pending { stretch, mut letters, followed, kind, .. } = pending;
+        letters.extend(refused);
         match kind {
             PendingKind::Replay(replay) => {
                 let replay = replay.map(|replay| Replay {
@@ -860,6 +902,16 @@ impl Runner {
         self.put_pending(made, letters, followed, reached, PendingKind::Replay(next));
         self.deliver()
     }
+}
+
+/// Takes the items at `places` out.
+fn retain<T>(items: &mut Vec<T>, places: &BTreeSet<usize>) {
+    let mut place = 0;
+    items.retain(|_| {
+        let is_kept = !places.contains(&place);
+        place += 1;
+        is_kept
+    });
 }
 
 fn same_secret(one: &Rule, other: &Rule) -> bool {
