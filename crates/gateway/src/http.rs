@@ -37,9 +37,11 @@ mod quarantine;
 mod receipts;
 mod schemas;
 mod scripts;
+mod seats;
 mod store;
 mod stream;
 mod subscriptions;
+mod tables;
 mod trace;
 mod websocket;
 
@@ -56,6 +58,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use health::Readiness;
 pub use live::{Live, beat};
 pub use problem::{Problem, Refusals};
+pub use seats::Seats;
 pub use websocket::{Attend, Stream};
 
 use crate::{
@@ -81,6 +84,8 @@ pub struct Api {
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
     pub streams: Pool,
+    /// Reads of history that are under way.
+    pub reads: Seats,
     /// Cancelled to close the door: answers without an end then end.
     pub closing: CancellationToken,
     pub clock: Clock,

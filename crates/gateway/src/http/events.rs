@@ -31,10 +31,12 @@ struct EventParams {
     /// Events, separated by commas; all unless given.
     #[serde(default)]
     event: String,
-    /// ISO time or milliseconds since 1970, inclusive.
+    /// Milliseconds since 1970, ISO time, or local time in `timezone`; inclusive.
     from: Option<String>,
     /// Exclusive.
     to: Option<String>,
+    /// Where times without an offset are local, such as Europe/Paris.
+    timezone: Option<String>,
     /// Events at most. JSON: 1 to 10000, 1000 unless given. Streams: all unless given.
     limit: Option<usize>,
     /// `next` of the page before.
@@ -61,6 +63,7 @@ async fn events(
         names: &params.event,
         from: params.from.as_deref(),
         to: params.to.as_deref(),
+        timezone: params.timezone.as_deref(),
         cursor: params.cursor.as_deref(),
     };
     let range = events_asked(&asked, &api.registry.snapshot())?;

@@ -36,10 +36,12 @@ struct ExtremesParams {
     /// Points, separated by commas; all that the model declares unless given.
     #[serde(default)]
     points: String,
-    /// ISO time or milliseconds since 1970, inclusive.
+    /// Milliseconds since 1970, ISO time, or local time in `timezone`; inclusive.
     from: Option<String>,
     /// Exclusive.
     to: Option<String>,
+    /// Where times without an offset are local, such as Europe/Paris.
+    timezone: Option<String>,
     /// Buckets of time at most, 10 to 5000; 1000 unless given.
     #[param(minimum = 10, maximum = 5000)]
     buckets: Option<usize>,
@@ -94,6 +96,7 @@ async fn extremes(
         names: &params.points,
         from: params.from.as_deref(),
         to: params.to.as_deref(),
+        timezone: params.timezone.as_deref(),
         cursor: None,
     };
     let question = Question::new(&asked, &api.registry.snapshot())?;

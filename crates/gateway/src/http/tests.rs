@@ -127,6 +127,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         clock,
         access,
         live: Live::default(),
+        reads: Seats::new(limits::READS_MAX, limits::READS_PER_CALLER_MAX),
         broker_url: "tcp://127.0.0.1:11883".into(),
         broker_tls_url: None,
         mqtt: Box::new(|_, _| Box::pin(async {})),

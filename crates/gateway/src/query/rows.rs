@@ -11,11 +11,12 @@ use arrow_array::{
 use arrow_schema::DataType;
 use backtide_model::{Cell, DeviceKey};
 
-use super::{AskedPoint, Cursor};
+use super::{
+    Cursor, OutColumn,
+    columns::{DEVICE, TIME},
+};
 use crate::clock;
 
-const DEVICE: &str = "_device";
-const TIME: &str = "_time";
 const QUALITY_ENDING: &str = ".quality";
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -56,18 +57,16 @@ pub struct RowWriter {
 }
 
 struct Point {
-    name: String,
-    is_json: bool,
+    column: OutColumn,
     /// `,"P_avg":`
     key: Vec<u8>,
 }
 
 impl RowWriter {
-    pub fn new(form: RowForm, points: &[AskedPoint], with_quality: bool) -> Self {
-        let points = points.iter().map(|point| Point {
-            name: point.name.to_string(),
-            is_json: point.is_json,
-            key: format!(",\"{}\":", point.name).into_bytes(),
+    pub fn new(form: RowForm, columns: Vec<OutColumn>, with_quality: bool) -> Self {
+        let points = columns.into_iter().map(|column| Point {
+            key: format!(",\"{}\":", column.name).into_bytes(),
+            column,
         });
         Self {
             form,
@@ -97,10 +96,10 @@ impl RowWriter {
         out.extend_from_slice(b"deviceKey,time");
         for point in &self.points {
             out.push(b',');
-            out.extend_from_slice(point.name.as_bytes());
+            out.extend_from_slice(point.column.name.as_bytes());
             if self.with_quality {
                 out.push(b',');
-                out.extend_from_slice(point.name.as_bytes());
+                out.extend_from_slice(point.column.name.as_bytes());
                 out.extend_from_slice(QUALITY_ENDING.as_bytes());
             }
         }
@@ -166,11 +165,11 @@ impl RowWriter {
                 None
             };
             let Some(quality) = quality else {
-                column.values.write_json(out, row, point.is_json);
+                column.values.write_json(out, row, point.column.is_json);
                 continue;
             };
             out.extend_from_slice(b"{\"value\":");
-            column.values.write_json(out, row, point.is_json);
+            column.values.write_json(out, row, point.column.is_json);
             out.extend_from_slice(b",\"quality\":");
             out.extend_from_slice(itoa::Buffer::new().format(quality).as_bytes());
             out.push(b'}');
@@ -221,10 +220,13 @@ impl<'a> Slab<'a> {
         let wrong = RowError::of;
         let (devices, times) = (slab.column_by_name(DEVICE), slab.column_by_name(TIME));
         let columns = points.iter().map(|point| {
-            let array = slab.column_by_name(&point.name);
-            let quality = slab.column_by_name(&format!("{}{QUALITY_ENDING}", point.name));
+            let OutColumn {
+                source, quality, ..
+            } = &point.column;
+            let array = slab.column_by_name(source);
+            let quality = quality.as_ref().and_then(|name| slab.column_by_name(name));
             Ok(Column {
-                values: Values::of(array).ok_or_else(|| wrong(&point.name, array))?,
+                values: Values::of(array).ok_or_else(|| wrong(source, array))?,
                 quality: quality.and_then(|array| array.as_primitive_opt::<UInt8Type>()),
             })
         });
@@ -392,6 +394,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::query::AskedPoint;
 
     fn slab() -> RecordBatch {
         let columns: Vec<(&str, ArrayRef)> = vec![
@@ -421,17 +424,17 @@ mod tests {
             .unwrap()
     }
 
-    fn points(names: &[&str]) -> Vec<AskedPoint> {
+    fn points(names: &[&str]) -> Vec<OutColumn> {
         let point = |name: &&str| AskedPoint {
             name: ElementName::new(name).unwrap(),
             storage: Storage::Double,
             is_json: *name == "pos",
         };
-        names.iter().map(point).collect()
+        OutColumn::of(&names.iter().map(point).collect::<Vec<_>>())
     }
 
     fn written(form: RowForm, names: &[&str], with_quality: bool) -> String {
-        let mut writer = RowWriter::new(form, &points(names), with_quality);
+        let mut writer = RowWriter::new(form, points(names), with_quality);
         let mut out = Vec::new();
         writer.begin(&mut out);
         writer.write(&mut out, &slab()).unwrap();
