@@ -11,6 +11,7 @@
 
 mod access;
 mod access_keys;
+mod aggregates;
 mod apply;
 mod attributes;
 mod channels;
@@ -117,6 +118,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(log::routes())
         .merge(trace::routes())
         .merge(points::routes())
+        .merge(aggregates::routes())
         .merge(extremes::routes())
         .merge(lineage::routes())
         .merge(latest::routes())
@@ -168,6 +170,8 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>) {
     listener::serve(listener, router(api), limits::Http::default(), closing).await;
 }
 
+#[cfg(test)]
+mod aggregates_tests;
 #[cfg(test)]
 mod history_tests;
 #[cfg(test)]

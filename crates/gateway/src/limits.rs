@@ -32,6 +32,8 @@ pub const READS_MAX: usize = 72;
 pub const READS_PER_CALLER_MAX: usize = 16;
 /// Windows of one device in an answer: fills make a row of each.
 pub const AGGREGATE_WINDOWS_MAX: i64 = 10_000_000;
+/// Gaps that one row of a coverage lists; all are counted.
+pub const COVERAGE_GAPS_MAX: usize = 1_000;
 /// Results that wait for the value that ends their gap, where gaps are filled with lines.
 pub const AGGREGATE_WAITING_MAX: usize = 2_000_000;
 /// Different values in one window whose durations are asked for.

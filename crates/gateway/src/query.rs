@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! parameters ─▶ Question (names checked against the registry) ─▶ store.read ─▶ slabs ─▶ RowWriter
+//!            ├▶ aggregate::Plan ─▶ store.read ─▶ aggregate::Fold ─▶ batches ─▶ RowWriter, FileRows
 //!            └▶ EventRange, AttributeRange (likewise) ─▶ store.events, store.attributes ─▶ LineWriter
 //! ```
 
 pub mod aggregate;
 mod attributes;
+mod cells;
 mod columns;
 mod cursor;
 mod events;
@@ -14,6 +16,7 @@ mod extremes;
 mod files;
 mod filter;
 mod lines;
+mod long;
 mod question;
 mod rows;
 mod shape;
@@ -28,6 +31,7 @@ pub use extremes::{Extremes, TooManySeries};
 pub use files::{FileError, FileRows};
 pub use filter::{Filter, FilterError};
 pub use lines::{Line, LineWriter};
+pub use long::Long;
 pub use question::{Asked, AskedPoint, Question, QuestionError, is_json, product_of};
 pub use rows::{RowError, RowForm, RowWriter, write_cell};
 pub use time::{TimeError, moment, moment_in, zone};

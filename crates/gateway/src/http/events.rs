@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::Response};
+use axum::{Extension, extract::State, response::Response};
 use backtide_store::EventRange;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -13,7 +13,10 @@ use super::{
     lines::{self, LineFormat},
     problem::Params,
 };
-use crate::query::{Asked, events_asked};
+use crate::{
+    access::Caller,
+    query::{Asked, events_asked},
+};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new().routes(routes!(events))
@@ -55,6 +58,7 @@ struct EventParams {
         Refusals))]
 async fn events(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Params(params): Params<EventParams>,
 ) -> Result<Response, Problem> {
     let asked = Asked {
@@ -67,8 +71,12 @@ async fn events(
         cursor: params.cursor.as_deref(),
     };
     let range = events_asked(&asked, &api.registry.snapshot())?;
-    lines::answer(&api, params.format, params.limit, move |store, rows_max| {
-        store.events(&EventRange { rows_max, ..range })
-    })
+    lines::answer(
+        &api,
+        &caller,
+        params.format,
+        params.limit,
+        move |store, rows_max| store.events(&EventRange { rows_max, ..range }),
+    )
     .await
 }

@@ -9,12 +9,15 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals,
+    aggregates::Form,
     problem::Params,
     tables::{self, Answer, Format, LIMIT_DEFAULT},
 };
 use crate::{
     access::Caller,
-    query::{Asked, Cursor, Filter, FilterError, OutColumn, Question, QuestionError, TimeError},
+    query::{
+        Asked, Cursor, Filter, FilterError, Long, OutColumn, Question, QuestionError, TimeError,
+    },
 };
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -53,6 +56,10 @@ struct PointParams {
     /// Values that have a quality come as `{"value":…,"quality":…}`; in CSV as a further column.
     #[serde(default)]
     quality: bool,
+    /// `wide`: a row has all points of a device and time. `long`: a row for each: point, value, and with `quality` its quality.
+    #[serde(default)]
+    #[param(inline)]
+    form: Form,
 }
 
 /// Read points, in the order of time
@@ -85,11 +92,16 @@ async fn points(
         _ => params.limit.unwrap_or(usize::MAX),
     };
     let range = question.range(rows_max);
+    let columns = OutColumn::of(&question.points);
+    let long = (params.form == Form::Long).then(|| Long::of_points(&columns, params.quality));
     let answer = Answer {
         format: params.format,
-        columns: OutColumn::of(&question.points),
-        with_quality: params.quality,
+        columns: long.as_ref().map_or(columns, Long::columns),
+        with_quality: params.quality && long.is_none(),
         limit: params.limit,
+        long,
+        // Where values are left out, a page may read far for its rows.
+        is_short: filter.is_empty(),
         cursor: Cursor::encode,
     };
     let (store, seat) = (api.store.clone(), tables::seat(&api, &caller)?);

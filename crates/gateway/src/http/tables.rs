@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     access::Caller,
-    query::{Cursor, FileError, FileRows, OutColumn, RowError, RowForm, RowWriter},
+    query::{Cursor, FileError, FileRows, Long, OutColumn, RowError, RowForm, RowWriter},
 };
 
 pub(super) const LIMIT_DEFAULT: usize = 1_000;
@@ -60,6 +60,10 @@ pub(super) struct Answer {
     pub(super) with_quality: bool,
     /// Rows at most; a page has its own bounds.
     pub(super) limit: Option<usize>,
+    /// Turns rows into one for each point; `limit` and cursors count those before.
+    pub(super) long: Option<Long>,
+    /// A page of it is made in no time: it does not wait behind long answers.
+    pub(super) is_short: bool,
     /// How the place behind a row is written for `cursor`.
     pub(super) cursor: fn(&Cursor) -> String,
 }
@@ -132,10 +136,10 @@ impl Answer {
                 (content_type, "arrow", To::File(Box::new(file)))
             }
         };
-        let rows_max = self.limit.unwrap_or(usize::MAX);
+        let (rows_max, long) = (self.limit.unwrap_or(usize::MAX), self.long);
         stream::answer(&api.streams, content_type, format, move |outlet| {
             let _seat = seat;
-            to.write(rows_max, outlet, make)
+            to.write(rows_max, long.as_ref(), outlet, make)
         })
         .await
     }
@@ -151,24 +155,31 @@ impl Answer {
             problem.fix("page with cursor, or ask for format=ndjson, which streams")
         })?;
         let mut writer = RowWriter::new(RowForm::JsonItems, self.columns, self.with_quality);
-        let cursor = self.cursor;
+        let (cursor, long) = (self.cursor, self.long);
         // Whoever asked is gone when this is dropped.
         let gone = CancellationToken::new();
         let _leaving = gone.clone().drop_guard();
-        // It may read for long: on the pool for long answers.
-        let body = api.streams.run(move || -> Result<Vec<u8>, Problem> {
+        let pool = match self.is_short {
+            true => &api.pool,
+            false => &api.streams,
+        };
+        let body = pool.run(move || -> Result<Vec<u8>, Problem> {
             let _seat = seat;
             let mut body = b"{\"items\":[".to_vec();
+            let (mut rows, mut last) = (0, None);
             let ended = limited(limit, &|| gone.is_cancelled(), make, |batch| {
-                Ok(writer.write(&mut body, batch).map_err(Problem::from)?)
+                rows += batch.num_rows();
+                last = Cursor::behind(batch).or(last.take());
+                let batch = turned(long.as_ref(), batch)?;
+                Ok(writer.write(&mut body, &batch).map_err(Problem::from)?)
             });
             if let Err(Ended::Problem(problem)) = ended {
                 return Err(problem);
             }
             body.push(b']');
             // A full page may be the last: then the next is empty.
-            if let Some(last) = writer.cursor().filter(|_| writer.rows() >= limit) {
-                body.extend_from_slice(format!(",\"next\":\"{}\"", cursor(last)).as_bytes());
+            if let Some(last) = last.filter(|_| rows >= limit) {
+                body.extend_from_slice(format!(",\"next\":\"{}\"", cursor(&last)).as_bytes());
             }
             body.push(b'}');
             Ok(body)
@@ -207,6 +218,13 @@ fn limited(
     }
 }
 
+fn turned(long: Option<&Long>, batch: &RecordBatch) -> Result<RecordBatch, Problem> {
+    match long {
+        Some(long) => Ok(long.apply(batch)?),
+        None => Ok(batch.clone()),
+    }
+}
+
 /// Where the rows of a stream go.
 enum To {
     Text(RowWriter),
@@ -217,6 +235,7 @@ impl To {
     fn write(
         self,
         rows_max: usize,
+        long: Option<&Long>,
         outlet: &Outlet,
         make: impl FnOnce(&mut Taker<'_>) -> Result<(), Ended>,
     ) -> Result<(), Ended> {
@@ -226,6 +245,7 @@ impl To {
                 let mut chunk = Vec::with_capacity(2 * CHUNK_BYTES);
                 writer.begin(&mut chunk);
                 limited(rows_max, &is_gone, make, |batch| {
+                    let batch = &turned(long, batch)?;
                     for begin in (0..batch.num_rows()).step_by(STRIDE_ROWS) {
                         let stride = batch.slice(begin, STRIDE_ROWS.min(batch.num_rows() - begin));
                         writer.write(&mut chunk, &stride).map_err(Problem::from)?;
@@ -237,7 +257,7 @@ impl To {
             }
             Self::File(mut file) => {
                 limited(rows_max, &is_gone, make, |batch| {
-                    file.write(batch).map_err(Problem::from)?;
+                    file.write(&turned(long, batch)?).map_err(Problem::from)?;
                     let mut written = file.take();
                     if !written.is_empty() {
                         outlet.send(&mut written)?;

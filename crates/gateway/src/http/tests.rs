@@ -210,7 +210,7 @@ impl World {
         self.send(request).await
     }
 
-    async fn tell(&self, method: Method, path: &str, body: Value) -> Answer {
+    pub(super) async fn tell(&self, method: Method, path: &str, body: Value) -> Answer {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -220,7 +220,7 @@ impl World {
         self.send(request).await
     }
 
-    async fn apply(&self, query: &str, yaml: &str) -> Answer {
+    pub(super) async fn apply(&self, query: &str, yaml: &str) -> Answer {
         let path = format!("/api/v1/apply{query}");
         self.post(&path, "application/yaml; charset=utf-8", yaml.to_owned())
             .await

@@ -25,7 +25,7 @@ mod table;
 mod tally;
 mod windows;
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use arrow_array::{
     Array, ArrayRef, Int64Array, RecordBatch, StringArray, cast::AsArray, types::Int64Type,
@@ -43,7 +43,10 @@ use self::{
     tally::{Span, Tally},
 };
 use super::{AskedPoint, DEVICE, OutColumn, RowError, TIME};
-use crate::limits::{AGGREGATE_STATES_MAX, AGGREGATE_WAITING_MAX};
+use crate::limits::{AGGREGATE_STATES_MAX, AGGREGATE_WAITING_MAX, AGGREGATE_WINDOWS_MAX};
+
+/// Rows of a batch, where many are wanted.
+pub const BATCH_ROWS: usize = 4_096;
 
 /// What stands where a window has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,6 +77,12 @@ pub struct Plan {
     pub hold_ms: i64,
     /// How far before `from_ms` a value is looked for that still holds.
     pub lookback_ms: i64,
+    /// A span without values is a gap if it is longer.
+    pub gap_ms: Option<i64>,
+    /// These devices have a row even without any value; sorted.
+    pub devices: Vec<Arc<str>>,
+    /// Rows that are handed over together: [`BATCH_ROWS`], or what is wanted in all.
+    pub batch_rows: usize,
     /// The row after which the answer goes on: device and time.
     pub after: Option<(Arc<str>, i64)>,
 }
@@ -93,11 +102,33 @@ pub enum AggregateError {
     /// The store breaks its contract.
     #[error("a column of the store has another type than its point")]
     Type,
+    #[error(
+        "more than {AGGREGATE_WINDOWS_MAX} windows of device {0} have no value; ask for a longer interval, \
+         name from and to, or do without fill"
+    )]
+    Windows(Arc<str>),
     #[error(transparent)]
     Row(#[from] RowError),
 }
 
 impl Plan {
+    /// Of all there is: without bounds or fill, each value holding until the next.
+    pub fn new(points: Vec<(AskedPoint, Vec<Function>)>, windows: Windows) -> Self {
+        Self {
+            points,
+            windows,
+            from_ms: None,
+            to_ms: None,
+            fill: Fill::None,
+            hold_ms: i64::MAX,
+            lookback_ms: 0,
+            gap_ms: None,
+            devices: Vec::new(),
+            batch_rows: BATCH_ROWS,
+            after: None,
+        }
+    }
+
     /// The columns of the answer after device and time, in order.
     pub fn columns(&self) -> Vec<OutColumn> {
         let of_point = |(point, functions): &(AskedPoint, Vec<Function>)| {
@@ -108,10 +139,8 @@ impl Plan {
                     storage: self.storage(*function, point.storage),
                     source: name.clone(),
                     quality: None,
-                    is_json: match function {
-                        Function::Durations => true,
-                        _ => is_value && point.is_json,
-                    },
+                    is_json: function.is_json() || (is_value && point.is_json),
+                    is_time: function.is_time(),
                     name,
                 }
             };
@@ -124,7 +153,7 @@ impl Plan {
     fn storage(&self, function: Function, of: Storage) -> Storage {
         match function.storage(of) {
             Storage::Int | Storage::Long | Storage::Float
-                if self.fill == Fill::Linear && function != Function::Count =>
+                if self.fill == Fill::Linear && function.is_filled() =>
             {
                 Storage::Double
             }
@@ -171,9 +200,13 @@ pub struct Fold {
     table: Table,
     /// The device whose rows come.
     device: Option<Arc<str>>,
+    /// Devices that will have rows and had none so far.
+    unseen: VecDeque<Arc<str>>,
     open: Option<Open>,
     /// Of the device's rows.
     last_ms: i64,
+    /// Its windows without values, in a fill.
+    empty: i64,
 }
 
 #[derive(Debug)]
@@ -196,7 +229,7 @@ impl Fold {
         let point = |(point, functions): &(AskedPoint, Vec<Function>)| Point {
             column: value_column(&point.name),
             functions: functions.clone(),
-            tally: Tally::new(point.storage, functions, plan.hold_ms),
+            tally: Tally::new(point.storage, functions, plan.hold_ms, plan.gap_ms),
         };
         let functions = plan.points.iter().flat_map(|(point, functions)| {
             let is_text = |function: &Function| {
@@ -209,7 +242,7 @@ impl Fold {
         });
         let is_filled: Vec<bool> = functions
             .map(|(function, is_text)| {
-                function != Function::Count && !(is_text && plan.fill == Fill::Linear)
+                function.is_filled() && !(is_text && plan.fill == Fill::Linear)
             })
             .collect();
         Self {
@@ -219,10 +252,19 @@ impl Fold {
             has_from: plan.from_ms.is_some(),
             is_filled: plan.fill != Fill::None,
             points: plan.points.iter().map(point).collect(),
-            table: Table::new(plan.fill, &plan.columns(), &is_filled, plan.after.clone()),
+            table: Table::new(plan, &plan.columns(), &is_filled),
             device: None,
+            // Those before the page had theirs.
+            unseen: match &plan.after {
+                None => plan.devices.clone().into(),
+                Some((device, _)) => {
+                    let left = plan.devices.iter().filter(|of| *of >= device);
+                    left.cloned().collect()
+                }
+            },
             open: None,
             last_ms: i64::MIN,
+            empty: 0,
         }
     }
 
@@ -248,7 +290,7 @@ impl Fold {
             let end = gallop(row, times.len(), |at| devices.value(at) == device);
             if self.device.as_deref() != Some(device) {
                 self.end_device(emit)?;
-                self.device = Some(device.into());
+                self.begin_device(device, emit)?;
             }
             self.add_rows(&columns, times, (row, end), emit)?;
             row = end;
@@ -265,7 +307,53 @@ impl Fold {
         emit: &mut impl FnMut(&RecordBatch) -> Result<(), E>,
     ) -> Result<(), E> {
         self.end_device(emit)?;
+        while let Some(device) = self.unseen.pop_front() {
+            self.pass_device(device, emit)?;
+        }
         self.table.hand_over(true, emit)
+    }
+
+    fn begin_device<E: From<AggregateError>>(
+        &mut self,
+        device: &str,
+        emit: &mut impl FnMut(&RecordBatch) -> Result<(), E>,
+    ) -> Result<(), E> {
+        while self
+            .unseen
+            .front()
+            .is_some_and(|unseen| **unseen <= *device)
+        {
+            let unseen = self.unseen.pop_front();
+            if let Some(unseen) = unseen.filter(|unseen| **unseen < *device) {
+                self.pass_device(unseen, emit)?;
+            }
+        }
+        self.device = Some(device.into());
+        self.empty = 0;
+        Ok(())
+    }
+
+    /// Writes the rows of a device without any value.
+    fn pass_device<E: From<AggregateError>>(
+        &mut self,
+        device: Arc<str>,
+        emit: &mut impl FnMut(&RecordBatch) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.device = Some(device);
+        self.empty = 0;
+        match (&self.windows, self.to_ms) {
+            (Windows::Whole, _) => {
+                // Nothing can be stored from before 1970.
+                self.begin(self.windows.at(0), 0);
+                self.close(emit)?;
+            }
+            (_, Some(to_ms)) if self.has_from => self.fill_up(self.from_ms, to_ms, emit)?,
+            // Nobody says where its windows would begin and end.
+            _ => {}
+        }
+        self.device = None;
+        self.table.end_device();
+        self.table.hand_over(false, emit)
     }
 
     /// Rows of one device.
@@ -354,8 +442,9 @@ impl Fold {
             start_ms => start_ms,
         };
         self.open = Some(Open { window, time_ms });
+        let span = self.span();
         for point in &mut self.points {
-            point.tally.begin();
+            point.tally.begin(span);
         }
     }
 
@@ -380,6 +469,11 @@ impl Fold {
             return Ok(());
         };
         let mut has_result = self.is_filled;
+        let has_value = self.points.iter().any(|point| point.tally.count() > 0);
+        self.empty += i64::from(!has_value);
+        if self.empty > AGGREGATE_WINDOWS_MAX {
+            return Err(AggregateError::Windows(Arc::clone(device)).into());
+        }
         for point in &mut self.points {
             has_result |= point.tally.count() > 0 || point.tally.holds(span.start_ms);
             point.tally.end(span)?;

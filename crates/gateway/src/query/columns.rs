@@ -22,6 +22,8 @@ pub struct OutColumn {
     pub storage: Storage,
     /// Its text is JSON.
     pub is_json: bool,
+    /// Its number is a moment, milliseconds since 1970.
+    pub is_time: bool,
 }
 
 impl OutColumn {
@@ -33,6 +35,7 @@ impl OutColumn {
             quality: Some(quality_column(&point.name)),
             storage: point.storage,
             is_json: point.is_json,
+            is_time: false,
         };
         points.iter().map(column).collect()
     }

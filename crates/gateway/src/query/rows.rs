@@ -9,10 +9,10 @@ use arrow_array::{
     types::{Float32Type, Float64Type, Int32Type, Int64Type, UInt8Type},
 };
 use arrow_schema::DataType;
-use backtide_model::{Cell, DeviceKey};
+use backtide_model::Cell;
 
 use super::{
-    Cursor, OutColumn,
+    OutColumn,
     columns::{DEVICE, TIME},
 };
 use crate::clock;
@@ -52,7 +52,6 @@ pub struct RowWriter {
     with_quality: bool,
     points: Vec<Point>,
     rows: usize,
-    last: Option<Cursor>,
     calendar: Calendar,
 }
 
@@ -73,7 +72,6 @@ impl RowWriter {
             with_quality,
             points: points.collect(),
             rows: 0,
-            last: None,
             calendar: Calendar::default(),
         }
     }
@@ -81,11 +79,6 @@ impl RowWriter {
     /// How many rows were written.
     pub fn rows(&self) -> usize {
         self.rows
-    }
-
-    /// The place behind the row written last.
-    pub fn cursor(&self) -> Option<&Cursor> {
-        self.last.as_ref()
     }
 
     /// What comes before the first row.
@@ -140,16 +133,6 @@ impl RowWriter {
             }
         }
         self.rows += slab.times.len();
-        if let Some(last) = slab.times.len().checked_sub(1) {
-            let device = DeviceKey::new(slab.devices.value(last)).map_err(|error| RowError {
-                column: DEVICE.into(),
-                found: error.to_string(),
-            })?;
-            self.last = Some(Cursor {
-                device,
-                time_ms: slab.times.value(last),
-            });
-        }
         Ok(())
     }
 
@@ -176,11 +159,15 @@ impl RowWriter {
         }
     }
 
-    fn write_csv_cells(&self, out: &mut Vec<u8>, slab: &Slab<'_>, row: usize) {
-        for column in &slab.columns {
+    fn write_csv_cells(&mut self, out: &mut Vec<u8>, slab: &Slab<'_>, row: usize) {
+        for (point, column) in self.points.iter().zip(&slab.columns) {
             out.push(b',');
-            if column.values.is_present(row) {
-                column.values.write_csv(out, row);
+            match &column.values {
+                Values::Long(array) if point.column.is_time && array.is_valid(row) => {
+                    self.calendar.write(out, array.value(row));
+                }
+                values if values.is_present(row) => values.write_csv(out, row),
+                _ => {}
             }
             if self.with_quality {
                 out.push(b',');
@@ -394,7 +381,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::query::AskedPoint;
+    use crate::query::{AskedPoint, Cursor};
 
     fn slab() -> RecordBatch {
         let columns: Vec<(&str, ArrayRef)> = vec![
@@ -439,7 +426,7 @@ mod tests {
         writer.begin(&mut out);
         writer.write(&mut out, &slab()).unwrap();
         assert_eq!(writer.rows(), 2);
-        assert_eq!(writer.cursor().unwrap().device.as_str(), "R80721");
+        assert_eq!(Cursor::behind(&slab()).unwrap().device.as_str(), "R80721");
         String::from_utf8(out).unwrap()
     }
 

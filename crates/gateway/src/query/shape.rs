@@ -18,8 +18,8 @@ use super::{
 /// What a table looks like, and where its columns come from.
 pub(super) struct Shape {
     pub(super) schema: SchemaRef,
-    /// The slab's column for each of the table's.
-    sources: Vec<String>,
+    /// The slab's column for each of the table's, and whether it is a moment.
+    sources: Vec<(String, bool)>,
 }
 
 impl Shape {
@@ -27,16 +27,20 @@ impl Shape {
         let utc = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
         let mut fields = vec![
             Field::new("deviceKey", DataType::Utf8, false),
-            Field::new("time", utc, false),
+            Field::new("time", utc.clone(), false),
         ];
-        let mut sources = vec![DEVICE.to_owned(), TIME.to_owned()];
+        let mut sources = vec![(DEVICE.to_owned(), false), (TIME.to_owned(), true)];
         for column in columns {
-            fields.push(Field::new(&column.name, data_type(column.storage), true));
-            sources.push(column.source.clone());
+            let data_type = match column.is_time {
+                true => utc.clone(),
+                false => data_type(column.storage),
+            };
+            fields.push(Field::new(&column.name, data_type, true));
+            sources.push((column.source.clone(), column.is_time));
             if let Some(quality) = column.quality.as_ref().filter(|_| with_quality) {
                 let name = format!("{}.quality", column.name);
                 fields.push(Field::new(name, DataType::UInt8, true));
-                sources.push(quality.clone());
+                sources.push((quality.clone(), false));
             }
         }
         Self {
@@ -50,11 +54,11 @@ impl Shape {
     pub(super) fn batch(&self, slab: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         let rows = slab.num_rows();
         let fields = self.schema.fields().iter().zip(&self.sources);
-        let columns = fields.map(|(field, source)| {
+        let columns = fields.map(|(field, (source, is_time))| {
             let found = slab.column_by_name(source);
-            let found = match source.as_str() {
-                TIME => found.and_then(time),
-                _ => found.cloned(),
+            let found = match is_time {
+                true => found.and_then(time),
+                false => found.cloned(),
             };
             // Where no value was ever stored the column has no type of its own.
             found

@@ -28,10 +28,22 @@ pub enum Function {
     Increase,
     /// The standard deviation of a sample: nothing for fewer than two values.
     Stddev,
+    /// The least time of a value.
+    FirstTime,
+    /// The greatest time of a value.
+    LastTime,
+    /// How many spans longer than [`super::Plan::gap_ms`] have no value; of the whole range only. So are
+    /// the next two.
+    Gaps,
+    /// The longest of them, milliseconds.
+    LongestGap,
+    /// The first of them, each with `from` and `to`: an array.
+    GapList,
 }
 
 impl Function {
-    pub const ALL: [Self; 11] = [
+    /// Those that can be asked for by name.
+    pub const ALL: [Self; 13] = [
         Self::Count,
         Self::Sum,
         Self::Min,
@@ -43,6 +55,8 @@ impl Function {
         Self::Durations,
         Self::Increase,
         Self::Stddev,
+        Self::FirstTime,
+        Self::LastTime,
     ];
 
     /// As it is asked for, and as the ending of its column.
@@ -59,6 +73,11 @@ impl Function {
             Self::Durations => "durations",
             Self::Increase => "increase",
             Self::Stddev => "stddev",
+            Self::FirstTime => "firstTime",
+            Self::LastTime => "lastTime",
+            Self::Gaps => "gaps",
+            Self::LongestGap => "longestGap",
+            Self::GapList => "gapList",
         }
     }
 
@@ -78,19 +97,61 @@ impl Function {
         storage != Storage::Text
             || matches!(
                 self,
-                Self::Count | Self::First | Self::Last | Self::Durations
+                Self::Count
+                    | Self::First
+                    | Self::Last
+                    | Self::Durations
+                    | Self::FirstTime
+                    | Self::LastTime
+                    | Self::Gaps
+                    | Self::LongestGap
+                    | Self::GapList
             )
+    }
+
+    /// Whether its result is a moment.
+    pub(super) fn is_time(self) -> bool {
+        matches!(self, Self::FirstTime | Self::LastTime)
+    }
+
+    /// Whether its result is JSON, whatever the values are.
+    pub(super) fn is_json(self) -> bool {
+        matches!(self, Self::Durations | Self::GapList)
+    }
+
+    /// Whether a window without one may have that of others.
+    pub(super) fn is_filled(self) -> bool {
+        match self {
+            Self::Sum
+            | Self::Min
+            | Self::Max
+            | Self::Avg
+            | Self::First
+            | Self::Last
+            | Self::Twa
+            | Self::Durations
+            | Self::Increase
+            | Self::Stddev => true,
+            Self::Count
+            | Self::FirstTime
+            | Self::LastTime
+            | Self::Gaps
+            | Self::LongestGap
+            | Self::GapList => false,
+        }
     }
 
     /// How its result is stored, for values that are stored as `of`.
     pub(super) fn storage(self, of: Storage) -> Storage {
         match self {
-            Self::Count => Storage::Long,
+            Self::Count | Self::FirstTime | Self::LastTime | Self::Gaps | Self::LongestGap => {
+                Storage::Long
+            }
             Self::Min | Self::Max | Self::First | Self::Last => of,
             // Counts of a few years fit; sums of 64-bit numbers may not.
             Self::Sum if matches!(of, Storage::Bool | Storage::Int) => Storage::Long,
             Self::Sum | Self::Avg | Self::Twa | Self::Increase | Self::Stddev => Storage::Double,
-            Self::Durations => Storage::Text,
+            Self::Durations | Self::GapList => Storage::Text,
         }
     }
 }

@@ -3,26 +3,25 @@
 
 use std::sync::Arc;
 
-use arrow_array::{
-    ArrayRef, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch,
-    StringArray,
-};
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use backtide_model::{Cell, Storage};
 
-use super::{AggregateError, Fill};
+use super::{AggregateError, Fill, Plan};
 use crate::{
     limits::AGGREGATE_WAITING_MAX,
-    query::{DEVICE, OutColumn, TIME, shape::data_type},
+    query::{
+        DEVICE, OutColumn, TIME,
+        cells::{array_of, double},
+        shape::data_type,
+    },
 };
-
-/// Rows of a batch.
-const BATCH_ROWS: usize = 4_096;
 
 /// Rows that wait, all columns alike.
 #[derive(Debug)]
 pub(super) struct Table {
     fill: Fill,
+    batch_rows: usize,
     schema: SchemaRef,
     devices: Vec<Arc<str>>,
     times: Vec<i64>,
@@ -42,12 +41,7 @@ struct Column {
 }
 
 impl Table {
-    pub(super) fn new(
-        fill: Fill,
-        columns: &[OutColumn],
-        is_filled: &[bool],
-        skip: Option<(Arc<str>, i64)>,
-    ) -> Self {
+    pub(super) fn new(plan: &Plan, columns: &[OutColumn], is_filled: &[bool]) -> Self {
         let mut fields = vec![
             Field::new(DEVICE, DataType::Utf8, false),
             Field::new(TIME, DataType::Int64, false),
@@ -61,12 +55,13 @@ impl Table {
             last: None,
         };
         Self {
-            fill,
+            fill: plan.fill,
+            batch_rows: plan.batch_rows,
             schema: Arc::new(Schema::new(fields)),
             devices: Vec::new(),
             times: Vec::new(),
             columns: columns.iter().zip(is_filled).map(column).collect(),
-            skip,
+            skip: plan.after.clone(),
         }
     }
 
@@ -98,14 +93,14 @@ impl Table {
         emit: &mut impl FnMut(&RecordBatch) -> Result<(), E>,
     ) -> Result<(), E> {
         let rows = self.times.len();
-        if rows == 0 || (!all && rows < BATCH_ROWS) {
+        if rows == 0 || (!all && rows < self.batch_rows) {
             return Ok(());
         }
         let complete = match self.fill {
             Fill::Linear if !all => self.complete(),
             _ => rows,
         };
-        if complete == 0 || (!all && complete < BATCH_ROWS) {
+        if complete == 0 || (!all && complete < self.batch_rows) {
             return match rows * self.columns.len() > AGGREGATE_WAITING_MAX {
                 true => Err(AggregateError::Waiting.into()),
                 false => Ok(()),
@@ -200,42 +195,6 @@ impl Column {
         if let Some((_, _, row)) = &mut self.last {
             *row = row.and_then(|row| row.checked_sub(rows));
         }
-        macro_rules! array {
-            ($array:ty, $cell:ident) => {
-                Arc::new(<$array>::from_iter(cells.iter().map(|cell| match cell {
-                    Some(Cell::$cell(value)) => Some(*value),
-                    _ => None,
-                })))
-            };
-        }
-        match self.storage {
-            Storage::Bool => array!(BooleanArray, Bool),
-            Storage::Int => array!(Int32Array, Int),
-            Storage::Long => array!(Int64Array, Long),
-            Storage::Float => array!(Float32Array, Float),
-            Storage::Double => {
-                let doubles = cells.iter().map(|cell| cell.as_ref().and_then(double));
-                Arc::new(Float64Array::from_iter(doubles))
-            }
-            Storage::Text => {
-                let texts = cells.iter().map(|cell| match cell {
-                    Some(Cell::Text(text)) => Some(&**text),
-                    _ => None,
-                });
-                Arc::new(StringArray::from_iter(texts))
-            }
-        }
-    }
-}
-
-/// A number as a double; `None` for texts.
-fn double(cell: &Cell) -> Option<f64> {
-    match cell {
-        Cell::Bool(value) => Some(f64::from(u8::from(*value))),
-        Cell::Int(value) => Some(f64::from(*value)),
-        Cell::Long(value) => Some(*value as f64),
-        Cell::Float(value) => Some(f64::from(*value)),
-        Cell::Double(value) => Some(*value),
-        Cell::Text(_) => None,
+        array_of(self.storage, &cells)
     }
 }

@@ -14,7 +14,7 @@ use arrow_schema::DataType;
 use backtide_model::{Cell, Storage};
 
 use super::{AggregateError, Function};
-use crate::limits::AGGREGATE_STATES_MAX;
+use crate::limits::{AGGREGATE_STATES_MAX, COVERAGE_GAPS_MAX};
 
 /// The span that is being looked at: times before `start_ms` or from `end_ms` on don't count.
 #[derive(Debug, Clone, Copy)]
@@ -356,7 +356,6 @@ impl<T: Number> Numbers<T> {
     fn result(&self, function: Function) -> Option<Cell> {
         let count = self.count as f64;
         match function {
-            Function::Count => Some(Cell::Long(self.count)),
             Function::Sum => (self.count > 0).then(|| T::sum_cell(self.sum)),
             Function::Avg => (self.count > 0).then(|| Cell::Double(T::total(self.sum) / count)),
             Function::Min => self.least.map(T::cell),
@@ -369,6 +368,13 @@ impl<T: Number> Numbers<T> {
                 .then(|| Cell::Double(self.area.sum.total() / self.area.ms as f64)),
             Function::Durations => durations_cell(&self.durations),
             Function::Increase => self.increase.map(|grew| Cell::Double(grew.total())),
+            // Told of whatever values there are.
+            Function::Count
+            | Function::FirstTime
+            | Function::LastTime
+            | Function::Gaps
+            | Function::LongestGap
+            | Function::GapList => None,
         }
     }
 
@@ -387,7 +393,6 @@ impl<T: Number> Numbers<T> {
 pub(super) struct Texts {
     wants: Wants,
     hold_ms: i64,
-    count: i64,
     first: Option<Box<str>>,
     last: Option<Box<str>>,
     durations: Durations,
@@ -399,7 +404,6 @@ impl Texts {
         Self {
             wants: Wants::of(functions),
             hold_ms,
-            count: 0,
             first: None,
             last: None,
             durations: Durations::new(),
@@ -420,7 +424,6 @@ impl Texts {
         }
         self.first.get_or_insert_with(|| array.value(from).into());
         self.last = Some(array.value(to - 1).into());
-        self.count += i64::try_from(to - from).unwrap_or(i64::MAX);
         if self.wants.durations {
             for (row, time_ms) in (from..to).zip(times) {
                 self.spend(span.start_ms, *time_ms)?;
@@ -454,12 +457,17 @@ impl Texts {
 
     fn result(&self, function: Function) -> Option<Cell> {
         match function {
-            Function::Count => Some(Cell::Long(self.count)),
             Function::First => self.first.clone().map(Cell::Text),
             Function::Last => self.last.clone().map(Cell::Text),
             Function::Durations => durations_cell(&self.durations),
-            // Texts are refused for these.
-            Function::Sum
+            // Texts are refused for these, or it is told of whatever values there are.
+            Function::Count
+            | Function::FirstTime
+            | Function::LastTime
+            | Function::Gaps
+            | Function::LongestGap
+            | Function::GapList
+            | Function::Sum
             | Function::Min
             | Function::Max
             | Function::Avg
@@ -470,15 +478,93 @@ impl Texts {
     }
 
     fn begin(&mut self) {
-        self.count = 0;
         (self.first, self.last) = (None, None);
         self.durations.clear();
     }
 }
 
-/// The values of one point, whatever their type.
+/// When values came, whatever they are.
+#[derive(Debug, Default)]
+struct Seen {
+    count: i64,
+    first_ms: Option<i64>,
+    last_ms: Option<i64>,
+    /// A span without values that is longer is a gap; `None`: nobody asks.
+    gap_ms: Option<i64>,
+    /// The end of what was looked at.
+    until_ms: Option<i64>,
+    gaps: i64,
+    longest_ms: i64,
+    /// The first ones.
+    list: Vec<(i64, i64)>,
+}
+
+impl Seen {
+    fn add(&mut self, times: &[i64]) {
+        let (Some(first), Some(last)) = (times.first(), times.last()) else {
+            return;
+        };
+        self.count += i64::try_from(times.len()).unwrap_or(i64::MAX);
+        self.first_ms.get_or_insert(*first);
+        self.last_ms = Some(*last);
+        if self.gap_ms.is_some() {
+            for time_ms in times {
+                self.look(*time_ms);
+            }
+        }
+    }
+
+    /// There is a value, or an end of the range.
+    fn look(&mut self, time_ms: i64) {
+        let (Some(gap_ms), Some(before_ms)) = (self.gap_ms, self.until_ms.replace(time_ms)) else {
+            return;
+        };
+        let length_ms = time_ms.saturating_sub(before_ms);
+        if length_ms > gap_ms {
+            self.gaps += 1;
+            self.longest_ms = self.longest_ms.max(length_ms);
+            if self.list.len() < COVERAGE_GAPS_MAX {
+                self.list.push((before_ms, time_ms));
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let gap_ms = self.gap_ms;
+        *self = Self {
+            gap_ms,
+            ..Self::default()
+        };
+    }
+
+    fn result(&self, function: Function) -> Option<Cell> {
+        match function {
+            Function::Count => Some(Cell::Long(self.count)),
+            Function::FirstTime => self.first_ms.map(Cell::Long),
+            Function::LastTime => self.last_ms.map(Cell::Long),
+            Function::Gaps => Some(Cell::Long(self.gaps)),
+            Function::LongestGap => Some(Cell::Long(self.longest_ms)),
+            Function::GapList => {
+                let gap = |(from_ms, to_ms): &(i64, i64)| serde_json::json!({ "from": from_ms, "to": to_ms });
+                let gaps: Vec<_> = self.list.iter().map(gap).collect();
+                let text = serde_json::to_string(&gaps).expect("numbers are JSON");
+                Some(Cell::Text(text.into()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The values of one point.
 #[derive(Debug)]
-pub(super) enum Tally {
+pub(super) struct Tally {
+    seen: Seen,
+    kind: Kind,
+}
+
+/// By their type.
+#[derive(Debug)]
+enum Kind {
     Bool(Numbers<bool>),
     Int(Numbers<i32>),
     Long(Numbers<i64>),
@@ -491,26 +577,37 @@ pub(super) enum Tally {
 macro_rules! each {
     ($tally:expr, $one:ident => $call:expr) => {
         match $tally {
-            Tally::Bool($one) => $call,
-            Tally::Int($one) => $call,
-            Tally::Long($one) => $call,
-            Tally::Float($one) => $call,
-            Tally::Double($one) => $call,
-            Tally::Text($one) => $call,
+            Kind::Bool($one) => $call,
+            Kind::Int($one) => $call,
+            Kind::Long($one) => $call,
+            Kind::Float($one) => $call,
+            Kind::Double($one) => $call,
+            Kind::Text($one) => $call,
         }
     };
 }
 
 impl Tally {
-    pub(super) fn new(storage: Storage, functions: &[Function], hold_ms: i64) -> Self {
-        match storage {
-            Storage::Bool => Self::Bool(Numbers::new(functions, hold_ms)),
-            Storage::Int => Self::Int(Numbers::new(functions, hold_ms)),
-            Storage::Long => Self::Long(Numbers::new(functions, hold_ms)),
-            Storage::Float => Self::Float(Numbers::new(functions, hold_ms)),
-            Storage::Double => Self::Double(Numbers::new(functions, hold_ms)),
-            Storage::Text => Self::Text(Texts::new(functions, hold_ms)),
-        }
+    /// `gap_ms`: how long a span without values is when it is a gap.
+    pub(super) fn new(
+        storage: Storage,
+        functions: &[Function],
+        hold_ms: i64,
+        gap_ms: Option<i64>,
+    ) -> Self {
+        let kind = match storage {
+            Storage::Bool => Kind::Bool(Numbers::new(functions, hold_ms)),
+            Storage::Int => Kind::Int(Numbers::new(functions, hold_ms)),
+            Storage::Long => Kind::Long(Numbers::new(functions, hold_ms)),
+            Storage::Float => Kind::Float(Numbers::new(functions, hold_ms)),
+            Storage::Double => Kind::Double(Numbers::new(functions, hold_ms)),
+            Storage::Text => Kind::Text(Texts::new(functions, hold_ms)),
+        };
+        let seen = Seen {
+            gap_ms,
+            ..Seen::default()
+        };
+        Self { seen, kind }
     }
 
     /// Adds the rows `from..to` of a column, all of the open window.
@@ -521,8 +618,10 @@ impl Tally {
         times: &[i64],
         span: Span,
     ) -> Result<(), AggregateError> {
+        let Self { seen, kind } = self;
         runs(column, from, to, |from, to| {
             let times = &times[from..to];
+            seen.add(times);
             macro_rules! primitive {
                 ($numbers:expr, $type:ty) => {
                     $numbers.add(
@@ -532,19 +631,19 @@ impl Tally {
                     )
                 };
             }
-            match (&mut *self, column.data_type()) {
-                (Self::Int(numbers), DataType::Int32) => primitive!(numbers, Int32Type),
-                (Self::Long(numbers), DataType::Int64) => primitive!(numbers, Int64Type),
-                (Self::Float(numbers), DataType::Float32) => primitive!(numbers, Float32Type),
-                (Self::Double(numbers), DataType::Float64) => primitive!(numbers, Float64Type),
-                (Self::Bool(numbers), DataType::Boolean) => {
+            match (&mut *kind, column.data_type()) {
+                (Kind::Int(numbers), DataType::Int32) => primitive!(numbers, Int32Type),
+                (Kind::Long(numbers), DataType::Int64) => primitive!(numbers, Int64Type),
+                (Kind::Float(numbers), DataType::Float32) => primitive!(numbers, Float32Type),
+                (Kind::Double(numbers), DataType::Float64) => primitive!(numbers, Float64Type),
+                (Kind::Bool(numbers), DataType::Boolean) => {
                     let values = column.as_boolean().values();
                     for (row, time_ms) in (from..to).zip(times) {
                         numbers.add(&[values.value(row)], &[*time_ms], span)?;
                     }
                     Ok(())
                 }
-                (Self::Text(texts), DataType::Utf8) => {
+                (Kind::Text(texts), DataType::Utf8) => {
                     texts.add(column.as_string(), from, to, times, span)
                 }
                 _ => Err(AggregateError::Type),
@@ -558,21 +657,21 @@ impl Tally {
             return;
         };
         let time_ms = times[row];
-        match (self, column.data_type()) {
-            (Self::Bool(n), DataType::Boolean) => n.prime(column.as_boolean().value(row), time_ms),
-            (Self::Int(n), DataType::Int32) => {
+        match (&mut self.kind, column.data_type()) {
+            (Kind::Bool(n), DataType::Boolean) => n.prime(column.as_boolean().value(row), time_ms),
+            (Kind::Int(n), DataType::Int32) => {
                 n.prime(column.as_primitive::<Int32Type>().value(row), time_ms);
             }
-            (Self::Long(n), DataType::Int64) => {
+            (Kind::Long(n), DataType::Int64) => {
                 n.prime(column.as_primitive::<Int64Type>().value(row), time_ms);
             }
-            (Self::Float(n), DataType::Float32) => {
+            (Kind::Float(n), DataType::Float32) => {
                 n.prime(column.as_primitive::<Float32Type>().value(row), time_ms);
             }
-            (Self::Double(n), DataType::Float64) => {
+            (Kind::Double(n), DataType::Float64) => {
                 n.prime(column.as_primitive::<Float64Type>().value(row), time_ms);
             }
-            (Self::Text(texts), DataType::Utf8) => {
+            (Kind::Text(texts), DataType::Utf8) => {
                 texts.prime(column.as_string::<i32>().value(row), time_ms);
             }
             // Refused where it is added.
@@ -581,35 +680,43 @@ impl Tally {
     }
 
     /// Begins another window; what holds goes on.
-    pub(super) fn begin(&mut self) {
-        each!(self, one => one.begin());
+    pub(super) fn begin(&mut self, span: Span) {
+        self.seen.begin();
+        self.seen.until_ms = (span.start_ms != i64::MIN).then_some(span.start_ms);
+        each!(&mut self.kind, one => one.begin());
     }
 
     /// Nothing holds any more: another device follows.
     pub(super) fn forget(&mut self) {
-        each!(self, one => { one.begin(); one.held = None; });
+        each!(&mut self.kind, one => one.held = None);
     }
 
     /// Counts what holds until the end of the open window.
     pub(super) fn end(&mut self, span: Span) -> Result<(), AggregateError> {
-        each!(self, one => one.spend(span.start_ms, span.end_ms))
+        if span.end_ms != i64::MAX {
+            self.seen.look(span.end_ms);
+        }
+        each!(&mut self.kind, one => one.spend(span.start_ms, span.end_ms))
     }
 
     /// Whether a value from before still counts at `time_ms` and later.
     pub(super) fn holds(&self, time_ms: i64) -> bool {
-        each!(self, one => {
+        each!(&self.kind, one => {
             (one.wants.twa || one.wants.durations)
                 && one.held.as_ref().is_some_and(|held| held.ms(time_ms, i64::MAX, one.hold_ms) > 0)
         })
     }
 
     pub(super) fn count(&self) -> i64 {
-        each!(self, one => one.count)
+        self.seen.count
     }
 
     /// Of the open window, which has ended.
     pub(super) fn result(&self, function: Function) -> Option<Cell> {
-        each!(self, one => one.result(function))
+        match self.seen.result(function) {
+            None => each!(&self.kind, one => one.result(function)),
+            found => found,
+        }
     }
 }
 
