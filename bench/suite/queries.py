@@ -18,11 +18,12 @@ import json, resource, sys, time
 import duckdb
 command, *rest = sys.argv[1:]
 engine = duckdb.connect()
+engine.execute("SET enable_progress_bar = false")
 def measured(sql):
     outside, cpu = [], []
     for _ in range(int(rest[-1])):
         usage, start = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-        rows = len(engine.execute(sql).fetch_arrow_table())
+        rows = len(engine.execute(sql).to_arrow_table())
         outside.append(time.monotonic() - start)
         after = resource.getrusage(resource.RUSAGE_SELF)
         cpu.append(after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime)
@@ -30,12 +31,12 @@ def measured(sql):
 if command == "make":
     path, devices = rest
     engine.execute("SELECT setseed(0.5)")
-    engine.execute(f'''COPY (SELECT format('T{{:06d}}', d) AS device, epoch_ms(1388534400000 + t * 600000) AS time,
+    engine.execute(f'''COPY (SELECT format('T{{:06d}}', d) AS device, 1388534400000 + t * 600000 AS time,
         round(1000 + 900 * sin(t / 200.0 + d) + 50 * random(), 2) AS P_avg, round(8 + 4 * sin(t / 150.0 + d) + random(), 2) AS Ws_avg
         FROM range({devices}) AS a(d), range(52560) AS b(t) ORDER BY d, t) TO '{path}' (FORMAT parquet, COMPRESSION zstd)''')
 elif command == "latest-file":
     path, devices = rest
-    engine.execute(f'''COPY (SELECT format('T{{:06d}}', d) AS device, epoch_ms(1420070400000 + 600000 * t) AS time, d + t + 0.5 AS P_avg
+    engine.execute(f'''COPY (SELECT format('T{{:06d}}', d) AS device, 1420070400000 + 600000 * t AS time, d + t + 0.5 AS P_avg
         FROM range({devices}) AS a(d), range(3) AS b(t)) TO '{path}' (FORMAT parquet)''')
 elif command == "aggregate":
     path = rest[0]

@@ -20,6 +20,7 @@ mod console;
 mod devices;
 mod events;
 mod extremes;
+mod folds;
 mod guard;
 mod health;
 mod latest;

@@ -12,6 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals,
+    folds::{self, Job},
     problem::{Body, Params},
     stream::Ended,
     tables::{self, Answer, Format, LIMIT_DEFAULT},
@@ -21,8 +22,8 @@ use crate::{
     query::{
         Asked, AskedPoint, Cursor, Filter, Long, Question, QuestionError,
         aggregate::{
-            AggregateError, BATCH_ROWS, Fill, Fold, Function, Interval, IntervalError, Plan,
-            Windows, elapsed,
+            AggregateError, BATCH_ROWS, Fill, Function, Interval, IntervalError, Plan, Windows,
+            elapsed,
         },
     },
 };
@@ -66,7 +67,7 @@ pub(super) enum Form {
 /// Text with commas, or a list: what a query and a body have in common.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(untagged)]
-enum List {
+pub(super) enum List {
     #[default]
     None,
     Text(String),
@@ -74,7 +75,7 @@ enum List {
 }
 
 impl List {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::None => String::new(),
             Self::Text(text) => text.clone(),
@@ -307,7 +308,7 @@ async fn covered(api: &Api, caller: &Caller, asked: &Coverage) -> Result<Respons
         to_ms: storable(question.to_ms),
         fill: Fill::Null,
         gap_ms,
-        devices: devices(&question),
+        devices: named(&devices(&question)),
         batch_rows: batch_rows(asked.format, asked.limit),
         after: after(asked.cursor.as_deref())?,
         ..Plan::new(points, windows)
@@ -357,18 +358,21 @@ impl Folded {
             is_short: false,
             cursor: Cursor::encode_window,
         };
-        let range = range(question, &plan)?;
+        let job = Job {
+            range: range(question, &plan)?,
+            devices: devices(question),
+            plan,
+            filter,
+        };
+        // A page folds no more than it shows, anything else all there is.
+        let fold = match format {
+            Format::Json => folds::in_one,
+            _ if limit.is_some() => folds::in_one,
+            _ => folds::in_groups,
+        };
         let (store, seat) = (api.store.clone(), tables::seat(api, caller)?);
         answer
-            .send(api, seat, move |taker| {
-                let mut fold = Fold::new(&plan);
-                tables::read_ahead(&store, &range, |slab| {
-                    taker.check()?;
-                    let slab = filter.apply(slab).map_err(Problem::from)?;
-                    fold.add(&slab, &mut |batch| taker.take(batch))
-                })?;
-                fold.finish(&mut |batch| taker.take(batch))
-            })
+            .send(api, seat, move |taker| fold(&store, &job, taker))
             .await
     }
 }
@@ -494,15 +498,22 @@ fn after(cursor: Option<&str>) -> Result<Option<(Arc<str>, i64)>, Problem> {
 }
 
 /// Those that are asked for, or all of the product; sorted.
-fn devices(question: &Question) -> Vec<Arc<str>> {
-    let keys: BTreeSet<&str> = match question.devices.is_empty() {
-        false => question.devices.iter().map(DeviceKey::as_str).collect(),
+fn devices(question: &Question) -> Vec<DeviceKey> {
+    let keys: BTreeSet<&DeviceKey> = match question.devices.is_empty() {
+        false => question.devices.iter().collect(),
         true => {
             let all = question.product.devices.after(None);
-            all.map(|device| device.key.as_str()).collect()
+            all.map(|device| &device.key).collect()
         }
     };
-    keys.into_iter().map(Arc::from).collect()
+    keys.into_iter().cloned().collect()
+}
+
+fn named(devices: &[DeviceKey]) -> Vec<Arc<str>> {
+    devices
+        .iter()
+        .map(|device| device.as_str().into())
+        .collect()
 }
 
 impl From<AggregateError> for Ended {

@@ -118,6 +118,41 @@ async fn pages_of_windows_follow_each_other_to_the_end() {
 }
 
 #[tokio::test]
+async fn many_devices_are_folded_side_by_side_and_come_in_order() {
+    let world = World::with_farm().await;
+    let keys: Vec<String> = (0..70).map(|number| format!("T{number:03}")).collect();
+    let declared =
+        |key: &String| format!("---\nkind: Device\nname: {key}\nproduct: wind-farm\nkey: {key}\n");
+    let yaml: String = keys.iter().map(declared).collect();
+    assert_eq!(world.apply("", &yaml).await.status.as_u16(), 200);
+    // One that nobody declares any more, and some without values.
+    let stored = keys
+        .iter()
+        .map(String::as_str)
+        .chain(["Lost", "T0105"])
+        .filter(|key| !key.ends_with('7'));
+    let rows: Vec<(&str, i64, f64)> = stored
+        .flat_map(|key| (0_i64..20).map(move |at| (key, T0 + at * HOUR_MS / 2, 0.5)))
+        .collect();
+    store(&world, &rows);
+    let listed = format!("&device={}", keys.join(","));
+    for asked in [
+        format!("{ASKED}&aggregate=avg,twa&interval=1h&fill=previous&to=2014-01-02T00:00:00Z"),
+        format!("{ASKED}&aggregate=avg,twa&interval=1h{listed}"),
+        "/api/v1/points/coverage?product=wind-farm&gap=1h&to=2014-01-02T00:00:00Z".to_owned(),
+    ] {
+        let page = world.get(&format!("{asked}&limit=10000")).await.json();
+        let lines = world.get(&format!("{asked}&format=ndjson")).await.text;
+        let lines: Vec<Value> = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert!(lines.len() > 200, "{asked}");
+        assert_eq!(json!(lines), page["items"], "{asked}");
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_question_about_aggregates_is_answered_by_name() {
     let world = farm_of_a_day().await;
     let raw = world
@@ -214,6 +249,12 @@ async fn values_that_a_filter_refuses_are_as_if_they_were_not_stored() {
         .await
         .json();
     assert_eq!(counted["items"].as_array().unwrap().len(), 1);
+    let body = json!({"product": "wind-farm", "points": ["P_avg"], "filter": "P_avg>0,P_avg<1"});
+    let posted = world
+        .tell(Method::POST, "/api/v1/points/query", body)
+        .await
+        .json();
+    assert_eq!(posted, world.get(asked).await.json());
     let first = world.get(&format!("{asked}&limit=1")).await.json();
     let next = first["next"].as_str().unwrap();
     let rest = world

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::{Extension, extract::State, http::StatusCode, response::Response};
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals,
-    aggregates::Form,
-    problem::Params,
+    aggregates::{Form, List},
+    problem::{Body, Params},
     tables::{self, Answer, Format, LIMIT_DEFAULT},
 };
 use crate::{
@@ -21,21 +21,26 @@ use crate::{
 };
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(points))
+    OpenApiRouter::new()
+        .routes(routes!(points))
+        .routes(routes!(post_points))
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, IntoParams, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
+#[schema(as = PointQuery)]
 struct PointParams {
     /// Name or key of the product; may be left out where the device is unambiguous.
     product: Option<String>,
-    /// Device keys, separated by commas; all unless given.
+    /// Device keys, separated by commas, in a body also as an array; all unless given.
     #[serde(default)]
-    device: String,
-    /// Points, separated by commas; all that the model declares unless given.
+    #[param(value_type = Option<String>)]
+    device: List,
+    /// Points, likewise; all that the model declares unless given.
     #[serde(default)]
-    points: String,
+    #[param(value_type = Option<String>)]
+    points: List,
     /// Milliseconds since 1970, ISO time, or local time in `timezone`; inclusive.
     from: Option<String>,
     /// Exclusive.
@@ -72,12 +77,29 @@ struct PointParams {
 async fn points(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    Params(params): Params<PointParams>,
+    Params(asked): Params<PointParams>,
 ) -> Result<Response, Problem> {
+    rows(&api, &caller, &asked).await
+}
+
+/// Read points: the same question as a body, of any length
+#[utoipa::path(post, path = "/api/v1/points/query", tag = "history", operation_id = "points_of_body",
+    request_body = PointParams,
+    responses((status = 200, description = "As for GET /api/v1/points", body = serde_json::Value), Refusals))]
+async fn post_points(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Body(asked): Body<PointParams>,
+) -> Result<Response, Problem> {
+    rows(&api, &caller, &asked).await
+}
+
+async fn rows(api: &Api, caller: &Caller, params: &PointParams) -> Result<Response, Problem> {
+    let (device, points) = (params.device.text(), params.points.text());
     let asked = Asked {
         product: params.product.as_deref(),
-        devices: &params.device,
-        names: &params.points,
+        devices: &device,
+        names: &points,
         from: params.from.as_deref(),
         to: params.to.as_deref(),
         timezone: params.timezone.as_deref(),
@@ -104,9 +126,9 @@ async fn points(
         is_short: filter.is_empty(),
         cursor: Cursor::encode,
     };
-    let (store, seat) = (api.store.clone(), tables::seat(&api, &caller)?);
+    let (store, seat) = (api.store.clone(), tables::seat(api, caller)?);
     answer
-        .send(&api, seat, move |taker| {
+        .send(api, seat, move |taker| {
             tables::read_ahead(&store, &range, |slab| {
                 taker.check()?;
                 taker.take(&filter.apply(slab).map_err(Problem::from)?)
