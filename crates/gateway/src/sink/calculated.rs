@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     message::{self, Body, CALCULATED_TOPIC, Row, Value, header},
     registry::{Registry, Snapshot},
-    store::submit,
+    store::Way,
 };
 
 /// What is handed to the store at once, roughly; far below what it takes at once.
@@ -200,7 +200,7 @@ impl Calculated {
         let unavailable = |error: CommitError| SinkError::Unavailable(error.to_string());
         let (commits, ranges): (Vec<_>, Vec<_>) =
             drafts.into_iter().map(|draft| (draft.commit, draft.records)).unzip();
-        let submitted = submit(&self.store, commits).map_err(unavailable)?;
+        let submitted = Way::to(self.store.clone()).submit(commits).await.map_err(unavailable)?;
         let results = submitted.results().await.map_err(unavailable)?;
         for (result, range) in results.into_iter().zip(ranges) {
             match result {
