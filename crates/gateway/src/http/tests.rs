@@ -109,6 +109,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         clock: clock.clone(),
         pool: Pool::start("subscriptions", 1, 8).unwrap(),
         limits: crate::limits::Topics::default(),
+        kafka: None,
     };
     let subscriptions =
         crate::subscription::Subscriptions::open(&dir.join("subscriptions"), setting).unwrap();
@@ -120,6 +121,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
             registry: Arc::clone(&registry),
             store: store.clone(),
             clock: clock.clone(),
+            kafka: None,
         }),
         organization: backtide_model::ObjectName::new("o1").unwrap(),
         clock: clock.clone(),
@@ -131,6 +133,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     Api {
         registry,
         subscriptions,
+        kafka: None,
         rules,
         store,
         quarantine,

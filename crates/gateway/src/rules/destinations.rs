@@ -7,24 +7,38 @@ use backtide_store::Store;
 use super::Destinations;
 use crate::{
     clock::Clock,
-    registry::{Destination, Registry, Rule},
-    sink::{Sink, calculated::Calculated, webhook, webhook::Webhook},
+    registry::{Destination, Guarantee, Registry, Rule},
+    sink::{
+        Sink,
+        calculated::Calculated,
+        kafka::{self, Cluster},
+        webhook::{self, Webhook},
+    },
 };
 
-const NO_KAFKA: &str = "no Kafka cluster is configured; set kafka.brokers in the gateway's \
-                        configuration and restart it";
+const NO_KAFKA: &str = "no Kafka cluster is configured; set kafka.bootstrap_servers in the \
+                        gateway's configuration and restart it";
 
 /// Makes the sinks of this gateway.
 pub struct OfGateway {
     pub registry: Arc<Registry>,
     pub store: Store,
     pub clock: Clock,
+    /// The cluster, if one is configured.
+    pub kafka: Option<Cluster>,
 }
 
 impl Destinations for OfGateway {
     fn sink(&self, rule: &Rule) -> Result<Arc<dyn Sink>, String> {
         match &rule.file.to {
-            Destination::Kafka(_) => Err(NO_KAFKA.to_owned()),
+            Destination::Kafka(kafka) => {
+                let cluster = self.kafka.as_ref().ok_or(NO_KAFKA)?;
+                let guarantee = match kafka.guarantee {
+                    Guarantee::AtLeastOnce => kafka::Guarantee::AtLeastOnce,
+                    Guarantee::ExactlyOnce => kafka::Guarantee::ExactlyOnce,
+                };
+                Ok(cluster.sink(&rule.uid, guarantee))
+            }
             Destination::Webhook(webhook) => {
                 Ok(Arc::new(Webhook::new(webhook, rule.secret.as_ref())?))
             }
@@ -40,12 +54,12 @@ impl Destinations for OfGateway {
 
     fn check(&self, rule: &Rule) -> Result<(), String> {
         match &rule.file.to {
-            Destination::Kafka(_) => Err(NO_KAFKA.to_owned()),
+            Destination::Kafka(_) if self.kafka.is_none() => Err(NO_KAFKA.to_owned()),
             Destination::Webhook(file) if webhook::needs_secret(file) && rule.secret.is_none() => {
                 Err("its headers name ${secret} and it has none; set it with `backtide rule secret`"
                     .to_owned())
             }
-            Destination::Webhook(_) | Destination::Calculated(_) => Ok(()),
+            Destination::Kafka(_) | Destination::Webhook(_) | Destination::Calculated(_) => Ok(()),
         }
     }
 }

@@ -294,6 +294,7 @@ fn open(
             registry: Arc::clone(&registry),
             store: store.clone(),
             clock: clock.clone(),
+            kafka: None,
         },
     });
     let setting = Setting {

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
-const FORBIDDEN: [(&str, &[&str]); 19] = [
+const FORBIDDEN: [(&str, &[&str]); 21] = [
     (
         "mqtt",
         &[
@@ -123,6 +123,35 @@ const FORBIDDEN: [(&str, &[&str]); 19] = [
             "quarantine",
             "house",
             "app",
+        ],
+    ),
+    (
+        "kafka",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "registry",
+            "house",
+            "app",
+            "sink",
+            "subscription",
+            "store",
+        ],
+    ),
+    (
+        "sink",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "registry",
+            "house",
+            "app",
+            "subscription",
+            "store",
         ],
     ),
     ("query", &["mqtt", "http", "cli", "ingest", "house", "app"]),
