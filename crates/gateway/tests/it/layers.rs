@@ -109,7 +109,8 @@ const FORBIDDEN: [(&str, &[&str]); 21] = [
     (
         "template",
         &[
-            "mqtt", "http", "cli", "ingest", "house", "app", "rules", "registry", "store", "message",
+            "mqtt", "http", "cli", "ingest", "house", "app", "rules", "registry", "store",
+            "message",
         ],
     ),
     (
