@@ -29,9 +29,10 @@ def free_ports(count):
 
 
 class Kafka:
-    """One broker that is its own controller. `secure` gives it listeners for TLS and SASL, and access control."""
+    """One broker that is its own controller. Certificates give it listeners for TLS and SASL and
+    access control; a link is a proxy by which clients reach it."""
 
-    def __init__(self, folder, certs=None, advertised=None, properties=()):
+    def __init__(self, folder, certs=None, link=None, properties=()):
         assert any(LIBS.glob("kafka_2.13-*.jar")), f"no Apache Kafka in {LIBS}: run `make tools`"
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -40,14 +41,18 @@ class Kafka:
         self.log_path = folder / "kafka.log"
         names = ["plain", "controller", "tls", "sasl", "sasl_tls"] if certs else ["plain", "controller"]
         self.ports = dict(zip(names, free_ports(len(names))))
-        self.advertised = advertised or self.address
+        # What clients are sent on to: a proxy, where there is one.
+        self.link = link
+        if link:
+            link.target = ("127.0.0.1", self.ports["plain"])
         self._configure(properties)
         self._java("kafka.tools.StorageTool", "format", "-t", str(uuid.uuid4()), "-c", self.folder / "server.properties",
                    *(["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"] if certs else []))
 
     @property
     def address(self):
-        return f"127.0.0.1:{self.ports['plain']}"
+        """For tests: never by the link."""
+        return f"127.0.0.1:{self.ports.get('direct', self.ports['plain'])}"
 
     def listener(self, name):
         """localhost, because the certificate is of that name."""
@@ -58,17 +63,23 @@ class Kafka:
                      "sasl_tls": "SASL_SSL"}
         host = "127.0.0.1" if not self.certs else "localhost"
         clients = [name for name in self.ports if name != "controller"]
+        if self.link:
+            # Tests speak to it by a listener that is never cut.
+            self.ports["direct"] = free_ports(1)[0]
+            clients.append("direct")
+            protocols["direct"] = "PLAINTEXT"
         own = {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@127.0.0.1:{self.ports['controller']}",
             "listeners": ",".join(f"{name.upper()}://127.0.0.1:{port}" for name, port in self.ports.items()),
             "advertised.listeners": ",".join(
-                f"PLAIN://{self.advertised}" if name == "plain" else f"{name.upper()}://{host}:{self.ports[name]}"
+                "PLAIN://%s:%d" % self.link.address if self.link and name == "plain"
+                else f"{name.upper()}://{'127.0.0.1' if name in ('plain', 'direct') else host}:{self.ports[name]}"
                 for name in clients),
             "listener.security.protocol.map": ",".join(f"{name.upper()}:{protocols[name]}" for name in self.ports),
             "controller.listener.names": "CONTROLLER",
-            "inter.broker.listener.name": "PLAIN",
+            "inter.broker.listener.name": "DIRECT" if self.link else "PLAIN",
             "log.dirs": self.folder / "logs",
             "offsets.topic.replication.factor": 1,
             "offsets.topic.num.partitions": 4,

@@ -37,6 +37,7 @@ use crate::{
     rules::{self, OfGateway, Rules, RulesError},
     script::{Scripts, WorkerCommand},
     secrets::{AdminToken, SecretError},
+    store::Way,
     subscribe,
     subscription::{self, SubscriptionError, Subscriptions},
     telemetry::{TelemetryError, collect_metrics},
@@ -100,7 +101,9 @@ pub enum StartError {
     DefaultRules(Refused),
     #[error(transparent)]
     Sessions(#[from] mqtt::KeptError),
-    #[error("cannot listen for HTTP on {address}: {source}; choose another address or a free port")]
+    #[error(
+        "cannot listen for HTTP on {address}: {source}; give another address with --http, or port 0 for a free one"
+    )]
     Http {
         address: SocketAddr,
         source: io::Error,
@@ -169,6 +172,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (budgets, alarms) = Budgets::new();
     let ingest = Arc::new(Ingest {
         registry: Arc::clone(&registry),
+        way: Way::to(store.clone()),
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
         log: Arc::clone(&log),
@@ -302,7 +306,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
              set mqtt.advertised_url"
         );
     }
-    tracing::info!(%mqtt, ?mqtts, %http, %subscribe, "doors are open");
+    let mqtts = mqtts.map(tracing::field::display);
+    tracing::info!(%mqtt, mqtts, %http, %subscribe, "doors are open");
     Ok(Running {
         addresses,
         door,
@@ -366,7 +371,21 @@ fn open_store(config: &Config) -> Result<Store, StartError> {
     let disk = Arc::new(RealDisk);
     let (store, recovery) =
         Store::open(&config.data_dir.join("store"), disk, config.store.clone())?;
-    tracing::info!(?recovery, durable = store.durable().0, "the store is open");
+    let backtide_store::Recovery {
+        files,
+        commits,
+        bytes,
+        torn_bytes,
+    } = recovery;
+    let durable = store.durable().0;
+    tracing::info!(
+        durable,
+        journal_files = files,
+        recovered_commits = commits,
+        recovered_bytes = bytes,
+        torn_bytes,
+        "the store is open"
+    );
     Ok(store)
 }
 

@@ -73,7 +73,7 @@ fn remedy(said: &str) -> Option<&'static str> {
             "user or password is wrong; see kafka.sasl",
         ),
         (
-            "not supported by broker",
+            "Unsupported SASL mechanism",
             "the broker has other mechanisms; see kafka.sasl.mechanism",
         ),
         (

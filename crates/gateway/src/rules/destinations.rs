@@ -7,13 +7,9 @@ use backtide_store::Store;
 use super::Destinations;
 use crate::{
     clock::Clock,
-    registry::{Destination, Guarantee, Registry, Rule},
-    sink::{
-        Sink,
-        calculated::Calculated,
-        kafka::{self, Cluster},
-        webhook::{self, Webhook},
-    },
+    kafka::Cluster,
+    registry::{self, Destination, Registry, Rule},
+    sink::{Sink, calculated::Calculated, kafka::Guarantee, webhook, webhook::Webhook},
 };
 
 const NO_KAFKA: &str = "no Kafka cluster is configured; set kafka.bootstrap_servers in the \
@@ -24,20 +20,25 @@ pub struct OfGateway {
     pub registry: Arc<Registry>,
     pub store: Store,
     pub clock: Clock,
-    /// The cluster, if one is configured.
+    /// The cluster that is configured, if one is.
     pub kafka: Option<Cluster>,
+}
+
+impl OfGateway {
+    fn cluster(&self) -> Result<&Cluster, String> {
+        self.kafka.as_ref().ok_or_else(|| NO_KAFKA.to_owned())
+    }
 }
 
 impl Destinations for OfGateway {
     fn sink(&self, rule: &Rule) -> Result<Arc<dyn Sink>, String> {
         match &rule.file.to {
             Destination::Kafka(kafka) => {
-                let cluster = self.kafka.as_ref().ok_or(NO_KAFKA)?;
                 let guarantee = match kafka.guarantee {
-                    Guarantee::AtLeastOnce => kafka::Guarantee::AtLeastOnce,
-                    Guarantee::ExactlyOnce => kafka::Guarantee::ExactlyOnce,
+                    registry::Guarantee::AtLeastOnce => Guarantee::AtLeastOnce,
+                    registry::Guarantee::ExactlyOnce => Guarantee::ExactlyOnce,
                 };
-                Ok(cluster.sink(&rule.uid, guarantee))
+                Ok(self.cluster()?.sink(&rule.uid, guarantee))
             }
             Destination::Webhook(webhook) => {
                 Ok(Arc::new(Webhook::new(webhook, rule.secret.as_ref())?))
@@ -54,12 +55,12 @@ impl Destinations for OfGateway {
 
     fn check(&self, rule: &Rule) -> Result<(), String> {
         match &rule.file.to {
-            Destination::Kafka(_) if self.kafka.is_none() => Err(NO_KAFKA.to_owned()),
+            Destination::Kafka(_) => self.cluster().map(drop),
             Destination::Webhook(file) if webhook::needs_secret(file) && rule.secret.is_none() => {
                 Err("its headers name ${secret} and it has none; set it with `backtide rule secret`"
                     .to_owned())
             }
-            Destination::Kafka(_) | Destination::Webhook(_) | Destination::Calculated(_) => Ok(()),
+            Destination::Webhook(_) | Destination::Calculated(_) => Ok(()),
         }
     }
 }

@@ -141,20 +141,6 @@ const FORBIDDEN: [(&str, &[&str]); 21] = [
             "store",
         ],
     ),
-    (
-        "sink",
-        &[
-            "mqtt",
-            "http",
-            "cli",
-            "ingest",
-            "registry",
-            "house",
-            "app",
-            "subscription",
-            "store",
-        ],
-    ),
     ("query", &["mqtt", "http", "cli", "ingest", "house", "app"]),
     ("auth", &["mqtt", "http", "cli", "ingest", "house", "app"]),
     (

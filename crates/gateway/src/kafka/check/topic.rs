@@ -164,7 +164,8 @@ fn refusal(cluster: &Cluster, name: &str, bytes: usize) -> Result<Code, KafkaErr
     let timeout_ms = cluster.settings().delivery_timeout_ms.to_string();
     let producer: BaseProducer<Refusal> = cluster
         .client()
-        .set("enable.idempotence", "true")
+        // Who may write to a topic may do so idempotently: a refusal of the topic itself says more.
+        .set("enable.idempotence", "false")
         .set("compression.type", "none")
         .set("message.max.bytes", (bytes + (64 << 10)).to_string())
         .set("message.timeout.ms", timeout_ms)

@@ -28,6 +28,9 @@ pub(super) struct Cursor {
     pub(super) sequence: Option<u64>,
     /// Who publishes: changes with every taking over.
     pub(super) instance: String,
+    /// Counts the transactions of an instance: whether one arrived is seen by it.
+    #[serde(default)]
+    pub(super) attempt: u64,
 }
 
 impl Cursor {

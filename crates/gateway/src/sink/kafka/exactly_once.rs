@@ -29,8 +29,10 @@ pub(super) struct ExactlyOnce {
     /// Open, and the cursor known. Dropped after every failure: what became of its transaction is
     /// read from the cursor topic then.
     post: Option<Post>,
-    /// What the cursor topic says, as far as we know.
-    reached: Option<Sequence>,
+    /// Numbers the transactions.
+    attempt: u64,
+    /// The stretch of that transaction, while it is not known whether it arrived.
+    uncertain: Option<Stretch>,
     fenced: Option<String>,
 }
 
@@ -43,7 +45,8 @@ impl ExactlyOnce {
             given_up,
             instance: None,
             post: None,
-            reached: None,
+            attempt: 0,
+            uncertain: None,
             fenced: None,
         }
     }
@@ -60,10 +63,10 @@ impl ExactlyOnce {
         let reached = found.and_then(|cursor| cursor.reached(self.cluster.store_id()));
         let instance = uuid::Uuid::new_v4().to_string();
         // From here on it is known who publishes.
+        self.uncertain = None;
         let claim = self.cursor(reached, &instance);
         self.settle(publish(&mut post, &[claim]))?;
         self.instance = Some(instance);
-        self.reached = reached;
         self.post = Some(post);
         Ok(reached)
     }
@@ -77,19 +80,12 @@ impl ExactlyOnce {
         if let Some(reason) = &self.fenced {
             return Err(SinkError::Fenced(reason.clone()));
         }
-        if self.post.is_none() {
-            self.resume(Batches::Full)?;
-        }
-        if self
-            .reached
-            .is_some_and(|reached| reached >= stretch.reached)
-        {
-            // The last try arrived, though its answer did not.
+        if self.post.is_none() && self.resume(Batches::Full)?.as_ref() == Some(stretch) {
+            // It arrived, though its answer did not.
             return Ok(());
         }
         let refused = self.publish(stretch)?;
         if refused.is_empty() {
-            self.reached = Some(stretch.reached);
             return Ok(());
         }
         if self
@@ -105,7 +101,6 @@ impl ExactlyOnce {
         let refused = self.publish(stretch)?;
         self.post = None;
         if refused.is_empty() {
-            self.reached = Some(stretch.reached);
             return Ok(());
         }
         Err(SinkError::Refused(refused))
@@ -114,19 +109,24 @@ impl ExactlyOnce {
     /// One transaction; undone where records are refused.
     fn publish(&mut self, stretch: &Stretch) -> Result<Vec<Poison>, SinkError> {
         let instance = self.instance.clone().expect("who delivers has taken over");
+        self.attempt += 1;
+        self.uncertain = Some(stretch.clone());
         let cursor = self.cursor(Some(stretch.reached), &instance);
         let post = self.post.as_mut().expect("it was just opened");
         let mut records: Vec<&Record> = stretch.records.iter().collect();
         records.push(&cursor);
         let outcome = transact(post, &records);
-        self.settle(outcome)
+        let refused = self.settle(outcome)?;
+        self.uncertain = None;
+        Ok(refused)
     }
 
     /// Opens a producer in the place of one that failed, unless somebody else has taken over since.
-    fn resume(&mut self, batches: Batches) -> Result<(), SinkError> {
+    /// Returns the stretch of which it was not known that it has arrived.
+    fn resume(&mut self, batches: Batches) -> Result<Option<Stretch>, SinkError> {
         let Some(instance) = self.instance.clone() else {
             self.take_over()?;
-            return Ok(());
+            return Ok(None);
         };
         // Looked at before and after: fencing somebody who has taken over would harm them.
         let found = self.read()?;
@@ -135,9 +135,9 @@ impl ExactlyOnce {
         self.settle(post.take_over())?;
         let found = self.read()?;
         self.check_owner(found.as_ref(), &instance)?;
-        self.reached = found.and_then(|cursor| cursor.reached(self.cluster.store_id()));
         self.post = Some(post);
-        Ok(())
+        let has_arrived = found.is_some_and(|cursor| cursor.attempt == self.attempt);
+        Ok(self.uncertain.take().filter(|_| has_arrived))
     }
 
     fn check_owner(&mut self, found: Option<&Cursor>, instance: &str) -> Result<(), SinkError> {
@@ -185,6 +185,7 @@ impl ExactlyOnce {
             store: self.cluster.store_id(),
             sequence: reached.map(|sequence| sequence.0),
             instance: instance.to_owned(),
+            attempt: self.attempt,
         };
         Record {
             address: cursors::topic(&self.cluster).into(),
