@@ -198,12 +198,7 @@ impl Runner {
             .increment(1);
         if is_fenced {
             tracing::error!(rule = %self.name, reason, "the rule stands still until it is started again");
-            self.runtime.block_on(async {
-                tokio::select! {
-                    () = self.desk.end.cancelled() => {}
-                    () = self.desk.nudge.notified() => {}
-                }
-            });
+            self.wait_for_another_rule();
             self.work.sink = None;
             return;
         }
@@ -212,6 +207,21 @@ impl Runner {
         self.work.pause_ms = pause_ms;
         self.desk
             .rest(&self.runtime, Duration::from_millis(pause_ms));
+    }
+
+    /// Waits until the rule is another. A nudge alone may be an old one, and trying again would fence
+    /// the other instance.
+    fn wait_for_another_rule(&self) {
+        let now = self.work.plan.as_ref().map(|plan| Arc::clone(&plan.rule));
+        let is_same = || self.registry.current().rule(&self.name).cloned() == now;
+        self.runtime.block_on(async {
+            while is_same() {
+                tokio::select! {
+                    () = self.desk.end.cancelled() => return,
+                    () = self.desk.nudge.notified() => {}
+                }
+            }
+        });
     }
 
     /// The rule and everything else as they are declared now, compiled; the way to its destination.
@@ -234,7 +244,6 @@ impl Runner {
             };
             let before = self.work.plan.as_ref().map(|plan| Arc::clone(&plan.rule));
             if before.is_some_and(|before| before != rule) {
-                // What was made and not delivered is made anew.
                 self.forget_pending();
             }
             let mut plan =
@@ -250,14 +259,13 @@ impl Runner {
         self.open_sink()
     }
 
+    /// What was made and not delivered is made anew. Whether some of it arrived is asked of the
+    /// destination again.
     fn forget_pending(&mut self) {
-        if let Some(Pending {
-            followed,
-            kind: PendingKind::Live,
-            ..
-        }) = self.work.pending.take()
-        {
-            for followed in followed.into_iter().rev() {
+        let is_live = |pending: &mut Pending| matches!(pending.kind, PendingKind::Live);
+        if let Some(pending) = self.work.pending.take_if(is_live) {
+            self.work.sink = None;
+            for followed in pending.followed.into_iter().rev() {
                 self.work.page.push_front(followed);
             }
         }
@@ -306,6 +314,12 @@ impl Runner {
             return Ok(());
         }
         self.work.page.clear();
+        self.work
+            .pending
+            .take_if(|pending| matches!(pending.kind, PendingKind::Live));
+        if let Some(pending) = &mut self.work.pending {
+            pending.stretch.reached = Sequence(kept);
+        }
         self.work.place.reached = kept;
         self.save()
     }

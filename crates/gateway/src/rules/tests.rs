@@ -337,7 +337,7 @@ fn open(
         has_kafka: AtomicBool::new(has_kafka),
         rest: OfGateway {
             registry: Arc::clone(&registry),
-            store: store.clone(),
+            way: Arc::new(crate::store::Way::to(store.clone())),
             clock: clock.clone(),
             kafka: None,
         },

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
-const FORBIDDEN: [(&str, &[&str]); 21] = [
+const FORBIDDEN: [(&str, &[&str]); 20] = [
     (
         "mqtt",
         &[
