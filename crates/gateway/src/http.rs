@@ -21,6 +21,7 @@ mod events;
 mod extremes;
 mod guard;
 mod health;
+mod kafka;
 mod latest;
 mod lineage;
 mod lines;
@@ -60,9 +61,9 @@ pub use problem::{Problem, Refusals};
 pub use websocket::{Attend, Stream};
 
 use crate::{
-    access::Access, channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine,
-    recorder::Recorder, redrive::Redriver, registry::Registry, rules::Rules, script::Scripts,
-    subscription::Subscriptions,
+    access::Access, channel_log::Log, clock::Clock, kafka::Cluster, limits, pool::Pool,
+    quarantine::Quarantine, recorder::Recorder, redrive::Redriver, registry::Registry,
+    rules::Rules, script::Scripts, subscription::Subscriptions,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -78,6 +79,8 @@ pub struct Api {
     pub log: Arc<Log>,
     pub scripts: Arc<Scripts>,
     pub subscriptions: Arc<Subscriptions>,
+    /// The Kafka cluster, if one is configured.
+    pub kafka: Option<Cluster>,
     pub rules: Arc<Rules>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
@@ -127,6 +130,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(scripts::routes())
         .merge(access_keys::routes())
         .merge(subscriptions::routes())
+        .merge(kafka::routes())
         .merge(rules::routes())
         .merge(health::routes())
 }

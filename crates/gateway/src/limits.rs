@@ -57,6 +57,18 @@ impl Default for Http {
     }
 }
 
+/// Partitions of a topic that is made in Kafka.
+pub const KAFKA_PARTITIONS_MAX: u16 = 1_000;
+/// A record, or a batch of them: what a broker takes in one request is 100 MB unless configured.
+pub const KAFKA_MESSAGE_BYTES_MAX: u32 = 64 << 20;
+/// Records of one producer that wait to be delivered, whatever their size.
+pub const KAFKA_WAITING_RECORDS_MAX: u32 = 100_000;
+/// The same in KiB.
+pub const KAFKA_WAITING_KIB_MAX: u32 = 64 << 10;
+
+/// Partitions that groups of one subscription on Kafka read at one time, each with a connection.
+pub const KAFKA_READERS_MAX: usize = 64;
+
 /// Subscriptions that are declared at one time: each follows the log on a thread of its own.
 pub const SUBSCRIPTIONS_MAX: usize = 64;
 /// Partitions of a subscription.

@@ -109,6 +109,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         clock: clock.clone(),
         pool: Pool::start("subscriptions", 1, 8).unwrap(),
         limits: crate::limits::Topics::default(),
+        kafka: None,
     };
     let subscriptions =
         crate::subscription::Subscriptions::open(&dir.join("subscriptions"), setting).unwrap();
@@ -118,8 +119,9 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         scripts: Arc::clone(&scripts),
         destinations: Arc::new(crate::rules::OfGateway {
             registry: Arc::clone(&registry),
-            store: store.clone(),
+            way: Arc::new(crate::store::Way::to(store.clone())),
             clock: clock.clone(),
+            kafka: None,
         }),
         organization: backtide_model::ObjectName::new("o1").unwrap(),
         clock: clock.clone(),
@@ -131,6 +133,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     Api {
         registry,
         subscriptions,
+        kafka: None,
         rules,
         store,
         quarantine,

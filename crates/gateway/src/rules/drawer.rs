@@ -40,6 +40,7 @@ const TABLES: &str = "
         input TEXT NOT NULL,
         made TEXT
     );
+    CREATE INDEX IF NOT EXISTS letter_source ON letter (sequence);
     CREATE INDEX IF NOT EXISTS letter_waits ON letter (id) WHERE waits = 1;
 ";
 /// Letters that a step of pruning removes at most.
@@ -215,10 +216,13 @@ impl Drawer {
     }
 
     fn body<T: serde::de::DeserializeOwned>(&self, sql: &str) -> Result<Option<T>, DrawerError> {
-        let body: Option<String> =
-            self.connection.query_row(sql, [], |row| row.get(0)).optional()?;
+        let body: Option<String> = self
+            .connection
+            .query_row(sql, [], |row| row.get(0))
+            .optional()?;
         let read = body.map(|body| serde_json::from_str(&body));
-        read.transpose().map_err(|error| DrawerError(error.to_string()))
+        read.transpose()
+            .map_err(|error| DrawerError(error.to_string()))
     }
 
     /// Writes what a step of work came to, all or nothing.
@@ -235,9 +239,13 @@ impl Drawer {
         for letter in letters {
             transaction
                 .prepare_cached(
+                    // Put aside again after a crash, or by a replay, it is the same letter.
                     "INSERT INTO letter (time_ms, sequence, row, channel, asset, cause, reason,
                         revision, line, column_, attempts, waits, input, made)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, ?11, ?12)",
+                     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, ?11, ?12
+                     WHERE NOT EXISTS (SELECT 1 FROM letter
+                        WHERE sequence = ?2 AND row IS ?3 AND cause = ?6 AND input = ?11
+                            AND made IS ?12)",
                 )?
                 .execute(params![
                     now_ms,
@@ -280,7 +288,9 @@ impl Drawer {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         for id in gone {
-            transaction.prepare_cached("DELETE FROM letter WHERE id = ?1")?.execute([id])?;
+            transaction
+                .prepare_cached("DELETE FROM letter WHERE id = ?1")?
+                .execute([id])?;
         }
         for (id, letter) in again {
             transaction
@@ -393,7 +403,8 @@ const COLUMNS: &str = "id, time_ms, sequence, row, channel, asset, cause, reason
                        column_, attempts, waits, input, made";
 
 fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
-    let json = |text: String| serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text));
+    let json =
+        |text: String| serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text));
     let input: String = row.get(13)?;
     let made: Option<String> = row.get(14)?;
     Ok(DeadLetter {

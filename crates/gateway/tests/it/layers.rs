@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
-const FORBIDDEN: [(&str, &[&str]); 19] = [
+const FORBIDDEN: [(&str, &[&str]); 20] = [
     (
         "mqtt",
         &[
@@ -109,7 +109,8 @@ const FORBIDDEN: [(&str, &[&str]); 19] = [
     (
         "template",
         &[
-            "mqtt", "http", "cli", "ingest", "house", "app", "rules", "registry", "store", "message",
+            "mqtt", "http", "cli", "ingest", "house", "app", "rules", "registry", "store",
+            "message",
         ],
     ),
     (
@@ -123,6 +124,21 @@ const FORBIDDEN: [(&str, &[&str]); 19] = [
             "quarantine",
             "house",
             "app",
+        ],
+    ),
+    (
+        "kafka",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "registry",
+            "house",
+            "app",
+            "sink",
+            "subscription",
+            "store",
         ],
     ),
     ("query", &["mqtt", "http", "cli", "ingest", "house", "app"]),
