@@ -35,6 +35,7 @@ use crate::{
     registry::{Registry, StoredTypes},
     script::{Scripts, WorkerCommand},
     secrets::{AdminToken, SecretError},
+    store::Way,
     subscribe,
     subscription::{self, SubscriptionError, Subscriptions},
     telemetry::{TelemetryError, collect_metrics},
@@ -90,7 +91,9 @@ pub enum StartError {
     Subscription(#[from] SubscriptionError),
     #[error(transparent)]
     Sessions(#[from] mqtt::KeptError),
-    #[error("cannot listen for HTTP on {address}: {source}; choose another address or a free port")]
+    #[error(
+        "cannot listen for HTTP on {address}: {source}; give another address with --http, or port 0 for a free one"
+    )]
     Http {
         address: SocketAddr,
         source: io::Error,
@@ -158,6 +161,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (budgets, alarms) = Budgets::new();
     let ingest = Arc::new(Ingest {
         registry: Arc::clone(&registry),
+        way: Way::to(store.clone()),
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
         log: Arc::clone(&log),
@@ -281,7 +285,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
              set mqtt.advertised_url"
         );
     }
-    tracing::info!(%mqtt, ?mqtts, %http, %subscribe, "doors are open");
+    let mqtts = mqtts.map(tracing::field::display);
+    tracing::info!(%mqtt, mqtts, %http, %subscribe, "doors are open");
     Ok(Running {
         addresses,
         door,
@@ -343,7 +348,21 @@ fn open_store(config: &Config) -> Result<Store, StartError> {
     let disk = Arc::new(RealDisk);
     let (store, recovery) =
         Store::open(&config.data_dir.join("store"), disk, config.store.clone())?;
-    tracing::info!(?recovery, durable = store.durable().0, "the store is open");
+    let backtide_store::Recovery {
+        files,
+        commits,
+        bytes,
+        torn_bytes,
+    } = recovery;
+    let durable = store.durable().0;
+    tracing::info!(
+        durable,
+        journal_files = files,
+        recovered_commits = commits,
+        recovered_bytes = bytes,
+        torn_bytes,
+        "the store is open"
+    );
     Ok(store)
 }
 

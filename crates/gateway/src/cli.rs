@@ -89,7 +89,7 @@ pub enum Command {
     Get(get::Get),
     /// Delete a declared object that nothing uses
     Delete(delete::Delete),
-    /// Show, rotate, pause or resume a channel
+    /// A channel: its connection strings, log and recorded messages; rotate, pause, resume
     #[command(subcommand)]
     Channel(channel::Channel),
     /// Send a file of history over MQTT
@@ -182,7 +182,9 @@ pub enum Failure {
     #[error("{0}")]
     Usage(String),
     /// No gateway answered.
-    #[error("no answer from {url}: {reason}")]
+    #[error(
+        "no answer from {url}: {reason}\nfix: is a gateway running there? `backtide serve` starts one; --url or BACKTIDE_URL names another"
+    )]
     Unreachable { url: String, reason: String },
     /// The gateway refused.
     #[error("{0}")]

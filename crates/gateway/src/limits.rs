@@ -8,6 +8,13 @@ pub const REPLY_REJECTED_MAX: usize = 50;
 /// Characters of a message on a reply.
 pub const REPLY_MESSAGE_CHARS_MAX: usize = 256;
 
+/// What is on its way to the store at one time, of all connections: below what its queue takes.
+pub const ON_THE_WAY_BYTES_MAX: usize = 48 << 20;
+/// What a submission counts as at least: so many of them stay below what the queue takes.
+pub const SUBMISSION_BYTES_MIN: usize = 16 << 10;
+/// Messages of a burst that are inflated before they are handed to the store.
+pub const INFLATED_MESSAGES_MAX: usize = 8;
+
 /// Messages a second of a re-drive that does not say how many.
 pub const REDRIVE_MESSAGES_PER_S: u32 = 1_000;
 /// Re-drives that wait or run.
