@@ -11,6 +11,7 @@ import time
 from statistics import median
 
 from . import load, machine
+from .queries import queries
 from .load import DEVICES
 from .servers import Failed, Gateway, Influxdb, Kafka, Mosquitto, Postgresql, Writer, ROOT
 
@@ -23,6 +24,10 @@ class Plan:
 
     def __init__(self, binary, history, work, seconds, quick):
         self.binary, self.history, self.work, self.seconds, self.quick = binary, history, work, seconds, quick
+
+    def gateway(self):
+        """A fresh gateway that knows nothing."""
+        return Gateway(self.work, self.binary)
 
     @contextlib.contextmanager
     def farm(self, settings=""):
@@ -359,6 +364,7 @@ def backtide_scenarios(plan):
     yield "waiting-subscribers", lambda done: waiting_subscribers(plan)
     yield "idle", lambda done: idle(plan)
     yield "real-history", lambda done: real_history(plan)
+    yield "queries", lambda done: queries(plan)
 
 
 def peer_scenarios(plan):

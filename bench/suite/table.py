@@ -129,7 +129,16 @@ def others(rounds, say):
     for run in of(rounds, "real-history")[:1]:
         line("two years of La Haute Borne", f"{run['valuesThere']:,} values sent in {run['seconds']:.1f} s, compacted "
              f"{run['bytesPerValue']:.3f} bytes a value")
+    for run in of(rounds, "queries")[:1]:
+        one, latest = run["aggregate"], run["latest"]
+        line(f"a year hourly of {one['devices']} devices", f"{one['rows']:,} windows of {one['values']:,} values: Arrow {beside(one['arrow'])}, "
+             f"CSV {beside(one['csv'])}; DuckDB {beside(one['duckdb'])}")
+        line(f"the latest of {latest['devices']:,} devices", f"{beside(latest)}; DuckDB {beside(latest['duckdb'])}")
     say("")
+
+
+def beside(run):
+    return f"{run['seconds'] * 1000:.0f} ms, {run['cpuSeconds'] * 1000:.0f} ms of CPU"
 
 
 def read_text(read):

@@ -24,7 +24,7 @@ use crate::{
     clock::Clock,
     config::Config,
     house::House,
-    http::{self, Api, Live, Readiness},
+    http::{self, Api, Live, Readiness, Seats},
     ingest::{Budgets, Ingest, Shares},
     kafka::Cluster,
     limits,
@@ -251,6 +251,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         clock: clock.clone(),
         access,
         live: Live::default(),
+        reads: Seats::new(limits::READS_MAX, limits::READS_PER_CALLER_MAX),
         broker_url: config
             .mqtt
             .advertised_url

@@ -11,6 +11,7 @@
 
 mod access;
 mod access_keys;
+mod aggregates;
 mod apply;
 mod attributes;
 mod channels;
@@ -19,6 +20,7 @@ mod console;
 mod devices;
 mod events;
 mod extremes;
+mod folds;
 mod guard;
 mod health;
 mod kafka;
@@ -39,9 +41,11 @@ mod receipts;
 mod rules;
 mod schemas;
 mod scripts;
+mod seats;
 mod store;
 mod stream;
 mod subscriptions;
+mod tables;
 mod trace;
 mod websocket;
 
@@ -58,6 +62,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use health::Readiness;
 pub use live::{Live, beat};
 pub use problem::{Problem, Refusals};
+pub use seats::Seats;
 pub use websocket::{Attend, Stream};
 
 use crate::{
@@ -86,6 +91,8 @@ pub struct Api {
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
     pub streams: Pool,
+    /// Reads of history that are under way.
+    pub reads: Seats,
     /// Cancelled to close the door: answers without an end then end.
     pub closing: CancellationToken,
     pub clock: Clock,
@@ -117,6 +124,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(log::routes())
         .merge(trace::routes())
         .merge(points::routes())
+        .merge(aggregates::routes())
         .merge(extremes::routes())
         .merge(lineage::routes())
         .merge(latest::routes())
@@ -170,6 +178,8 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>) {
     listener::serve(listener, router(api), limits::Http::default(), closing).await;
 }
 
+#[cfg(test)]
+mod aggregates_tests;
 #[cfg(test)]
 mod history_tests;
 #[cfg(test)]

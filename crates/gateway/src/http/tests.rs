@@ -147,6 +147,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         clock,
         access,
         live: Live::default(),
+        reads: Seats::new(limits::READS_MAX, limits::READS_PER_CALLER_MAX),
         broker_url: "tcp://127.0.0.1:11883".into(),
         broker_tls_url: None,
         mqtt: Box::new(|_, _| Box::pin(async {})),
@@ -229,7 +230,7 @@ impl World {
         self.send(request).await
     }
 
-    async fn tell(&self, method: Method, path: &str, body: Value) -> Answer {
+    pub(super) async fn tell(&self, method: Method, path: &str, body: Value) -> Answer {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -239,7 +240,7 @@ impl World {
         self.send(request).await
     }
 
-    async fn apply(&self, query: &str, yaml: &str) -> Answer {
+    pub(super) async fn apply(&self, query: &str, yaml: &str) -> Answer {
         let path = format!("/api/v1/apply{query}");
         self.post(&path, "application/yaml; charset=utf-8", yaml.to_owned())
             .await
