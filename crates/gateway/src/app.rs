@@ -170,9 +170,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.recorder,
     )?);
     let (budgets, alarms) = Budgets::new();
+    let way = Arc::new(Way::to(store.clone()));
     let ingest = Arc::new(Ingest {
         registry: Arc::clone(&registry),
-        way: Way::to(store.clone()),
+        way: Arc::clone(&way),
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
         log: Arc::clone(&log),
@@ -193,7 +194,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Cluster::new(settings, organization, store.id())
     });
     let subscriptions = open_subscriptions(&config, &registry, &store, &clock, kafka.clone())?;
-    let rules = open_rules(&config, &registry, &store, &scripts, &clock, kafka.clone())?;
+    let rules = open_rules(
+        &config,
+        &registry,
+        &store,
+        &scripts,
+        (way, &clock),
+        kafka.clone(),
+    )?;
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
     let wall_clock = || Clock::system().now_ms();
@@ -447,7 +455,7 @@ fn open_rules(
     registry: &Arc<Registry>,
     store: &Store,
     scripts: &Arc<Scripts>,
-    clock: &Clock,
+    (way, clock): (Arc<Way>, &Clock),
     kafka: Option<Cluster>,
 ) -> Result<Arc<Rules>, StartError> {
     registry
@@ -460,7 +468,7 @@ fn open_rules(
         scripts: Arc::clone(scripts),
         destinations: Arc::new(OfGateway {
             registry: Arc::clone(registry),
-            store: store.clone(),
+            way,
             clock: clock.clone(),
             kafka,
         }),

@@ -4,7 +4,10 @@
 //! `P_avg * 2` means what it says; and a name that the row has no value for makes the whole
 //! expression absent, not wrong. Pure: no clock, no input but the row, and no loop without an end.
 
-use std::{borrow::Cow, collections::{BTreeSet, HashMap}};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+};
 
 use cel::{
     Context, ExecutionError, Value as Result_,
@@ -75,7 +78,9 @@ impl Expression {
         let references = parsed.references();
         if let Some(unknown) = references.functions().into_iter().find(|f| !is_known(f)) {
             let known = FUNCTIONS.join(", ");
-            return Err(wrong(format!("function {unknown} is unknown; there are {known}")));
+            return Err(wrong(format!(
+                "function {unknown} is unknown; there are {known}"
+            )));
         }
         if has_loop(&parsed) {
             return Err(wrong(
@@ -193,8 +198,24 @@ fn boxed<'v>(value: Value<'v>) -> Box<dyn Val + 'v> {
 
 /// Functions beside the operators.
 const FUNCTIONS: [&str; 18] = [
-    "has", "size", "double", "string", "contains", "startsWith", "endsWith", "abs", "min", "max",
-    "pow", "sqrt", "exp", "ln", "floor", "ceil", "round", "bool",
+    "has",
+    "size",
+    "double",
+    "string",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "abs",
+    "min",
+    "max",
+    "pow",
+    "sqrt",
+    "exp",
+    "ln",
+    "floor",
+    "ceil",
+    "round",
+    "bool",
 ];
 
 /// Operators have names such as `_+_`, `!_`, `_?_:_`.
@@ -235,12 +256,27 @@ fn has_loop(of: &IdedExpr) -> bool {
 /// What stands inside, one level down.
 fn parts(of: &IdedExpr) -> Vec<&IdedExpr> {
     match &of.expr {
-        Expr::Call(call) => call.target.iter().map(AsRef::as_ref).chain(&call.args).collect(),
+        Expr::Call(call) => call
+            .target
+            .iter()
+            .map(AsRef::as_ref)
+            .chain(&call.args)
+            .collect(),
         Expr::List(list) => list.elements.iter().collect(),
         Expr::Select(select) => vec![&select.operand],
-        Expr::Map(map) => map.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
-        Expr::Struct(of) => of.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
-        Expr::Comprehension(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => Vec::new(),
+        Expr::Map(map) => map
+            .entries
+            .iter()
+            .flat_map(|entry| entry_parts(&entry.expr))
+            .collect(),
+        Expr::Struct(of) => of
+            .entries
+            .iter()
+            .flat_map(|entry| entry_parts(&entry.expr))
+            .collect(),
+        Expr::Comprehension(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {
+            Vec::new()
+        }
     }
 }
 
@@ -279,7 +315,11 @@ fn as_doubles(of: &mut IdedExpr) {
 }
 
 fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     lines.join(" ").chars().take(500).collect()
 }
 
@@ -291,11 +331,17 @@ mod tests {
 
     impl Names for Row {
         fn value(&self, name: &str) -> Option<Value<'_>> {
-            self.0.iter().find(|(own, _)| *own == name).map(|(_, value)| value.clone())
+            self.0
+                .iter()
+                .find(|(own, _)| *own == name)
+                .map(|(_, value)| value.clone())
         }
 
         fn each(&self) -> Vec<(&str, Value<'_>)> {
-            self.0.iter().map(|(name, value)| (*name, value.clone())).collect()
+            self.0
+                .iter()
+                .map(|(name, value)| (*name, value.clone()))
+                .collect()
         }
     }
 
@@ -311,7 +357,9 @@ mod tests {
 
     fn value(source: &str) -> Result<Option<String>, String> {
         let expression = Expression::new(source).map_err(|error| error.to_string())?;
-        let value = expression.value(&row()).map_err(|error| error.to_string())?;
+        let value = expression
+            .value(&row())
+            .map_err(|error| error.to_string())?;
         Ok(value.map(|value| value.json()))
     }
 
@@ -334,7 +382,12 @@ mod tests {
 
     #[test]
     fn what_the_row_lacks_is_absent_and_not_wrong() {
-        for source in ["missing + 1", "values['missing'] * 2", "null", "P > 1 ? null : P"] {
+        for source in [
+            "missing + 1",
+            "values['missing'] * 2",
+            "null",
+            "P > 1 ? null : P",
+        ] {
             assert_eq!(value(source), Ok(None), "{source}");
         }
     }

@@ -584,7 +584,9 @@ impl Registry {
         if self.current().has_made_rules {
             return Ok(());
         }
-        self.change(Run::Commit, |draft| draft.make_rules().map_err(Refused::Conflict))
+        self.change(Run::Commit, |draft| {
+            draft.make_rules().map_err(Refused::Conflict)
+        })
     }
 
     /// Stops a rule, or starts it again.
@@ -617,7 +619,12 @@ impl Registry {
             name: name.to_owned(),
         };
         self.change(Run::Commit, |draft| {
-            let name = draft.snapshot.rule(name).ok_or_else(not_found)?.name.clone();
+            let name = draft
+                .snapshot
+                .rule(name)
+                .ok_or_else(not_found)?
+                .name
+                .clone();
             draft.change_rule(&name, change);
             Ok(())
         })?;
@@ -738,7 +745,13 @@ fn users_of_model(snapshot: &Snapshot, name: &str) -> Vec<User> {
             name: product.name.to_string(),
         });
     let has_it = |s: &Subscription| s.file.models.iter().any(|model| model.as_str() == name);
-    let listens = |rule: &Rule| rule.file.from.models.iter().any(|model| model.as_str() == name);
+    let listens = |rule: &Rule| {
+        rule.file
+            .from
+            .models
+            .iter()
+            .any(|model| model.as_str() == name)
+    };
     products
         .chain(subscriptions(snapshot, has_it))
         .chain(rules(snapshot, listens))

@@ -203,7 +203,9 @@ impl Rules {
         if !path.exists() {
             return None;
         }
-        let place = Drawer::open(&path).and_then(|drawer| drawer.place()).ok()??;
+        let place = Drawer::open(&path)
+            .and_then(|drawer| drawer.place())
+            .ok()??;
         Some((place.reached, place.skipped))
     }
 
@@ -221,7 +223,10 @@ impl Rules {
             Some(drawer) => drawer.list(after, limit)?,
             None => Vec::new(),
         };
-        Ok(letters.into_iter().map(|letter| self.with_receipt(letter)).collect())
+        Ok(letters
+            .into_iter()
+            .map(|letter| self.with_receipt(letter))
+            .collect())
     }
 
     /// One dead letter. Blocks.
@@ -315,7 +320,10 @@ impl Rules {
             let name = &running.rule.name;
             if let Some(trouble) = running.desk.trouble() {
                 let since = crate::clock::iso(trouble.since);
-                warnings.push(format!("rule {name} delivers nothing since {since}: {}", trouble.reason));
+                warnings.push(format!(
+                    "rule {name} delivers nothing since {since}: {}",
+                    trouble.reason
+                ));
             }
             let place = running.desk.place();
             if place.skipped > 0 && now_ms - place.skipped_ms < WARN_SKIPPED_MS {
@@ -368,7 +376,11 @@ impl Rules {
 
     fn with_receipt(&self, letter: DeadLetter) -> DeadLetter {
         DeadLetter {
-            receipt: self.setting.store.receipt(Sequence(letter.commit)).to_string(),
+            receipt: self
+                .setting
+                .store
+                .receipt(Sequence(letter.commit))
+                .to_string(),
             ..letter
         }
     }
@@ -393,8 +405,10 @@ impl Rules {
     fn agree(&self) {
         let mut running = self.running.lock();
         let snapshot = self.setting.registry.snapshot();
-        let declared: HashMap<&str, &Arc<Rule>> =
-            snapshot.rules_after(None).map(|rule| (&*rule.uid, rule)).collect();
+        let declared: HashMap<&str, &Arc<Rule>> = snapshot
+            .rules_after(None)
+            .map(|rule| (&*rule.uid, rule))
+            .collect();
         let runs = |uid: &str| {
             let rule = declared.get(uid);
             rule.is_some_and(|rule| !rule.stopped && self.setting.destinations.check(rule).is_ok())
@@ -408,7 +422,9 @@ impl Rules {
                 self.forget(&uid);
             }
         }
-        self.failed.lock().retain(|uid, _| declared.contains_key(&**uid));
+        self.failed
+            .lock()
+            .retain(|uid, _| declared.contains_key(&**uid));
         for (&uid, rule) in &declared {
             if let Some(running) = running.get_mut(uid) {
                 if running.rule != **rule {
@@ -475,7 +491,9 @@ impl Rules {
             limits: setting.limits.clone(),
             work: runner::Work::default(),
         };
-        let thread = thread::Builder::new().name("rule".to_owned()).spawn(move || runner.run());
+        let thread = thread::Builder::new()
+            .name("rule".to_owned())
+            .spawn(move || runner.run());
         Ok(Running {
             rule: Arc::clone(rule),
             desk,

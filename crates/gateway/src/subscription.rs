@@ -92,6 +92,7 @@ type Work = Box<dyn FnOnce() + Send>;
 struct Running {
     name: String,
     topic: Arc<Topic>,
+    ending: CancellationToken,
     follower: thread::JoinHandle<()>,
 }
 
@@ -225,9 +226,10 @@ impl Subscriptions {
             name: name.clone(),
             reason,
         };
+        let ending = CancellationToken::new();
         let opened = match &self.setting.kafka {
             None => self.topic(subscription),
-            Some(cluster) => self.kafka_topic(subscription, cluster),
+            Some(cluster) => self.kafka_topic(subscription, cluster, ending.clone()),
         };
         let (topic, follower) = opened.map_err(|error| failed(error.to_string()))?;
         let place = topic.place();
@@ -242,6 +244,7 @@ impl Subscriptions {
         Ok(Running {
             name,
             topic,
+            ending,
             follower,
         })
     }
@@ -282,6 +285,7 @@ impl Subscriptions {
         &self,
         subscription: &Subscription,
         cluster: &Cluster,
+        ending: CancellationToken,
     ) -> Result<(Arc<Topic>, Work), ShelfError> {
         let setting = &self.setting;
         let kafka_topic = kafka::topic_name(&setting.organization, subscription);
@@ -317,6 +321,7 @@ impl Subscriptions {
             kafka_topic: kafka_topic.into(),
             // Transactions would leave gaps in the offsets, and readers are told at least once anyway.
             sink: cluster.sink(&sink_name, Guarantee::AtLeastOnce),
+            ending,
             fetcher,
             desk: None,
             retention_hours: file.retention_hours,
@@ -406,6 +411,7 @@ impl Subscriptions {
 
 impl Running {
     fn end(self) {
+        self.ending.cancel();
         self.topic.end();
         if self.follower.join().is_err() {
             tracing::error!(subscription = self.name, "a subscription's thread panicked");

@@ -39,7 +39,11 @@ impl Template {
             match char {
                 '{' if chars.next_if_eq(&'{').is_some() => literal.push('{'),
                 '}' if chars.next_if_eq(&'}').is_some() => literal.push('}'),
-                '}' => return Err(format!("{text:?} has a brace that was not opened; write }}}}")),
+                '}' => {
+                    return Err(format!(
+                        "{text:?} has a brace that was not opened; write }}}}"
+                    ));
+                }
                 '{' => {
                     let mut name = String::new();
                     loop {
@@ -100,7 +104,9 @@ mod tests {
     fn places_are_filled_and_braces_doubled() {
         let template = Template::new("{{x}}-{org}/{assetId}").unwrap();
         let mut out = Vec::new();
-        template.write(&mut out, |place, out| out.extend_from_slice(place.to_uppercase().as_bytes()));
+        template.write(&mut out, |place, out| {
+            out.extend_from_slice(place.to_uppercase().as_bytes())
+        });
         assert_eq!(out, b"{x}-ORG/ASSETID");
         assert_eq!(template.places().collect::<Vec<_>>(), ["org", "assetId"]);
         assert!(Template::new("{assetId}").unwrap().is_asset());
@@ -108,7 +114,11 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        for (text, reason) in [("{or}", "known are org"), ("{org", "not closed"), ("org}", "not opened")] {
+        for (text, reason) in [
+            ("{or}", "known are org"),
+            ("{org", "not closed"),
+            ("org}", "not opened"),
+        ] {
             assert!(Template::new(text).unwrap_err().contains(reason), "{text}");
         }
     }

@@ -160,7 +160,11 @@ impl Rule {
                 let body = json!({ "secret": given });
                 let _: Value = post(&client, &path(&secret.name, "secret"), &[], &body)?;
                 let done = if secret.remove { "removed" } else { "set" };
-                writeln!(terminal.talk, "the secret of rule {} is {done}", secret.name)?;
+                writeln!(
+                    terminal.talk,
+                    "the secret of rule {} is {done}",
+                    secret.name
+                )?;
             }
             Self::Replay(Replay { name, from, to }) => {
                 let mut query = vec![("from", from.as_str())];
@@ -227,7 +231,11 @@ impl Test {
                 }
             }
         }
-        Ok(if errors.is_empty() { Exit::Ok } else { Exit::Partial })
+        Ok(if errors.is_empty() {
+            Exit::Ok
+        } else {
+            Exit::Partial
+        })
     }
 
     fn sample(&self) -> Result<Value, Failure> {

@@ -191,7 +191,9 @@ async fn secret(
     Body(given): Body<Secret>,
 ) -> Result<Json<Status>, Problem> {
     let text = given.secret.as_deref().unwrap_or("x");
-    let is_header = text.bytes().all(|byte| byte == b'\t' || (32..127).contains(&byte));
+    let is_header = text
+        .bytes()
+        .all(|byte| byte == b'\t' || (32..127).contains(&byte));
     if text.is_empty() || text.len() > RULE_SECRET_BYTES_MAX || !is_header {
         let detail = format!("it is not 1 to {RULE_SECRET_BYTES_MAX} printable ASCII characters");
         return Err(Problem::bad_request("secret", detail));
@@ -239,9 +241,16 @@ async fn replay(
         query::moment(text).map_err(|error| Problem::bad_request(member, error.to_string()))
     };
     let from_ms = moment("from", &params.from)?;
-    let to_ms = params.to.as_deref().map(|to| moment("to", to)).transpose()?;
+    let to_ms = params
+        .to
+        .as_deref()
+        .map(|to| moment("to", to))
+        .transpose()?;
     let (rules, rule) = (Arc::clone(&api.rules), declared(&api, &name)?);
-    let replayed = api.pool.run(move || rules.replay(&rule, from_ms, to_ms)).await?;
+    let replayed = api
+        .pool
+        .run(move || rules.replay(&rule, from_ms, to_ms))
+        .await?;
     let (from, until) = replayed?;
     tracing::info!(target: "audit", rule = name, from, until, "commits are published again");
     Ok(Json(Replayed { from, until }))
@@ -285,18 +294,26 @@ async fn test_file(
         },
         _ => None,
     };
-    let rule = one.ok_or_else(|| Problem::bad_request("rule", "it is not one object of kind Rule"))?;
-    super::scripts::trials(&api, &documents).await.map_err(refused)?;
+    let rule =
+        one.ok_or_else(|| Problem::bad_request("rule", "it is not one object of kind Rule"))?;
+    super::scripts::trials(&api, &documents)
+        .await
+        .map_err(refused)?;
     let registry = Arc::clone(&api.registry);
     // The very checks of apply.
-    api.pool.run(move || registry.apply(documents, Run::Dry)).await??;
+    api.pool
+        .run(move || registry.apply(documents, Run::Dry))
+        .await??;
     tried(&api, Arc::new(rule), given.sample).await
 }
 
 async fn tried(api: &Api, rule: Arc<Rule>, sample: Sample) -> Result<Json<Trial>, Problem> {
     let (rules, runtime) = (Arc::clone(&api.rules), Handle::current());
     // It reads the store: not on a thread of the runtime.
-    let trial = api.pool.run(move || runtime.block_on(rules.try_out(rule, sample))).await?;
+    let trial = api
+        .pool
+        .run(move || runtime.block_on(rules.try_out(rule, sample)))
+        .await?;
     Ok(Json(trial?))
 }
 
@@ -331,7 +348,10 @@ async fn letters(
     let limit = limit(params.limit, 100, 1_000)?;
     let (rules, rule) = (Arc::clone(&api.rules), declared(&api, &name)?);
     let after = params.cursor.unwrap_or(0);
-    let found = api.pool.run(move || rules.letters(&rule, after, limit + 1)).await??;
+    let found = api
+        .pool
+        .run(move || rules.letters(&rule, after, limit + 1))
+        .await??;
     let has_more = found.len() > limit;
     let items: Vec<DeadLetter> = found.into_iter().take(limit).collect();
     let next = items.last().map(|letter| letter.id).filter(|_| has_more);
@@ -340,7 +360,10 @@ async fn letters(
         made: None,
         ..letter
     });
-    Ok(Json(DeadLetterPage { items: items.collect(), next }))
+    Ok(Json(DeadLetterPage {
+        items: items.collect(),
+        next,
+    }))
 }
 
 /// Show a dead letter with its message and what the rule made of it
@@ -373,9 +396,10 @@ impl Selection {
         match (self.all, self.ids.is_empty()) {
             (true, true) => Ok(Letters::All),
             (false, false) => Ok(Letters::Ids(self.ids)),
-            (true, false) | (false, true) => {
-                Err(Problem::bad_request("ids", "name some ids, or all: one of the two"))
-            }
+            (true, false) | (false, true) => Err(Problem::bad_request(
+                "ids",
+                "name some ids, or all: one of the two",
+            )),
         }
     }
 }
@@ -414,7 +438,10 @@ async fn discard(
 ) -> Result<Json<Count>, Problem> {
     let letters = selection.letters()?;
     let (rules, rule) = (Arc::clone(&api.rules), declared(&api, &name)?);
-    let letters = api.pool.run(move || rules.discard(&rule, &letters)).await??;
+    let letters = api
+        .pool
+        .run(move || rules.discard(&rule, &letters))
+        .await??;
     tracing::info!(target: "audit", rule = name, letters, "dead letters were discarded");
     Ok(Json(Count { letters }))
 }

@@ -119,8 +119,9 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         scripts: Arc::clone(&scripts),
         destinations: Arc::new(crate::rules::OfGateway {
             registry: Arc::clone(&registry),
-            store: store.clone(),
+            way: Arc::new(crate::store::Way::to(store.clone())),
             clock: clock.clone(),
+            kafka: None,
         }),
         organization: backtide_model::ObjectName::new("o1").unwrap(),
         clock: clock.clone(),

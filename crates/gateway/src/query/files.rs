@@ -40,7 +40,7 @@ pub struct FileRows {
 
 enum Writer {
     Parquet(Box<ArrowWriter<Sink>>),
-    Arrow(StreamWriter<Sink>),
+    Arrow(Box<StreamWriter<Sink>>),
 }
 
 impl FileRows {
@@ -70,7 +70,10 @@ impl FileRows {
     pub fn arrow(columns: &[OutColumn], with_quality: bool) -> Result<Self, FileError> {
         let (shape, sink) = (Shape::new(columns, with_quality), Sink::default());
         Ok(Self {
-            writer: Writer::Arrow(StreamWriter::try_new(sink.clone(), &shape.schema)?),
+            writer: Writer::Arrow(Box::new(StreamWriter::try_new(
+                sink.clone(),
+                &shape.schema,
+            )?)),
             sink,
             shape,
         })

@@ -541,7 +541,10 @@ impl<'r> Draft<'r> {
         let rule = state.with(name, file);
         self.set_rule(rule);
         if !is_loaded {
-            rule::check_loops(self.snapshot.rules.values().map(Arc::as_ref), &self.snapshot)?;
+            rule::check_loops(
+                self.snapshot.rules.values().map(Arc::as_ref),
+                &self.snapshot,
+            )?;
         }
         Ok(Effect::of(before.is_some()))
     }
@@ -558,7 +561,9 @@ impl<'r> Draft<'r> {
             let body = rule.state_record(self.seal);
             self.keep_beside(Collection::RuleState, &rule.name, body);
         }
-        self.snapshot.rules.insert(rule.name.clone(), Arc::new(rule));
+        self.snapshot
+            .rules
+            .insert(rule.name.clone(), Arc::new(rule));
     }
 
     /// Makes the default rules, once in the life of a registry.

@@ -9,7 +9,10 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::{Snapshot, subscription::{Begin, asset_of}};
+use super::{
+    Snapshot,
+    subscription::{Begin, asset_of},
+};
 use crate::{
     limits::RULE_STEPS_MAX,
     secrets::{Seal, SecretError},
@@ -279,11 +282,17 @@ pub struct WebhookFile {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
     /// Records in one request.
-    #[serde(default = "webhook_records", skip_serializing_if = "is_webhook_records")]
+    #[serde(
+        default = "webhook_records",
+        skip_serializing_if = "is_webhook_records"
+    )]
     #[schemars(range(min = 1, max = 10_000))]
     pub records_max: usize,
     /// From the request to the whole answer.
-    #[serde(default = "webhook_seconds", skip_serializing_if = "is_webhook_seconds")]
+    #[serde(
+        default = "webhook_seconds",
+        skip_serializing_if = "is_webhook_seconds"
+    )]
     #[schemars(range(min = 1, max = 300))]
     pub timeout_s: u64,
 }
@@ -358,7 +367,12 @@ impl RuleFile {
             ),
             (
                 "default-events",
-                rule(RowKind::Events, origin, "EVENT_ORIGIN_OFFLINE_{org}", "events as they were stored"),
+                rule(
+                    RowKind::Events,
+                    origin,
+                    "EVENT_ORIGIN_OFFLINE_{org}",
+                    "events as they were stored",
+                ),
             ),
             (
                 "default-attributes",

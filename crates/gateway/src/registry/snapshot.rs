@@ -7,7 +7,9 @@ use std::{
 
 use backtide_model::{AssetId, ChannelName, DeviceKey, ObjectName, ProductKey};
 
-use super::{AccessKey, Channel, Device, Product, Rule, Script, Subscription, model::DeclaredModel};
+use super::{
+    AccessKey, Channel, Device, Product, Rule, Script, Subscription, model::DeclaredModel,
+};
 
 /// The devices of a product, by key and by name.
 #[derive(Debug, Clone, Default)]

@@ -142,9 +142,16 @@ impl Desk {
         let mut state = self.state.lock();
         state.failures += 1;
         let is_new = state.trouble.is_none();
-        let since = state.trouble.as_ref().map_or(now_ms, |trouble| trouble.since);
+        let since = state
+            .trouble
+            .as_ref()
+            .map_or(now_ms, |trouble| trouble.since);
         let reason = reason.to_owned();
-        state.trouble = Some(Trouble { since, reason, fenced });
+        state.trouble = Some(Trouble {
+            since,
+            reason,
+            fenced,
+        });
         is_new
     }
 
@@ -186,7 +193,11 @@ impl Desk {
             replay: replay.map(|replay| ReplayStanding {
                 from: replay.from,
                 until: replay.until,
-                source: if replay.shelf.is_done { "log" } else { "segments" },
+                source: if replay.shelf.is_done {
+                    "log"
+                } else {
+                    "segments"
+                },
                 reached: replay.reached,
                 published: replay.published,
             }),

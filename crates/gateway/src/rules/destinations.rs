@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use backtide_store::Store;
-
 use super::Destinations;
 use crate::{
     clock::Clock,
     kafka::Cluster,
     registry::{self, Destination, Registry, Rule},
     sink::{Sink, calculated::Calculated, kafka::Guarantee, webhook, webhook::Webhook},
+    store::Way,
 };
 
 const NO_KAFKA: &str = "no Kafka cluster is configured; set kafka.bootstrap_servers in the \
@@ -18,7 +17,7 @@ const NO_KAFKA: &str = "no Kafka cluster is configured; set kafka.bootstrap_serv
 /// Makes the sinks of this gateway.
 pub struct OfGateway {
     pub registry: Arc<Registry>,
-    pub store: Store,
+    pub way: Arc<Way>,
     pub clock: Clock,
     /// The cluster that is configured, if one is.
     pub kafka: Option<Cluster>,
@@ -47,7 +46,7 @@ impl Destinations for OfGateway {
                 rule: rule.name.clone(),
                 points: calculated.points.clone(),
                 registry: Arc::clone(&self.registry),
-                store: self.store.clone(),
+                way: Arc::clone(&self.way),
                 clock: self.clock.clone(),
             })),
         }

@@ -216,10 +216,13 @@ impl Drawer {
     }
 
     fn body<T: serde::de::DeserializeOwned>(&self, sql: &str) -> Result<Option<T>, DrawerError> {
-        let body: Option<String> =
-            self.connection.query_row(sql, [], |row| row.get(0)).optional()?;
+        let body: Option<String> = self
+            .connection
+            .query_row(sql, [], |row| row.get(0))
+            .optional()?;
         let read = body.map(|body| serde_json::from_str(&body));
-        read.transpose().map_err(|error| DrawerError(error.to_string()))
+        read.transpose()
+            .map_err(|error| DrawerError(error.to_string()))
     }
 
     /// Writes what a step of work came to, all or nothing.
@@ -285,7 +288,9 @@ impl Drawer {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         for id in gone {
-            transaction.prepare_cached("DELETE FROM letter WHERE id = ?1")?.execute([id])?;
+            transaction
+                .prepare_cached("DELETE FROM letter WHERE id = ?1")?
+                .execute([id])?;
         }
         for (id, letter) in again {
             transaction
@@ -398,7 +403,8 @@ const COLUMNS: &str = "id, time_ms, sequence, row, channel, asset, cause, reason
                        column_, attempts, waits, input, made";
 
 fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
-    let json = |text: String| serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text));
+    let json =
+        |text: String| serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text));
     let input: String = row.get(13)?;
     let made: Option<String> = row.get(14)?;
     Ok(DeadLetter {

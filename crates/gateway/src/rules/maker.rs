@@ -28,7 +28,11 @@ impl Maker {
     /// # Errors
     /// An expression that was taken by another version of the gateway.
     pub(super) fn new(rule: &Rule) -> Result<Self, String> {
-        let compiled = rule.file.make.iter().filter_map(|step| compiled(step).transpose());
+        let compiled = rule
+            .file
+            .make
+            .iter()
+            .filter_map(|step| compiled(step).transpose());
         Ok(Self {
             steps: compiled.collect::<Result<_, String>>()?,
         })
@@ -67,8 +71,15 @@ impl Maker {
                 }
                 Compiled::Set(expressions) => {
                     for (name, expression) in expressions {
-                        let named = RowNames { values: &values, row, heading, channel };
-                        let made = expression.value(&named).map_err(|error| error.to_string())?;
+                        let named = RowNames {
+                            values: &values,
+                            row,
+                            heading,
+                            channel,
+                        };
+                        let made = expression
+                            .value(&named)
+                            .map_err(|error| error.to_string())?;
                         if let Some(value) = made {
                             set(&mut values, name.as_str(), value);
                         }
@@ -76,8 +87,15 @@ impl Maker {
                     true
                 }
                 Compiled::Keep(expression) => {
-                    let named = RowNames { values: &values, row, heading, channel };
-                    expression.holds(&named).map_err(|error| error.to_string())?
+                    let named = RowNames {
+                        values: &values,
+                        row,
+                        heading,
+                        channel,
+                    };
+                    expression
+                        .holds(&named)
+                        .map_err(|error| error.to_string())?
                 }
             };
             // An event without output is still one.
@@ -100,7 +118,8 @@ fn compiled(step: &Step) -> Result<Option<Compiled>, String> {
             Compiled::Select(names.iter().map(|name| name.as_str().into()).collect())
         }
         Step::Rename(names) => {
-            let pair = |(old, new): (&ElementName, &ElementName)| (old.as_str().into(), new.clone());
+            let pair =
+                |(old, new): (&ElementName, &ElementName)| (old.as_str().into(), new.clone());
             Compiled::Rename(names.iter().map(pair).collect())
         }
         Step::Scale(scales) => {
@@ -156,7 +175,9 @@ fn scale(values: &mut [PointValue<'_>], scales: &HashMap<Box<str>, Scale>) -> Re
             .ok_or_else(|| format!("scale: {name} is {}, no number", value.value.json()))?;
         let scaled = before * scale.factor + scale.offset;
         if !scaled.is_finite() {
-            return Err(format!("scale: {name} becomes {scaled}, which JSON does not know"));
+            return Err(format!(
+                "scale: {name} becomes {scaled}, which JSON does not know"
+            ));
         }
         value.value = Value::Double(scaled);
     }
@@ -206,7 +227,9 @@ impl Names for RowNames<'_, '_> {
 
     fn each(&self) -> Vec<(&str, Value<'_>)> {
         let values = self.values.iter();
-        values.map(|value| (&*value.point, borrowed(&value.value))).collect()
+        values
+            .map(|value| (&*value.point, borrowed(&value.value)))
+            .collect()
     }
 }
 

@@ -32,7 +32,8 @@ impl Matcher {
         let from = &rule.file.from;
         let moment = |text: Option<&String>, otherwise| {
             // Checked when it was declared.
-            text.and_then(|text| query::moment(text).ok()).unwrap_or(otherwise)
+            text.and_then(|text| query::moment(text).ok())
+                .unwrap_or(otherwise)
         };
         let time = from.time.as_ref();
         let words = |words: Vec<&str>| words.into_iter().map(Into::into).collect();
@@ -48,8 +49,16 @@ impl Matcher {
             channels: words(from.channels.iter().map(AsRef::as_ref).collect()),
             products,
             models: words(from.models.iter().map(AsRef::as_ref).collect()),
-            assets: rule.assets(snapshot).map(|assets| assets.cloned().collect()),
-            elements: words(rule.file.elements().iter().map(ElementName::as_str).collect()),
+            assets: rule
+                .assets(snapshot)
+                .map(|assets| assets.cloned().collect()),
+            elements: words(
+                rule.file
+                    .elements()
+                    .iter()
+                    .map(ElementName::as_str)
+                    .collect(),
+            ),
             quality: from.quality,
             from_ms: moment(time.and_then(|time| time.from.as_ref()), i64::MIN),
             to_ms: moment(time.and_then(|time| time.to.as_ref()), i64::MAX),
@@ -152,8 +161,14 @@ fn compares(comparison: &Comparison, value: &Value<'_>) -> bool {
         && against(comparison.at_least, |number, bound| number >= bound)
         && against(comparison.below, |number, bound| number < bound)
         && against(comparison.at_most, |number, bound| number <= bound)
-        && comparison.equals.as_ref().is_none_or(|constant| equals(constant, value))
-        && comparison.not.as_ref().is_none_or(|constant| !equals(constant, value))
+        && comparison
+            .equals
+            .as_ref()
+            .is_none_or(|constant| equals(constant, value))
+        && comparison
+            .not
+            .as_ref()
+            .is_none_or(|constant| !equals(constant, value))
 }
 
 #[expect(clippy::float_cmp, reason = "equal is what is asked for")]

@@ -118,11 +118,12 @@ impl Plan {
             Destination::Webhook(_) => ("webhook", "{assetId}", &no_headers),
             Destination::Calculated(_) => ("calculated", "{assetId}", &no_headers),
         };
-        let headers = headers.iter().map(|(name, text)| {
-            Ok::<_, String>((Arc::from(name.as_str()), Template::new(text)?))
-        });
+        let headers = headers
+            .iter()
+            .map(|(name, text)| Ok::<_, String>((Arc::from(name.as_str()), Template::new(text)?)));
         let program = rule.file.script().map(|source| {
-            let program = Program::transform(rule.name.as_str(), Some(rule.revision), source.into());
+            let program =
+                Program::transform(rule.name.as_str(), Some(rule.revision), source.into());
             program.map(Arc::new)
         });
         Ok(Self {
@@ -148,7 +149,13 @@ impl Plan {
 
     /// Lays out what the rule makes of a commit. Without `has_rows` the places of its rows are not
     /// those that they had when they came.
-    pub(super) fn take(&self, followed: &Followed, receipt: &str, has_rows: bool, press: &mut Press) {
+    pub(super) fn take(
+        &self,
+        followed: &Followed,
+        receipt: &str,
+        has_rows: bool,
+        press: &mut Press,
+    ) {
         let commit = &followed.commit;
         if !self.matcher.has_commit(commit) {
             return;
@@ -277,14 +284,16 @@ impl Press {
         let fill = |place: &'static str, out: &mut Vec<u8>| fill(place, out, plan, row, common);
         let begin = self.text.len();
         if plan.key.is_asset() {
-            self.text.extend_from_slice(row.asset_id.as_str().as_bytes());
+            self.text
+                .extend_from_slice(row.asset_id.as_str().as_bytes());
         } else {
             plan.key.write(&mut self.text, fill);
         }
         let key = begin..self.text.len();
         let begin = self.text.len();
         if let Some(place) = source.row {
-            self.text.extend_from_slice(itoa::Buffer::new().format(place).as_bytes());
+            self.text
+                .extend_from_slice(itoa::Buffer::new().format(place).as_bytes());
         }
         let sequence = begin..self.text.len();
         let own = plan.headers.iter().map(|(name, template)| {
@@ -295,7 +304,10 @@ impl Press {
         let own = own.collect();
         self.scratch.clear();
         plan.address.write(&mut self.scratch, fill);
-        let is_same = self.address.as_ref().is_some_and(|last| last.as_bytes() == self.scratch);
+        let is_same = self
+            .address
+            .as_ref()
+            .is_some_and(|last| last.as_bytes() == self.scratch);
         let address = match &self.address {
             Some(address) if is_same => Arc::clone(address),
             Some(_) | None => {
@@ -320,7 +332,8 @@ impl Press {
     pub(super) fn records(&mut self) -> Vec<Made> {
         let text = Bytes::from(std::mem::take(&mut self.text));
         let made = self.marks.drain(..).map(|mark| {
-            let mut headers: Vec<(Cow<'static, str>, Bytes)> = Vec::with_capacity(4 + mark.own.len());
+            let mut headers: Vec<(Cow<'static, str>, Bytes)> =
+                Vec::with_capacity(4 + mark.own.len());
             headers.push((Cow::Borrowed(header::CHANNEL), mark.channel));
             headers.push((Cow::Borrowed(header::RECEIPT), mark.receipt));
             if mark.sequence.is_empty() {
@@ -332,7 +345,8 @@ impl Press {
             let version = Bytes::from_static(SCHEMA_VERSION.as_bytes());
             headers.push((Cow::Borrowed(header::SCHEMA), version));
             let own = mark.own.into_iter();
-            headers.extend(own.map(|(name, range)| (Cow::Owned(name.to_string()), text.slice(range))));
+            headers
+                .extend(own.map(|(name, range)| (Cow::Owned(name.to_string()), text.slice(range))));
             Made {
                 source: mark.source,
                 arrived_ms: mark.arrived_ms,

@@ -50,11 +50,19 @@ pub(super) fn page(
     from: u64,
     shelf: &Shelf,
 ) -> Result<Page, ReadError> {
-    let done = |shelf: &Shelf| Shelf { is_done: true, after: None, ..shelf.clone() };
+    let done = |shelf: &Shelf| Shelf {
+        is_done: true,
+        after: None,
+        ..shelf.clone()
+    };
     let mut products = plan.snapshot.products_after(shelf.product.as_deref());
-    let Some(product) = products.find(|product| plan.matcher().has_product(&plan.heading(&product.key)))
+    let Some(product) =
+        products.find(|product| plan.matcher().has_product(&plan.heading(&product.key)))
     else {
-        return Ok(Page { followed: Vec::new(), shelf: done(shelf) });
+        return Ok(Page {
+            followed: Vec::new(),
+            shelf: done(shelf),
+        });
     };
     let read = match plan.matcher().contents() {
         RowKind::Points => points(store, plan, &product.key, shelf)?,
@@ -62,10 +70,16 @@ pub(super) fn page(
         RowKind::Attributes => attributes(store, &product.key, shelf)?,
     };
     let wanted = from..=shelf.last;
-    let rows: Vec<Row> =
-        read.rows.into_iter().filter(|row| wanted.contains(&row.sequence.0)).collect();
+    let rows: Vec<Row> = read
+        .rows
+        .into_iter()
+        .filter(|row| wanted.contains(&row.sequence.0))
+        .collect();
     let shelf = match read.after {
-        Some(after) => Shelf { after: Some(after), ..shelf.clone() },
+        Some(after) => Shelf {
+            after: Some(after),
+            ..shelf.clone()
+        },
         None => Shelf {
             product: Some(product.name.to_string()),
             after: None,
@@ -115,7 +129,10 @@ fn points(
         let slab = slab?;
         last = take_slab(&slab, &mut rows).or(last);
     }
-    Ok(Read { after: after(rows.len(), last), rows })
+    Ok(Read {
+        after: after(rows.len(), last),
+        rows,
+    })
 }
 
 /// Points of a range, as commits of one row each.
@@ -145,7 +162,11 @@ fn take_slab(slab: &RecordBatch, rows: &mut Vec<Row>) -> Option<(DeviceKey, i64)
         .filter_map(|(field, values)| {
             let name = ElementName::new(field.name()).ok()?;
             let quality = column(&format!("{}.quality", field.name()));
-            Some((name, values, quality.and_then(|q| q.as_primitive_opt::<UInt8Type>())))
+            Some((
+                name,
+                values,
+                quality.and_then(|q| q.as_primitive_opt::<UInt8Type>()),
+            ))
         })
         .collect();
     let mut last = None;
@@ -222,7 +243,10 @@ fn events(
             last = Some((place.time_ms, place.device, place.event, place.digest));
         }
     }
-    Ok(Read { after: after(rows.len(), last), rows })
+    Ok(Read {
+        after: after(rows.len(), last),
+        rows,
+    })
 }
 
 fn attributes(store: &Store, product: &ProductKey, shelf: &Shelf) -> Result<Read, ReadError> {
@@ -232,13 +256,15 @@ fn attributes(store: &Store, product: &ProductKey, shelf: &Shelf) -> Result<Read
         devices: Vec::new(),
         attributes: Vec::new(),
         history: true,
-        after: resumed.map(|(device, attribute, order, sequence, item)| AttributePlace {
-            device,
-            attribute,
-            order: Sequence(order),
-            sequence: Sequence(sequence),
-            item,
-        }),
+        after: resumed.map(
+            |(device, attribute, order, sequence, item)| AttributePlace {
+                device,
+                attribute,
+                order: Sequence(order),
+                sequence: Sequence(sequence),
+                item,
+            },
+        ),
         rows_max: PAGE_ROWS,
     })?;
     let (mut rows, mut last) = (Vec::new(), None);
@@ -257,10 +283,17 @@ fn attributes(store: &Store, product: &ProductKey, shelf: &Shelf) -> Result<Read
             last = Some((place.device, place.attribute, order, sequence, place.item));
         }
     }
-    Ok(Read { after: after(rows.len(), last), rows })
+    Ok(Read {
+        after: after(rows.len(), last),
+        rows,
+    })
 }
 
-fn commits(store: &Store, product: &ProductKey, rows: Vec<Row>) -> Result<Vec<Followed>, ReadError> {
+fn commits(
+    store: &Store,
+    product: &ProductKey,
+    rows: Vec<Row>,
+) -> Result<Vec<Followed>, ReadError> {
     let sequences: BTreeSet<Sequence> = rows.iter().map(|row| row.sequence).collect();
     let sequences: Vec<Sequence> = sequences.into_iter().collect();
     let origins: HashMap<Sequence, Origin> = store
@@ -307,7 +340,9 @@ pub(super) fn first_since(store: &Store, time_ms: i64) -> Result<u64, ReadError>
         let until = durable.min(next + LOOK - 1);
         let sequences: Vec<Sequence> = (next..=until).map(Sequence).collect();
         let origins = store.origins(&sequences)?;
-        let found = origins.iter().find(|lineage| lineage.origin.arrived_ms >= time_ms);
+        let found = origins
+            .iter()
+            .find(|lineage| lineage.origin.arrived_ms >= time_ms);
         if let Some(lineage) = found {
             return Ok(lineage.sequence.0);
         }
@@ -326,7 +361,10 @@ pub(super) fn last_before(store: &Store, time_ms: i64) -> Result<u64, ReadError>
         let first = until.saturating_sub(LOOK - 1).max(1);
         let sequences: Vec<Sequence> = (first..=until).map(Sequence).collect();
         let origins = store.origins(&sequences)?;
-        let found = origins.iter().rev().find(|lineage| lineage.origin.arrived_ms < time_ms);
+        let found = origins
+            .iter()
+            .rev()
+            .find(|lineage| lineage.origin.arrived_ms < time_ms);
         if let Some(lineage) = found {
             return Ok(lineage.sequence.0);
         }

@@ -24,8 +24,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    limits,
-    message,
+    limits, message,
     registry::{Destination, Registry, Rule},
     script::{Detail, Scripts},
     sink::{Poison, Record, Sink, SinkError, Stretch},
@@ -195,42 +194,60 @@ impl Runner {
         if self.desk.fail(&reason, is_fenced, now_ms) {
             tracing::warn!(rule = %self.name, reason, "a rule cannot deliver and tries again");
         }
-        metrics::counter!("backtide_rule_failures_total", "rule" => self.name.to_string()).increment(1);
+        metrics::counter!("backtide_rule_failures_total", "rule" => self.name.to_string())
+            .increment(1);
         if is_fenced {
             tracing::error!(rule = %self.name, reason, "the rule stands still until it is started again");
-            self.runtime.block_on(async {
-                tokio::select! {
-                    () = self.desk.end.cancelled() => {}
-                    () = self.desk.nudge.notified() => {}
-                }
-            });
+            self.wait_for_another_rule();
             self.work.sink = None;
             return;
         }
         let limits = &self.limits;
         let pause_ms = (self.work.pause_ms * 2).clamp(limits.pause_ms, limits.pause_ms_max);
         self.work.pause_ms = pause_ms;
-        self.desk.rest(&self.runtime, Duration::from_millis(pause_ms));
+        self.desk
+            .rest(&self.runtime, Duration::from_millis(pause_ms));
+    }
+
+    /// Waits until the rule is another. A nudge alone may be an old one, and trying again would fence
+    /// the other instance.
+    fn wait_for_another_rule(&self) {
+        let now = self.work.plan.as_ref().map(|plan| Arc::clone(&plan.rule));
+        let is_same = || self.registry.current().rule(&self.name).cloned() == now;
+        self.runtime.block_on(async {
+            while is_same() {
+                tokio::select! {
+                    () = self.desk.end.cancelled() => return,
+                    () = self.desk.nudge.notified() => {}
+                }
+            }
+        });
     }
 
     /// The rule and everything else as they are declared now, compiled; the way to its destination.
     fn refresh(&mut self) -> Result<(), StepError> {
         let snapshot = self.registry.snapshot();
-        let is_current =
-            self.work.plan.as_ref().is_some_and(|plan| plan.snapshot.version == snapshot.version);
+        let is_current = self
+            .work
+            .plan
+            .as_ref()
+            .is_some_and(|plan| plan.snapshot.version == snapshot.version);
         if !is_current {
-            let declared = snapshot.rule(&self.name).filter(|rule| rule.uid == self.uid);
+            let declared = snapshot
+                .rule(&self.name)
+                .filter(|rule| rule.uid == self.uid);
             let Some(rule) = declared.cloned() else {
                 // It was deleted: this thread is about to end.
-                return Err(StepError::Unavailable("the rule is not declared any more".to_owned()));
+                return Err(StepError::Unavailable(
+                    "the rule is not declared any more".to_owned(),
+                ));
             };
             let before = self.work.plan.as_ref().map(|plan| Arc::clone(&plan.rule));
             if before.is_some_and(|before| before != rule) {
-                // What was made and not delivered is made anew.
                 self.forget_pending();
             }
-            let mut plan = Plan::new(&rule, &snapshot, &self.organization)
-                .map_err(StepError::Unavailable)?;
+            let mut plan =
+                Plan::new(&rule, &snapshot, &self.organization).map_err(StepError::Unavailable)?;
             // A script that stays the same keeps its breaker and its place among the workers.
             if let Some(last) = self.work.plan.take()
                 && last.rule.revision == plan.rule.revision
@@ -242,9 +259,13 @@ impl Runner {
         self.open_sink()
     }
 
+    /// What was made and not delivered is made anew. Whether some of it arrived is asked of the
+    /// destination again.
     fn forget_pending(&mut self) {
-        if let Some(Pending { followed, kind: PendingKind::Live, .. }) = self.work.pending.take() {
-            for followed in followed.into_iter().rev() {
+        let is_live = |pending: &mut Pending| matches!(pending.kind, PendingKind::Live);
+        if let Some(pending) = self.work.pending.take_if(is_live) {
+            self.work.sink = None;
+            for followed in pending.followed.into_iter().rev() {
                 self.work.page.push_front(followed);
             }
         }
@@ -259,7 +280,10 @@ impl Runner {
             return Ok(());
         }
         self.work.sink = None;
-        let sink = self.destinations.sink(&rule).map_err(StepError::Unavailable)?;
+        let sink = self
+            .destinations
+            .sink(&rule)
+            .map_err(StepError::Unavailable)?;
         let reached = self.outside(|| sink.reached())??;
         self.begin_at(reached)?;
         self.work.sink = Some(Open { rule, sink });
@@ -290,6 +314,12 @@ impl Runner {
             return Ok(());
         }
         self.work.page.clear();
+        self.work
+            .pending
+            .take_if(|pending| matches!(pending.kind, PendingKind::Live));
+        if let Some(pending) = &mut self.work.pending {
+            pending.stretch.reached = Sequence(kept);
+        }
         self.work.place.reached = kept;
         self.save()
     }
@@ -306,8 +336,10 @@ impl Runner {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let followed: Vec<Followed> =
-                followed.into_iter().filter(|followed| followed.sequence.0 <= until).collect();
+            let followed: Vec<Followed> = followed
+                .into_iter()
+                .filter(|followed| followed.sequence.0 <= until)
+                .collect();
             let Some(last) = followed.last().map(|last| last.sequence.0) else {
                 break;
             };
@@ -359,7 +391,9 @@ impl Runner {
                 return Err(error);
             }
         };
-        let reached = taken.last().map_or(self.work.place.reached, |last| last.sequence.0);
+        let reached = taken
+            .last()
+            .map_or(self.work.place.reached, |last| last.sequence.0);
         self.put_pending(made, letters, taken, Sequence(reached), PendingKind::Live);
         self.deliver()?;
         Ok(true)
@@ -402,12 +436,19 @@ impl Runner {
     // --- making ---
 
     fn plan(&self) -> &Plan {
-        self.work.plan.as_ref().expect("it is compiled before anything is made")
+        self.work
+            .plan
+            .as_ref()
+            .expect("it is compiled before anything is made")
     }
 
     fn lay(&mut self, followed: &Followed, has_rows: bool) {
         let receipt = self.store.receipt(followed.sequence).to_string();
-        let plan = self.work.plan.as_ref().expect("it is compiled before anything is made");
+        let plan = self
+            .work
+            .plan
+            .as_ref()
+            .expect("it is compiled before anything is made");
         plan.take(followed, &receipt, has_rows, &mut self.work.press);
     }
 
@@ -428,8 +469,10 @@ impl Runner {
         let made = self.work.press.records();
         let failed = std::mem::take(&mut self.work.press.failed);
         let plan = self.plan();
-        let mut letters: Vec<Letter> =
-            failed.into_iter().map(|failed| letter_of(plan, followed, failed, DeadCause::Make)).collect();
+        let mut letters: Vec<Letter> = failed
+            .into_iter()
+            .map(|failed| letter_of(plan, followed, failed, DeadCause::Make))
+            .collect();
         let Some(program) = plan.program.clone() else {
             return Ok((made, letters));
         };
@@ -464,7 +507,10 @@ impl Runner {
         reached: Sequence,
         kind: PendingKind,
     ) {
-        let (mut sources, mut records) = (Vec::with_capacity(made.len()), Vec::with_capacity(made.len()));
+        let (mut sources, mut records) = (
+            Vec::with_capacity(made.len()),
+            Vec::with_capacity(made.len()),
+        );
         let (mut of_commit, mut bytes) = (Sequence(0), 0);
         let mut beyond: Vec<Made> = Vec::new();
         for made in made {
@@ -482,8 +528,10 @@ impl Runner {
         if !beyond.is_empty() {
             let plan = self.plan();
             let inputs = Inputs::of(plan, &followed, beyond.iter().map(|made| made.source));
-            let reason =
-                format!("the rule makes more than {} MiB of its commit", COMMIT_BYTES_MAX >> 20);
+            let reason = format!(
+                "the rule makes more than {} MiB of its commit",
+                COMMIT_BYTES_MAX >> 20
+            );
             letters.extend(beyond.into_iter().map(|made| {
                 let failed = Failed {
                     input: inputs.get(made.source),
@@ -537,7 +585,12 @@ impl Runner {
             return Ok(());
         };
         let refused: BTreeSet<usize> = poison.iter().map(|poison| poison.index).collect();
-        if let PendingKind::Redrive { letters, of_record, failed } = &mut pending.kind {
+        if let PendingKind::Redrive {
+            letters,
+            of_record,
+            failed,
+        } = &mut pending.kind
+        {
             for poison in poison {
                 let letter = &letters[of_record[poison.index]];
                 let record = &pending.stretch.records[poison.index];
@@ -591,7 +644,12 @@ impl Runner {
         self.desk.published(delivered, self.clock.now_ms());
         metrics::counter!("backtide_rule_published_total", "rule" => self.name.to_string())
             .increment(delivered as u64);
-        if let PendingKind::Redrive { letters, of_record, failed } = pending.kind {
+        if let PendingKind::Redrive {
+            letters,
+            of_record,
+            failed,
+        } = pending.kind
+        {
             let refused = |poison: Poison| {
                 let letter = &letters[of_record[poison.index]];
                 let record = &pending.stretch.records[poison.index];
@@ -602,7 +660,13 @@ impl Runner {
             return self.settle_redrive(&letters, failed, refused);
         }
         let refused = self.refused(&pending, poison);
-        let Pending { stretch, mut letters, followed, kind, .. } = pending;
+        let Pending {
+            stretch,
+            mut letters,
+            followed,
+            kind,
+            ..
+        } = pending;
         letters.extend(refused);
         match kind {
             PendingKind::Replay(replay) => {
@@ -622,15 +686,17 @@ impl Runner {
                 if let Some(last) = followed.last() {
                     self.desk.arrived(last.commit.origin.arrived_ms);
                 }
-                let is_due = self.work.saved_at.is_none_or(|at| {
-                    at.elapsed() >= Duration::from_millis(self.limits.save_ms)
-                });
+                let is_due = self
+                    .work
+                    .saved_at
+                    .is_none_or(|at| at.elapsed() >= Duration::from_millis(self.limits.save_ms));
                 if !letters.is_empty() || is_due {
                     self.write(&letters)?;
                 }
             }
         }
-        self.desk.set_place(self.work.place, self.work.replay.as_ref());
+        self.desk
+            .set_place(self.work.place, self.work.replay.as_ref());
         Ok(())
     }
 
@@ -638,7 +704,8 @@ impl Runner {
 
     fn write(&mut self, letters: &[Letter]) -> Result<(), StepError> {
         let (place, now_ms) = (self.work.place, self.clock.now_ms());
-        self.drawer.write(place, self.work.replay.as_ref(), letters, now_ms)?;
+        self.drawer
+            .write(place, self.work.replay.as_ref(), letters, now_ms)?;
         self.work.saved = place;
         self.work.saved_at = Some(Instant::now());
         self.desk.set_place(place, self.work.replay.as_ref());
@@ -650,7 +717,11 @@ impl Runner {
             }
             self.desk.set_size(self.drawer.size()?);
         }
-        if self.work.let_go_at.is_none_or(|at| at.elapsed() >= LET_GO_EVERY) {
+        if self
+            .work
+            .let_go_at
+            .is_none_or(|at| at.elapsed() >= LET_GO_EVERY)
+        {
             self.let_go()?;
         }
         Ok(())
@@ -674,7 +745,11 @@ impl Runner {
 
     /// Keeps dead letters in their bounds.
     fn tidy(&mut self) -> Result<(), StepError> {
-        if self.work.tidied_at.is_some_and(|at| at.elapsed() < TIDY_EVERY) {
+        if self
+            .work
+            .tidied_at
+            .is_some_and(|at| at.elapsed() < TIDY_EVERY)
+        {
             return Ok(());
         }
         self.work.tidied_at = Some(Instant::now());
@@ -731,7 +806,11 @@ impl Runner {
             }
         }
         let reached = Sequence(self.work.place.reached);
-        let kind = PendingKind::Redrive { letters, of_record: of_made, failed };
+        let kind = PendingKind::Redrive {
+            letters,
+            of_record: of_made,
+            failed,
+        };
         self.put_pending(made, Vec::new(), Vec::new(), reached, kind);
         self.deliver()?;
         Ok(true)
@@ -756,9 +835,18 @@ impl Runner {
         };
         let receipt = self.store.receipt(source.commit).to_string();
         let arrived_ms = self.arrived_ms(source.commit)?;
-        let plan = self.work.plan.as_ref().expect("it is compiled before anything is made");
+        let plan = self
+            .work
+            .plan
+            .as_ref()
+            .expect("it is compiled before anything is made");
         let heading = plan.heading(&product);
-        let origin = (source, receipt.as_str(), letter.channel.as_str(), arrived_ms);
+        let origin = (
+            source,
+            receipt.as_str(),
+            letter.channel.as_str(),
+            arrived_ms,
+        );
         plan.take_one(&row, &heading, origin, &mut self.work.press);
         let made = self.work.press.records();
         if let Some(failed) = std::mem::take(&mut self.work.press.failed).pop() {
@@ -787,7 +875,9 @@ impl Runner {
 
     fn arrived_ms(&self, commit: Sequence) -> Result<i64, StepError> {
         let origins = self.store.origins(&[commit])?;
-        Ok(origins.first().map_or(0, |lineage| lineage.origin.arrived_ms))
+        Ok(origins
+            .first()
+            .map_or(0, |lineage| lineage.origin.arrived_ms))
     }
 
     fn again(
@@ -824,8 +914,11 @@ impl Runner {
             }
         }
         let kept: BTreeSet<i64> = failed.iter().map(|(id, _)| *id).collect();
-        let gone: Vec<i64> =
-            letters.iter().map(|letter| letter.id).filter(|id| !kept.contains(id)).collect();
+        let gone: Vec<i64> = letters
+            .iter()
+            .map(|letter| letter.id)
+            .filter(|id| !kept.contains(id))
+            .collect();
         self.drawer.settle(&gone, &failed, self.clock.now_ms())?;
         tracing::info!(
             rule = %self.name, delivered = gone.len(), again = failed.len(),
@@ -861,20 +954,34 @@ impl Runner {
             return self.write(&[]);
         }
         let page = replay::page(&self.store, self.plan(), replay.from, &replay.shelf)?;
-        let next = Replay { shelf: page.shelf, ..replay };
+        let next = Replay {
+            shelf: page.shelf,
+            ..replay
+        };
         self.replay_page(page.followed, Some(next), false)
     }
 
     fn replay_log(&mut self, replay: Replay) -> Result<(), StepError> {
-        let followed = match self.store.follow(Sequence(replay.reached), self.limits.stride_bytes) {
+        let followed = match self
+            .store
+            .follow(Sequence(replay.reached), self.limits.stride_bytes)
+        {
             Ok(followed) => followed,
             Err(FollowError::Trimmed { oldest }) => {
                 // Trimmed since it began: stored history has it.
                 tracing::warn!(rule = %self.name, oldest = oldest.0, "the log went on: the replay \
                     reads the rest of what went out of stored history");
-                let shelf = drawer::Shelf { last: oldest.0 - 1, ..drawer::Shelf::default() };
+                let shelf = drawer::Shelf {
+                    last: oldest.0 - 1,
+                    ..drawer::Shelf::default()
+                };
                 let (from, reached) = (replay.reached + 1, oldest.0 - 1);
-                self.work.replay = Some(Replay { from, reached, shelf, ..replay });
+                self.work.replay = Some(Replay {
+                    from,
+                    reached,
+                    shelf,
+                    ..replay
+                });
                 return self.write(&[]);
             }
             Err(error) => return Err(error.into()),
@@ -916,7 +1023,11 @@ fn retain<T>(items: &mut Vec<T>, places: &BTreeSet<usize>) {
 
 fn same_secret(one: &Rule, other: &Rule) -> bool {
     use secrecy::ExposeSecret;
-    let text = |rule: &Rule| rule.secret.as_ref().map(|secret| secret.expose_secret().to_owned());
+    let text = |rule: &Rule| {
+        rule.secret
+            .as_ref()
+            .map(|secret| secret.expose_secret().to_owned())
+    };
     text(one) == text(other)
 }
 
@@ -935,7 +1046,10 @@ impl Inputs {
                 continue;
             };
             // Out of stored history a commit is one row, the first.
-            let places = sources.iter().map(|source| source.row.unwrap_or(0)).collect();
+            let places = sources
+                .iter()
+                .map(|source| source.row.unwrap_or(0))
+                .collect();
             let mut texts = plan.inputs(commit, &places);
             for source in sources {
                 if let Some(text) = texts.remove(&source.row.unwrap_or(0)) {
@@ -952,7 +1066,9 @@ impl Inputs {
 }
 
 fn letter_of(plan: &Plan, followed: &[Followed], failed: Failed, cause: DeadCause) -> Letter {
-    let commit = followed.iter().find(|followed| followed.sequence == failed.source.commit);
+    let commit = followed
+        .iter()
+        .find(|followed| followed.sequence == failed.source.commit);
     let channel = commit.map(|followed| followed.commit.origin.channel.to_string());
     let asset = message::read(&failed.input).map(|(_, row)| row.asset_id.to_string());
     Letter {

@@ -45,7 +45,11 @@ attributes: { serial: { type: string } }
 struct StoredPoints(Store);
 
 impl StoredTypes for StoredPoints {
-    fn stored_as(&self, product: &ProductKey, point: &ElementName) -> Option<backtide_model::Storage> {
+    fn stored_as(
+        &self,
+        product: &ProductKey,
+        point: &ElementName,
+    ) -> Option<backtide_model::Storage> {
         self.0.storage_of(product, point)
     }
 
@@ -78,7 +82,10 @@ impl Sink for Arc<Behaviour> {
         Box::pin(async move { Ok(kept) })
     }
 
-    fn deliver<'a>(&'a self, stretch: &'a Stretch) -> BoxFuture<'a, Result<Vec<Poison>, SinkError>> {
+    fn deliver<'a>(
+        &'a self,
+        stretch: &'a Stretch,
+    ) -> BoxFuture<'a, Result<Vec<Poison>, SinkError>> {
         Box::pin(async move {
             let number = self.deliveries.fetch_add(1, Ordering::SeqCst) + 1;
             if self.blocks.load(Ordering::SeqCst) {
@@ -97,7 +104,10 @@ impl Sink for Arc<Behaviour> {
             for (index, record) in stretch.records.iter().enumerate() {
                 let text = String::from_utf8_lossy(&record.value).into_owned();
                 if marker.as_ref().is_some_and(|marker| text.contains(marker)) {
-                    poison.push(Poison { index, reason: "too odd".into() });
+                    poison.push(Poison {
+                        index,
+                        reason: "too odd".into(),
+                    });
                 } else {
                     self.records.lock().push(record.clone());
                 }
@@ -167,23 +177,51 @@ impl World {
         let topics = HashMap::new();
         let opened = open(dir.path(), &options, &clock, &scripts, topics, has_kafka);
         let (store, registry, rules, destinations) = opened;
-        let world =
-            Self { dir, options, store, registry, rules, destinations, scripts, clock, has_kafka };
+        let world = Self {
+            dir,
+            options,
+            store,
+            registry,
+            rules,
+            destinations,
+            scripts,
+            clock,
+            has_kafka,
+        };
         world.apply_quietly(FARM);
         world
     }
 
     /// Ends as a crash would, as far as files tell: whatever was not written is lost.
     async fn restart(self) -> Self {
-        let Self { dir, options, store, registry, rules, destinations, scripts, clock, has_kafka } =
-            self;
+        let Self {
+            dir,
+            options,
+            store,
+            registry,
+            rules,
+            destinations,
+            scripts,
+            clock,
+            has_kafka,
+        } = self;
         rules.close().await;
         store.close();
         let topics = std::mem::take(&mut *destinations.topics.lock());
         drop((rules, registry, store, destinations));
         let opened = open(dir.path(), &options, &clock, &scripts, topics, has_kafka);
         let (store, registry, rules, destinations) = opened;
-        Self { dir, options, store, registry, rules, destinations, scripts, clock, has_kafka }
+        Self {
+            dir,
+            options,
+            store,
+            registry,
+            rules,
+            destinations,
+            scripts,
+            clock,
+            has_kafka,
+        }
     }
 
     fn apply_quietly(&self, yaml: &str) {
@@ -206,7 +244,13 @@ impl World {
 
     /// What goes to a topic.
     fn topic(&self, topic: &str) -> Arc<Behaviour> {
-        Arc::clone(self.destinations.topics.lock().entry(topic.into()).or_default())
+        Arc::clone(
+            self.destinations
+                .topics
+                .lock()
+                .entry(topic.into())
+                .or_default(),
+        )
     }
 
     /// Commits a row of each device and time.
@@ -270,7 +314,8 @@ impl World {
     }
 
     async fn caught_up(&self, name: &str) {
-        self.until("caught up", || self.standing(name).lag == 0).await;
+        self.until("caught up", || self.standing(name).lag == 0)
+            .await;
     }
 }
 
@@ -292,8 +337,9 @@ fn open(
         has_kafka: AtomicBool::new(has_kafka),
         rest: OfGateway {
             registry: Arc::clone(&registry),
-            store: store.clone(),
+            way: Arc::new(crate::store::Way::to(store.clone())),
             clock: clock.clone(),
+            kafka: None,
         },
     });
     let setting = Setting {
@@ -320,13 +366,19 @@ fn open(
 
 fn values(behaviour: &Behaviour) -> Vec<serde_json::Value> {
     let records = behaviour.records.lock();
-    records.iter().map(|record| serde_json::from_slice(&record.value).unwrap()).collect()
+    records
+        .iter()
+        .map(|record| serde_json::from_slice(&record.value).unwrap())
+        .collect()
 }
 
 /// The value of P_avg of each message.
 fn powers(behaviour: &Behaviour) -> Vec<f64> {
     let values = values(behaviour);
-    values.iter().map(|v| v["payload"][0]["measurepoints"]["P_avg"].as_f64().unwrap()).collect()
+    values
+        .iter()
+        .map(|v| v["payload"][0]["measurepoints"]["P_avg"].as_f64().unwrap())
+        .collect()
 }
 
 fn all(name: &str) -> String {
@@ -347,7 +399,10 @@ async fn what_is_stored_goes_out_in_order_of_commit_with_its_identity() {
     assert_eq!(record.key, "asset-b");
     let headers: BTreeMap<_, _> = record.headers.into_iter().collect();
     assert_eq!(headers[header::CHANNEL], "scada");
-    assert_eq!(headers[header::RECEIPT], world.store.receipt(Sequence(4)).to_string());
+    assert_eq!(
+        headers[header::RECEIPT],
+        world.store.receipt(Sequence(4)).to_string()
+    );
     assert_eq!(headers[header::SEQUENCE], "0");
     assert_eq!(headers[header::SCHEMA], "1");
 }
@@ -395,17 +450,30 @@ async fn poison_becomes_a_dead_letter_and_the_rest_goes_on() {
     let letters = world.letters("all");
     assert_eq!(letters.len(), 1);
     let letter = &letters[0];
-    assert_eq!((letter.cause.as_str(), letter.reason.as_str()), ("refused", "too odd"));
+    assert_eq!(
+        (letter.cause.as_str(), letter.reason.as_str()),
+        ("refused", "too odd")
+    );
     assert_eq!(letter.receipt, world.store.receipt(Sequence(4)).to_string());
-    assert_eq!((letter.channel.as_str(), letter.asset_id.as_str()), ("scada", "asset-a"));
+    assert_eq!(
+        (letter.channel.as_str(), letter.asset_id.as_str()),
+        ("scada", "asset-a")
+    );
     assert!(letter.made.is_some());
     // Driven again in vain it stays, then it goes.
     let rule = world.rule("all");
     assert_eq!(world.rules.redrive(&rule, &Letters::All).unwrap(), 1);
-    world.until("tried again", || world.letters("all")[0].attempts == 1).await;
+    world
+        .until("tried again", || world.letters("all")[0].attempts == 1)
+        .await;
     *world.topic("all").poison.lock() = None;
-    world.rules.redrive(&rule, &Letters::Ids(vec![letter.id])).unwrap();
-    world.until("delivered", || world.letters("all").is_empty()).await;
+    world
+        .rules
+        .redrive(&rule, &Letters::Ids(vec![letter.id]))
+        .unwrap();
+    world
+        .until("delivered", || world.letters("all").is_empty())
+        .await;
     assert_eq!(powers(&world.topic("all")).last(), Some(&13.0));
     let last = world.topic("all").records.lock().last().cloned().unwrap();
     let headers: BTreeMap<_, _> = last.headers.into_iter().collect();
@@ -438,18 +506,32 @@ async fn after_a_restart_it_goes_on_where_it_was() {
 async fn the_cursor_of_a_destination_wins() {
     let mut world = World::new();
     *world.topic("once").cursor.lock() = Some(None);
-    let rule = "{ kind: Rule, name: once, to: { kafka: { topic: once, guarantee: exactly-once } } }";
+    let rule =
+        "{ kind: Rule, name: once, to: { kafka: { topic: once, guarantee: exactly-once } } }";
     world.apply(rule).await;
     for number in 0..10 {
         world.value("a", number, number as f64);
     }
     world.caught_up("once").await;
     // As if the place had not been written before the crash.
-    let (path, uid) = (world.dir.path().join("rules"), world.rule("once").uid.clone());
+    let (path, uid) = (
+        world.dir.path().join("rules"),
+        world.rule("once").uid.clone(),
+    );
     world = world.restart().await;
     world.rules.close().await;
     let mut drawer = Drawer::open(&path.join(format!("{uid}.db"))).unwrap();
-    drawer.write(Place { reached: 2, ..Place::default() }, None, &[], 0).unwrap();
+    drawer
+        .write(
+            Place {
+                reached: 2,
+                ..Place::default()
+            },
+            None,
+            &[],
+            0,
+        )
+        .unwrap();
     drop(drawer);
     world = world.restart().await;
     world.value("a", 99, 99.0);
@@ -463,7 +545,8 @@ async fn poison_of_a_destination_that_keeps_the_cursor_is_put_aside_before_the_r
     let world = World::new();
     *world.topic("once").cursor.lock() = Some(None);
     *world.topic("once").poison.lock() = Some("13.0".into());
-    let rule = "{ kind: Rule, name: once, to: { kafka: { topic: once, guarantee: exactly-once } } }";
+    let rule =
+        "{ kind: Rule, name: once, to: { kafka: { topic: once, guarantee: exactly-once } } }";
     world.apply(rule).await;
     for number in 10..16 {
         world.value("a", number, number as f64);
@@ -471,11 +554,21 @@ async fn poison_of_a_destination_that_keeps_the_cursor_is_put_aside_before_the_r
     world.caught_up("once").await;
     assert_eq!(powers(&world.topic("once")), [10.0, 11.0, 12.0, 14.0, 15.0]);
     assert_eq!(world.letters("once").len(), 1);
-    world.rules.redrive(&world.rule("once"), &Letters::All).unwrap();
-    world.until("tried again", || world.letters("once")[0].attempts == 1).await;
+    world
+        .rules
+        .redrive(&world.rule("once"), &Letters::All)
+        .unwrap();
+    world
+        .until("tried again", || world.letters("once")[0].attempts == 1)
+        .await;
     *world.topic("once").poison.lock() = None;
-    world.rules.redrive(&world.rule("once"), &Letters::All).unwrap();
-    world.until("delivered", || world.letters("once").is_empty()).await;
+    world
+        .rules
+        .redrive(&world.rule("once"), &Letters::All)
+        .unwrap();
+    world
+        .until("delivered", || world.letters("once").is_empty())
+        .await;
     assert_eq!(powers(&world.topic("once")).last(), Some(&13.0));
 }
 
@@ -485,11 +578,18 @@ async fn a_rule_that_is_fenced_stands_still_until_it_is_started_again() {
     world.apply(&all("all")).await;
     world.topic("all").fenced.store(true, Ordering::SeqCst);
     world.value("a", 1, 1.0);
-    world.until("fenced", || world.standing("all").error.is_some_and(|e| e.fenced)).await;
+    world
+        .until("fenced", || {
+            world.standing("all").error.is_some_and(|e| e.fenced)
+        })
+        .await;
     let deliveries = world.topic("all").deliveries.load(Ordering::SeqCst);
     world.value("a", 2, 2.0);
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(world.topic("all").deliveries.load(Ordering::SeqCst), deliveries);
+    assert_eq!(
+        world.topic("all").deliveries.load(Ordering::SeqCst),
+        deliveries
+    );
     world.topic("all").fenced.store(false, Ordering::SeqCst);
     for stopped in [true, false] {
         world.registry.set_rule_stopped("all", stopped).unwrap();
@@ -515,9 +615,17 @@ async fn a_stopped_rule_keeps_its_place_and_not_the_log() {
     world.rules.agree_soon().await;
     world.caught_up("all").await;
     assert_eq!(powers(&world.topic("all")), [1.0, 2.0]);
-    world.registry.delete(registry::Kind::Rule, "all", None).unwrap();
+    world
+        .registry
+        .delete(registry::Kind::Rule, "all", None)
+        .unwrap();
     world.rules.agree_soon().await;
-    assert_eq!(fs::read_dir(world.dir.path().join("rules")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(world.dir.path().join("rules"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -529,7 +637,10 @@ async fn default_rules_are_made_once_and_idle_without_kafka() {
     let rule = world.rule("default-points");
     assert_eq!(world.rules.phase(&rule), Phase::Idle("no Kafka".into()));
     assert_eq!(world.store.cursor(&cursor(&rule.uid)).unwrap(), None);
-    world.registry.delete(registry::Kind::Rule, "default-events", None).unwrap();
+    world
+        .registry
+        .delete(registry::Kind::Rule, "default-events", None)
+        .unwrap();
     world = world.restart().await;
     world.registry.make_default_rules().unwrap();
     assert!(world.registry.snapshot().rule("default-events").is_none());
@@ -538,8 +649,15 @@ async fn default_rules_are_made_once_and_idle_without_kafka() {
     world = world.restart().await;
     world.value("a", 2, 2.0);
     world.caught_up("default-points").await;
-    assert_eq!(powers(&world.topic("MEASURE_POINT_ORIGIN_OFFLINE_{org}")), [1.0, 2.0]);
-    let record = world.topic("MEASURE_POINT_ORIGIN_OFFLINE_{org}").records.lock()[0].clone();
+    assert_eq!(
+        powers(&world.topic("MEASURE_POINT_ORIGIN_OFFLINE_{org}")),
+        [1.0, 2.0]
+    );
+    let record = world
+        .topic("MEASURE_POINT_ORIGIN_OFFLINE_{org}")
+        .records
+        .lock()[0]
+        .clone();
     assert_eq!(&*record.address, "MEASURE_POINT_ORIGIN_OFFLINE_o1");
 }
 
@@ -568,7 +686,11 @@ to: { kafka: { topic: 'made-{productKey}', key: '{deviceKey}', headers: { unit: 
         )
         .await;
     let row = |p: f64, ws: f64, state: i32| {
-        [("P_avg", Cell::Double(p)), ("Ws_avg", Cell::Double(ws)), ("state", Cell::Int(state))]
+        [
+            ("P_avg", Cell::Double(p)),
+            ("Ws_avg", Cell::Double(ws)),
+            ("state", Cell::Int(state)),
+        ]
     };
     world.put(&[("a", 10, &row(2_000.0, 2.0, 1))]);
     world.put(&[("a", 9, &row(2_000.0, 2.0, 1))]);
@@ -576,10 +698,17 @@ to: { kafka: { topic: 'made-{productKey}', key: '{deviceKey}', headers: { unit: 
     world.put(&[("b", 12, &row(2_000.0, 2.0, 1))]);
     world.put(&[("a", 13, &row(-1.0, 2.0, 1))]);
     world.put(&[("a", 14, &row(3_000.0, 0.0, 2))]);
-    world.put(&[("a", 15, &[("P_avg", Cell::Double(1.0)), ("state", Cell::Int(1))])]);
+    world.put(&[(
+        "a",
+        15,
+        &[("P_avg", Cell::Double(1.0)), ("state", Cell::Int(1))],
+    )]);
     world.caught_up("made").await;
     let sink = world.topic("made-{productKey}");
-    let made: Vec<_> = values(&sink).iter().map(|v| v["payload"][0]["measurepoints"].clone()).collect();
+    let made: Vec<_> = values(&sink)
+        .iter()
+        .map(|v| v["payload"][0]["measurepoints"].clone())
+        .collect();
     assert_eq!(
         made,
         [
@@ -588,13 +717,20 @@ to: { kafka: { topic: 'made-{productKey}', key: '{deviceKey}', headers: { unit: 
         ]
     );
     let record = sink.records.lock()[0].clone();
-    assert_eq!((&*record.address, &record.key[..]), ("made-FARM", b"a".as_slice()));
+    assert_eq!(
+        (&*record.address, &record.key[..]),
+        ("made-FARM", b"a".as_slice())
+    );
     assert_eq!(record.headers.last().unwrap().1, "MW scada");
     // Division by zero is infinite: no JSON, and so a dead letter with the row as it was stored.
     let letters = world.letters("made");
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].cause, "make");
-    assert!(letters[0].reason.contains("power_mw / Ws_avg"), "{}", letters[0].reason);
+    assert!(
+        letters[0].reason.contains("power_mw / Ws_avg"),
+        "{}",
+        letters[0].reason
+    );
     let message = letters[0].message.as_ref().unwrap();
     assert_eq!(message["payload"][0]["measurepoints"]["P_avg"], 3_000.0);
 }
@@ -655,9 +791,14 @@ to: { calculated: { points: [power_mw, big] } }
         world.value("a", time, value);
     }
     world.caught_up("mw").await;
-    world.until("calculated", || values(&world.topic("cal")).len() == 3).await;
+    world
+        .until("calculated", || values(&world.topic("cal")).len() == 3)
+        .await;
     world.caught_up("origin").await;
-    assert_eq!(powers(&world.topic("origin")), [1_000.0, 2_000.0, 0.5, 4_000.0]);
+    assert_eq!(
+        powers(&world.topic("origin")),
+        [1_000.0, 2_000.0, 0.5, 4_000.0]
+    );
     let made = values(&world.topic("cal"));
     assert_eq!(
         made[1]["payload"][0]["measurepoints"],
@@ -668,10 +809,18 @@ to: { calculated: { points: [power_mw, big] } }
     assert_eq!(letters.len(), 1);
     assert!(letters[0].reason.contains("big"), "{}", letters[0].reason);
     let product = ProductKey::new("FARM").unwrap();
-    let latest = world.store.latest(&product, &[], &[ElementName::new("power_mw").unwrap()]);
+    let latest = world
+        .store
+        .latest(&product, &[], &[ElementName::new("power_mw").unwrap()]);
     assert_eq!(latest.len(), 0, "latest is of segments");
     world.store.flush_now().unwrap();
-    assert_eq!(world.store.latest(&product, &[], &[ElementName::new("power_mw").unwrap()]).len(), 1);
+    assert_eq!(
+        world
+            .store
+            .latest(&product, &[], &[ElementName::new("power_mw").unwrap()])
+            .len(),
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -684,13 +833,20 @@ async fn a_replay_publishes_again_beside_what_is_new() {
     }
     world.caught_up("all").await;
     let rule = world.rule("all");
-    let replayed = world.rules.replay(&rule, 1_700_000_003_000, Some(1_700_000_007_000));
+    let replayed = world
+        .rules
+        .replay(&rule, 1_700_000_003_000, Some(1_700_000_007_000));
     assert_eq!(replayed.unwrap(), (4, 7));
-    world.until("replayed", || world.standing("all").replay.is_none()).await;
+    world
+        .until("replayed", || world.standing("all").replay.is_none())
+        .await;
     let published = powers(&world.topic("all"));
     assert_eq!(published[10..], [3.0, 4.0, 5.0, 6.0]);
     let standing = world.standing("all");
-    assert_eq!((standing.cursor, standing.lag, standing.published), (10, 0, 14));
+    assert_eq!(
+        (standing.cursor, standing.lag, standing.published),
+        (10, 0, 14)
+    );
     let nothing = world.rules.replay(&rule, 1_800_000_000_000, None);
     assert!(matches!(nothing, Err(AskError::NothingToReplay)));
 }
@@ -727,7 +883,13 @@ async fn trim(world: &World) -> u64 {
     let flushed = tokio::task::spawn_blocking(move || store.flush_now());
     flushed.await.unwrap().unwrap();
     world
-        .until("trimmed", || world.store.stats().oldest.is_some_and(|oldest| oldest.0 > 1))
+        .until("trimmed", || {
+            world
+                .store
+                .stats()
+                .oldest
+                .is_some_and(|oldest| oldest.0 > 1)
+        })
         .await;
     world.store.stats().oldest.unwrap().0
 }
@@ -738,7 +900,9 @@ async fn a_rule_that_lags_too_far_is_let_go_and_counts_what_it_lost() {
     world.apply(&all("all")).await;
     world.topic("all").is_down.store(true, Ordering::SeqCst);
     world.value("a", 1, 1.0);
-    world.until("failing", || world.standing("all").error.is_some()).await;
+    world
+        .until("failing", || world.standing("all").error.is_some())
+        .await;
     trim(&world).await;
     world.topic("all").is_down.store(false, Ordering::SeqCst);
     world.caught_up("all").await;
@@ -751,7 +915,11 @@ async fn a_rule_that_lags_too_far_is_let_go_and_counts_what_it_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_log_lost_is_replayed_out_of_stored_history() {
     let world = World::with(trimming(u64::MAX), true);
-    world.apply("{ kind: Rule, name: all, from: { devices: [farm/a] }, to: { kafka: { topic: all } } }").await;
+    world
+        .apply(
+            "{ kind: Rule, name: all, from: { devices: [farm/a] }, to: { kafka: { topic: all } } }",
+        )
+        .await;
     for number in 0..5 {
         world.value("a", number, number as f64);
     }
@@ -762,13 +930,18 @@ async fn what_the_log_lost_is_replayed_out_of_stored_history() {
     world.caught_up("all").await;
     let before = powers(&world.topic("all")).len();
     world.rules.replay(&world.rule("all"), 0, None).unwrap();
-    world.until("replayed", || world.standing("all").replay.is_none()).await;
+    world
+        .until("replayed", || world.standing("all").replay.is_none())
+        .await;
     let again = powers(&world.topic("all"));
     assert_eq!(again[before..], [0.0, 1.0, 2.0, 3.0, 4.0]);
     let record = world.topic("all").records.lock().last().cloned().unwrap();
     let headers: BTreeMap<_, _> = record.headers.into_iter().collect();
     assert_eq!(headers[header::REPLAY], "segments");
-    assert_eq!(headers[header::RECEIPT], world.store.receipt(Sequence(5)).to_string());
+    assert_eq!(
+        headers[header::RECEIPT],
+        world.store.receipt(Sequence(5)).to_string()
+    );
     assert!(!headers.contains_key(header::SEQUENCE));
 }
 
@@ -778,28 +951,97 @@ async fn a_rule_that_makes_no_sense_is_refused_with_where_and_how_to_mend_it() {
     let rule = |body: &str| format!("kind: Rule\nname: r\n{body}");
     let kafka = "to: { kafka: { topic: t } }";
     for (body, reasons) in [
-        (format!("from: {{ models: [none] }}\n{kafka}"), &["from.models", "none"][..]),
-        (format!("from: {{ products: [none] }}\n{kafka}"), &["from.products"]),
-        (format!("from: {{ channels: [none] }}\n{kafka}"), &["from.channels"]),
-        (format!("from: {{ devices: [none] }}\n{kafka}"), &["PRODUCT/NAME"]),
-        (format!("from: {{ points: [none] }}\n{kafka}"), &["from.points", "none"]),
-        (format!("from: {{ type: events, points: [P_avg] }}\n{kafka}"), &["from.points", "events"]),
-        (format!("from: {{ where: {{ none: {{ above: 1 }} }} }}\n{kafka}"), &["from.where", "none"]),
-        (format!("from: {{ where: {{ P_avg: {{}} }} }}\n{kafka}"), &["compared with nothing"]),
-        (format!("from: {{ quality: {{ min: 5, max: 2 }} }}\n{kafka}"), &["from.quality"]),
-        (format!("from: {{ time: {{ from: soon }} }}\n{kafka}"), &["from.time", "soon"]),
-        (format!("make: [{{ select: [none] }}]\n{kafka}"), &["make, step 1", "none"]),
-        (format!("make: [{{ select: [P_avg] }}, {{ scale: {{ Ws_avg: {{ factor: 2 }} }} }}]\n{kafka}"), &["step 2", "Ws_avg"]),
-        (format!("make: [{{ set: {{ x: 'P_avg +' }} }}]\n{kafka}"), &["step 1", "P_avg +"]),
-        (format!("make: [{{ set: {{ x: 'nothing + 1' }} }}]\n{kafka}"), &["nothing"]),
-        (format!("make: [{{ keep: 'shell(P_avg)' }}]\n{kafka}"), &["function shell"]),
-        (format!("make: [{{ script: 'x' }}, {{ select: [P_avg] }}]\n{kafka}"), &["last step"]),
-        ("to: { kafka: { topic: 'a b' } }".to_owned(), &["to.kafka.topic"]),
-        ("to: { kafka: { topic: '{orgg}' } }".to_owned(), &["orgg", "known are org"]),
-        ("to: { webhook: { url: 'ftp://x' } }".to_owned(), &["to.webhook.url"]),
-        ("to: { calculated: { points: [P_avg] } }".to_owned(), &["nothing is calculated"]),
-        ("make: [{ set: { q: 'P_avg' } }]\nto: { calculated: { points: [q] } }".to_owned(), &["does not declare q"]),
-        ("make: [{ scale: { P_avg: { factor: 2 } } }]\nto: { calculated: { points: [P_avg] } }".to_owned(), &["made by no step"]),
+        (
+            format!("from: {{ models: [none] }}\n{kafka}"),
+            &["from.models", "none"][..],
+        ),
+        (
+            format!("from: {{ products: [none] }}\n{kafka}"),
+            &["from.products"],
+        ),
+        (
+            format!("from: {{ channels: [none] }}\n{kafka}"),
+            &["from.channels"],
+        ),
+        (
+            format!("from: {{ devices: [none] }}\n{kafka}"),
+            &["PRODUCT/NAME"],
+        ),
+        (
+            format!("from: {{ points: [none] }}\n{kafka}"),
+            &["from.points", "none"],
+        ),
+        (
+            format!("from: {{ type: events, points: [P_avg] }}\n{kafka}"),
+            &["from.points", "events"],
+        ),
+        (
+            format!("from: {{ where: {{ none: {{ above: 1 }} }} }}\n{kafka}"),
+            &["from.where", "none"],
+        ),
+        (
+            format!("from: {{ where: {{ P_avg: {{}} }} }}\n{kafka}"),
+            &["compared with nothing"],
+        ),
+        (
+            format!("from: {{ quality: {{ min: 5, max: 2 }} }}\n{kafka}"),
+            &["from.quality"],
+        ),
+        (
+            format!("from: {{ time: {{ from: soon }} }}\n{kafka}"),
+            &["from.time", "soon"],
+        ),
+        (
+            format!("make: [{{ select: [none] }}]\n{kafka}"),
+            &["make, step 1", "none"],
+        ),
+        (
+            format!(
+                "make: [{{ select: [P_avg] }}, {{ scale: {{ Ws_avg: {{ factor: 2 }} }} }}]\n{kafka}"
+            ),
+            &["step 2", "Ws_avg"],
+        ),
+        (
+            format!("make: [{{ set: {{ x: 'P_avg +' }} }}]\n{kafka}"),
+            &["step 1", "P_avg +"],
+        ),
+        (
+            format!("make: [{{ set: {{ x: 'nothing + 1' }} }}]\n{kafka}"),
+            &["nothing"],
+        ),
+        (
+            format!("make: [{{ keep: 'shell(P_avg)' }}]\n{kafka}"),
+            &["function shell"],
+        ),
+        (
+            format!("make: [{{ script: 'x' }}, {{ select: [P_avg] }}]\n{kafka}"),
+            &["last step"],
+        ),
+        (
+            "to: { kafka: { topic: 'a b' } }".to_owned(),
+            &["to.kafka.topic"],
+        ),
+        (
+            "to: { kafka: { topic: '{orgg}' } }".to_owned(),
+            &["orgg", "known are org"],
+        ),
+        (
+            "to: { webhook: { url: 'ftp://x' } }".to_owned(),
+            &["to.webhook.url"],
+        ),
+        (
+            "to: { calculated: { points: [P_avg] } }".to_owned(),
+            &["nothing is calculated"],
+        ),
+        (
+            "make: [{ set: { q: 'P_avg' } }]\nto: { calculated: { points: [q] } }".to_owned(),
+            &["does not declare q"],
+        ),
+        (
+            "make: [{ scale: { P_avg: { factor: 2 } } }]\nto: { calculated: { points: [P_avg] } }"
+                .to_owned(),
+            &["made by no step"],
+        ),
     ] {
         let refusal = world.refusal(&rule(&body));
         for reason in reasons {
@@ -838,15 +1080,24 @@ async fn a_trial_says_what_would_go_where_and_sends_nothing() {
     let trial = world.rules.try_out(world.rule("r"), sample).await.unwrap();
     assert_eq!((trial.rows, trial.matched), (1, 1));
     assert_eq!(trial.records[0].address, "t-o1");
-    assert_eq!(trial.records[0].value["payload"][0]["measurepoints"]["P_avg"], 8.0);
+    assert_eq!(
+        trial.records[0].value["payload"][0]["measurepoints"]["P_avg"],
+        8.0
+    );
     let message = trial.records[0].value.clone();
     let sample: Sample = serde_json::from_value(serde_json::json!({ "message": message })).unwrap();
     let trial = world.rules.try_out(world.rule("r"), sample).await.unwrap();
-    assert_eq!(trial.records[0].value["payload"][0]["measurepoints"]["P_avg"], 16.0);
+    assert_eq!(
+        trial.records[0].value["payload"][0]["measurepoints"]["P_avg"],
+        16.0
+    );
     world.value("a", 7, 1.5);
     world.caught_up("r").await;
     let sample = serde_json::json!({ "history": { "device": "asset-a" } });
-    let trial = world.rules.try_out(world.rule("r"), serde_json::from_value(sample).unwrap()).await;
+    let trial = world
+        .rules
+        .try_out(world.rule("r"), serde_json::from_value(sample).unwrap())
+        .await;
     assert_eq!(trial.unwrap().records[0].value["time"], 7);
     assert_eq!(values(&world.topic("t-{org}")).len(), 1);
 }

@@ -104,7 +104,11 @@ fn spread(message: &Made, text: &Bytes) -> Result<Vec<Made>, String> {
             if let Some(place) = items.iter().position(|item| !item.get().starts_with('{')) {
                 return Err(format!("item {place} of what it returned is no message"));
             }
-            Ok(items.iter().enumerate().map(|(place, item)| with(item.get(), place)).collect())
+            Ok(items
+                .iter()
+                .enumerate()
+                .map(|(place, item)| with(item.get(), place))
+                .collect())
         }
         _ => Err("it returned neither a message nor an array of messages nor null".to_owned()),
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use backtide_model::{
-    ChannelName, ConflictPolicy, Content, DeviceKey, Kind, Mode, ProductKey,
-    Rules as CheckRules, TimeRule, check, open,
+    ChannelName, ConflictPolicy, Content, DeviceKey, Kind, Mode, ProductKey, Rules as CheckRules,
+    TimeRule, check, open,
 };
 use backtide_store::{Commit, Followed, Order, Origin, Part, Range, ReadError, Sequence};
 use serde::{Deserialize, Serialize};
@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     limits::RULE_TEST_ROWS_MAX,
-    message::CALCULATED_TOPIC,
     message,
+    message::CALCULATED_TOPIC,
     query,
     registry::{Calculated, Destination, Rule, Snapshot},
     script::Detail,
@@ -149,13 +149,16 @@ impl Rules {
             Some(program) => {
                 let run = transform(&self.setting.scripts, program, made, Detail::Everything).await;
                 let transformed = run.map_err(TrialError::NoWorker)?;
-                errors.extend(transformed.misfits.into_iter().map(|misfit| TrialRow {
-                    reason: misfit.reason,
-                    line: misfit.line,
-                    column: misfit.column,
-                    message: inputs.iter().find(|(source, _)| *source == misfit.source).and_then(
-                        |(_, input)| serde_json::from_str(input).ok(),
-                    ),
+                errors.extend(transformed.misfits.into_iter().map(|misfit| {
+                    TrialRow {
+                        reason: misfit.reason,
+                        line: misfit.line,
+                        column: misfit.column,
+                        message: inputs
+                            .iter()
+                            .find(|(source, _)| *source == misfit.source)
+                            .and_then(|(_, input)| serde_json::from_str(input).ok()),
+                    }
                 }));
                 (transformed.made, transformed.console)
             }
@@ -163,7 +166,10 @@ impl Rules {
         let records = made.into_iter().map(|made| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let record = made.record;
-            let headers = record.headers.iter().map(|(name, value)| (name.to_string(), text(value)));
+            let headers = record
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), text(value)));
             let value = text(&record.value);
             TrialRecord {
                 address: match &rule.file.to {
@@ -201,7 +207,10 @@ impl Rules {
                 let read = message::read(&text);
                 let (product, row) =
                     read.map_err(|why| TrialError::Wrong(format!("message: {why}")))?;
-                let source = Source { commit: Sequence(0), row: Some(0) };
+                let source = Source {
+                    commit: Sequence(0),
+                    row: Some(0),
+                };
                 let heading = plan.heading(&product);
                 if !plan.matcher().has_product(&heading) {
                     return Ok((1, Vec::new()));
@@ -225,7 +234,10 @@ impl Rules {
             let heading = plan.heading(&followed.commit.product);
             for row in message::rows(&heading, snapshot, &followed.commit) {
                 rows += 1;
-                let source = Source { commit: followed.sequence, row: Some(row.sequence) };
+                let source = Source {
+                    commit: followed.sequence,
+                    row: Some(row.sequence),
+                };
                 inputs.push((source, row.text(&heading)));
             }
             plan.take(followed, &receipt, true, press);
@@ -253,7 +265,9 @@ impl Rules {
             time: TimeRule::Arrival { now_ms },
             conflict: ConflictPolicy::KeepLast,
         };
-        let checked = check(envelope.items, envelope.params, &rules, |key| product.find_device(key));
+        let checked = check(envelope.items, envelope.params, &rules, |key| {
+            product.find_device(key)
+        });
         if let Some(rejection) = checked.rejections.first() {
             return Err(wrong(rejection.message.clone()));
         }
@@ -263,7 +277,13 @@ impl Rules {
             Content::Attributes(values) => Part::Attributes(values),
         };
         let channel = sample.channel.as_deref();
-        let channel = channel.or(plan.rule.file.from.channels.first().map(ChannelName::as_str));
+        let channel = channel.or(plan
+            .rule
+            .file
+            .from
+            .channels
+            .first()
+            .map(ChannelName::as_str));
         // A rule that takes calculated rows alone is tried as if these were some.
         let topic = match plan.rule.file.from.calculated {
             Calculated::Only => format!("{CALCULATED_TOPIC}test"),
@@ -305,7 +325,9 @@ impl Rules {
         let to_ms = moment(&sample.to).map_err(|error| wrong(error.to_string()))?;
         let limit = sample.limit.unwrap_or(20);
         if !(1..=RULE_TEST_ROWS_MAX).contains(&limit) {
-            return Err(wrong(format!("limit {limit} is not between 1 and {RULE_TEST_ROWS_MAX}")));
+            return Err(wrong(format!(
+                "limit {limit} is not between 1 and {RULE_TEST_ROWS_MAX}"
+            )));
         }
         let range = Range {
             product,

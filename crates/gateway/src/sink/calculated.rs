@@ -10,7 +10,7 @@ use backtide_model::{
     ChannelName, ConflictPolicy, Content, ElementName, Items, Mode, Model, ObjectName, ProductKey,
     Rules as CheckRules, TimeRule, check,
 };
-use backtide_store::{Commit, CommitError, Origin, Part, Sequence, Store};
+use backtide_store::{Commit, CommitError, Origin, Part, Sequence};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
@@ -31,7 +31,8 @@ pub struct Calculated {
     /// These points are written; others of a row are not.
     pub points: Vec<ElementName>,
     pub registry: Arc<Registry>,
-    pub store: Store,
+    /// The way that messages of devices take too.
+    pub way: Arc<Way>,
     pub clock: Clock,
 }
 
@@ -50,13 +51,19 @@ impl Calculated {
         let mut first = 0;
         while first < records.len() {
             let source = Source::of(&records[first]);
-            let same = records[first..].iter().take_while(|record| Source::of(record) == source);
+            let same = records[first..]
+                .iter()
+                .take_while(|record| Source::of(record) == source);
             let range = first..first + same.count();
             first = range.end;
-            bytes += records[range.clone()].iter().map(|record| record.value.len()).sum::<usize>();
+            bytes += records[range.clone()]
+                .iter()
+                .map(|record| record.value.len())
+                .sum::<usize>();
             drafts.extend(self.draft(records, range, &source, &snapshot, &mut poison));
             if bytes >= SUBMISSION_BYTES {
-                self.commit(std::mem::take(&mut drafts), &mut poison).await?;
+                self.commit(std::mem::take(&mut drafts), &mut poison)
+                    .await?;
                 bytes = 0;
             }
         }
@@ -92,7 +99,9 @@ impl Calculated {
                 continue;
             };
             if product.as_ref().is_some_and(|product| *product != key) {
-                refuse(format!("product {key} is another than that of the message it is made of"));
+                refuse(format!(
+                    "product {key} is another than that of the message it is made of"
+                ));
                 continue;
             }
             match self.item(&row, &declared.model) {
@@ -117,15 +126,22 @@ impl Calculated {
             time: TimeRule::Required,
             conflict: ConflictPolicy::KeepLast,
         };
-        let checked = check(Items::Points, &params, &rules, |key| declared.find_device(key));
+        let checked = check(Items::Points, &params, &rules, |key| {
+            declared.find_device(key)
+        });
         for rejection in checked.rejections {
-            let place = usize::try_from(rejection.index).ok().and_then(|at| places.get(at));
+            let place = usize::try_from(rejection.index)
+                .ok()
+                .and_then(|at| places.get(at));
             // More than one point of a row may be wrong: the row is one letter.
             if let Some(index) = place
                 && poison.iter().all(|poison| poison.index != *index)
             {
                 let reason = rejection.message;
-                poison.push(Poison { index: *index, reason });
+                poison.push(Poison {
+                    index: *index,
+                    reason,
+                });
             }
         }
         let Content::Points(batch) = checked.content else {
@@ -147,13 +163,14 @@ impl Calculated {
         let channel = channel.and_then(|name| ChannelName::new(name).ok());
         let receipt = String::from_utf8_lossy(source.receipt);
         Origin {
-            channel: channel.unwrap_or_else(|| {
-                ChannelName::new("calculated").expect("ten letters are a name")
-            }),
+            channel: channel
+                .unwrap_or_else(|| ChannelName::new("calculated").expect("ten letters are a name")),
             client: self.rule.as_str().into(),
             topic: format!("{CALCULATED_TOPIC}{}", self.rule).into(),
             // What it is made of.
-            message_id: serde_json::to_string(&receipt).expect("a text is JSON").into(),
+            message_id: serde_json::to_string(&receipt)
+                .expect("a text is JSON")
+                .into(),
             packet_id: None,
             arrived_ms: self.clock.now_ms(),
         }
@@ -166,7 +183,10 @@ impl Calculated {
         };
         let mut item = String::new();
         for value in values {
-            let point = self.points.iter().find(|point| point.as_str() == value.point);
+            let point = self
+                .points
+                .iter()
+                .find(|point| point.as_str() == value.point);
             let Some(point) = point else {
                 continue;
             };
@@ -174,7 +194,10 @@ impl Calculated {
             item.push(if item.is_empty() { '{' } else { ',' });
             item.push_str(&quoted(point.as_str()));
             item.push(':');
-            let json = number_as(&value.value, declared.map(|point| point.data_type.storage()));
+            let json = number_as(
+                &value.value,
+                declared.map(|point| point.data_type.storage()),
+            );
             match (value.quality, declared.is_some_and(|point| point.quality)) {
                 (Some(quality), true) => {
                     item.push_str(&format!("{{\"value\":{json},\"quality\":{quality}}}"));
@@ -198,9 +221,11 @@ impl Calculated {
             return Ok(());
         }
         let unavailable = |error: CommitError| SinkError::Unavailable(error.to_string());
-        let (commits, ranges): (Vec<_>, Vec<_>) =
-            drafts.into_iter().map(|draft| (draft.commit, draft.records)).unzip();
-        let submitted = Way::to(self.store.clone()).submit(commits).await.map_err(unavailable)?;
+        let (commits, ranges): (Vec<_>, Vec<_>) = drafts
+            .into_iter()
+            .map(|draft| (draft.commit, draft.records))
+            .unzip();
+        let submitted = self.way.submit(commits).await.map_err(unavailable)?;
         let results = submitted.results().await.map_err(unavailable)?;
         for (result, range) in results.into_iter().zip(ranges) {
             match result {

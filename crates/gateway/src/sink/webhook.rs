@@ -76,14 +76,22 @@ pub fn needs_secret(file: &WebhookFile) -> bool {
 }
 
 fn address(url: &str) -> Result<Uri, String> {
-    let uri: Uri = url.parse().map_err(|error| format!("url: {url:?} is no address: {error}"))?;
+    let uri: Uri = url
+        .parse()
+        .map_err(|error| format!("url: {url:?} is no address: {error}"))?;
     let scheme = uri.scheme_str().unwrap_or_default();
     if !["http", "https"].contains(&scheme) || uri.host().is_none_or(str::is_empty) {
-        return Err(format!("url: {url:?} does not begin with http:// or https:// and a host"));
+        return Err(format!(
+            "url: {url:?} does not begin with http:// or https:// and a host"
+        ));
     }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
         return Err(
-            "url: a user name or password stands in it; put it in headers, with ${secret}".to_owned(),
+            "url: a user name or password stands in it; put it in headers, with ${secret}"
+                .to_owned(),
         );
     }
     Ok(uri)
@@ -127,7 +135,9 @@ impl Webhook {
         };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         let agent = concat!("backtide/", env!("CARGO_PKG_VERSION"));
-        headers.entry(header::USER_AGENT).or_insert(HeaderValue::from_static(agent));
+        headers
+            .entry(header::USER_AGENT)
+            .or_insert(HeaderValue::from_static(agent));
         headers.insert(
             HeaderName::from_static(crate::message::header::SCHEMA),
             HeaderValue::from_static(SCHEMA_VERSION),
@@ -148,7 +158,8 @@ impl Webhook {
         let mut first = 0;
         while first < records.len() {
             let last = self.batch_end(records, first);
-            self.deliver_batch(&mut connection, records, first, last, &mut poison).await?;
+            self.deliver_batch(&mut connection, records, first, last, &mut poison)
+                .await?;
             first = last;
         }
         Ok(poison)
@@ -228,7 +239,8 @@ impl Webhook {
         records: usize,
     ) -> Result<Outcome, SinkError> {
         let request = || {
-            let mut request = Request::post(self.uri.path_and_query().map_or("/", |path| path.as_str()));
+            let mut request =
+                Request::post(self.uri.path_and_query().map_or("/", |path| path.as_str()));
             if let Some(headers) = request.headers_mut() {
                 *headers = self.headers.clone();
                 if let Some(authority) = self.uri.authority()
@@ -248,7 +260,10 @@ impl Webhook {
                 // Whatever comes on it now belongs to a request that nobody waits for.
                 connection.forget();
                 let seconds = self.timeout.as_secs();
-                return Err(SinkError::Unavailable(format!("{} did not answer in {seconds} s", self.uri)));
+                return Err(SinkError::Unavailable(format!(
+                    "{} did not answer in {seconds} s",
+                    self.uri
+                )));
             }
         };
         let Answer { status, text } =
@@ -262,7 +277,8 @@ impl Webhook {
             quoted => format!("{} answered {status}: {quoted}", self.uri),
         };
         if status.is_client_error() && !OF_DESTINATION.contains(&status.as_u16()) {
-            let reason = format!("{said}; mend the record by the rule, or what takes it, and re-drive");
+            let reason =
+                format!("{said}; mend the record by the rule, or what takes it, and re-drive");
             return Ok(Outcome::Refused(reason));
         }
         let fix = match status.as_u16() {
@@ -315,7 +331,6 @@ impl Sink for Webhook {
         Box::pin(self.deliver_all(&stretch.records))
     }
 }
-
 
 #[cfg(test)]
 mod tests;

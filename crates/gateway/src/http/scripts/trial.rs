@@ -16,9 +16,7 @@ use utoipa::ToSchema;
 use super::{Api, Problem, as_value, found, read, version_of};
 use crate::{
     http::Refusals,
-    registry::{
-        Declared, Document, Fault, Product, RuleFile, ScriptFile, ScriptVersion, Snapshot,
-    },
+    registry::{Declared, Document, Fault, Product, RuleFile, ScriptFile, ScriptVersion, Snapshot},
     script::{Call, Detail, Failure, Golden, Operation, Program, Verdict, bytes_of},
 };
 
@@ -396,5 +394,7 @@ async fn trial_of_rule(
     }
     let program = Arc::new(Program::transform(name.as_str(), None, source.into())?);
     let trial = api.scripts.trial(&program, &[]).await;
-    trial.map(drop).map_err(|failure| format!("make: script: {failure}"))
+    trial
+        .map(drop)
+        .map_err(|failure| format!("make: script: {failure}"))
 }

@@ -492,7 +492,7 @@ proptest! {
             .collect();
         // The order in which rows arrived is the store's to undo.
         let length = arrived.len().max(1) as u64;
-        arrived.sort_by_key(|row| (row.1 as u64 ^ order) % length);
+        arrived.sort_by_key(|row| (row.1.cast_unsigned() ^ order) % length);
         let mut stored = arrived.clone();
         stored.sort_by_key(|row| (row.0, row.1));
         stored.retain(|row| row.1 < plan.to_ms.unwrap());

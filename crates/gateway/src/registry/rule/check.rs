@@ -10,9 +10,7 @@ use super::{
 };
 use crate::{
     expression::{Expression, OWN_NAMES},
-    limits::{
-        RULE_HEADERS_MAX, RULE_STEPS_MAX, WEBHOOK_RECORDS_MAX, WEBHOOK_TIMEOUT_S_MAX,
-    },
+    limits::{RULE_HEADERS_MAX, RULE_STEPS_MAX, WEBHOOK_RECORDS_MAX, WEBHOOK_TIMEOUT_S_MAX},
     query,
     script::Program,
     template::Template,
@@ -33,7 +31,9 @@ pub(in crate::registry) fn check(
     let mut names = known_names(file, &models, true);
     if file.make.len() > RULE_STEPS_MAX {
         let steps = file.make.len();
-        return Err(format!("make: {steps} steps, at most {RULE_STEPS_MAX} are taken"));
+        return Err(format!(
+            "make: {steps} steps, at most {RULE_STEPS_MAX} are taken"
+        ));
     }
     for (number, step) in file.make.iter().enumerate() {
         let is_last = number + 1 == file.make.len();
@@ -70,7 +70,11 @@ fn check_listen(file: &RuleFile, snapshot: &Snapshot) -> Result<(), String> {
     let others = [
         (RowKind::Points, "points", from.points.is_empty()),
         (RowKind::Events, "events", from.events.is_empty()),
-        (RowKind::Attributes, "attributes", from.attributes.is_empty()),
+        (
+            RowKind::Attributes,
+            "attributes",
+            from.attributes.is_empty(),
+        ),
     ];
     for (kind, member, is_empty) in others {
         if kind != from.contents && !is_empty {
@@ -87,19 +91,28 @@ fn check_listen(file: &RuleFile, snapshot: &Snapshot) -> Result<(), String> {
         }
         if quality.min > quality.max || quality.max > 9 {
             let (min, max) = (quality.min, quality.max);
-            return Err(format!("from.quality: {min} to {max} is no range of 0 to 9"));
+            return Err(format!(
+                "from.quality: {min} to {max} is no range of 0 to 9"
+            ));
         }
     }
     if let Some(time) = &from.time {
         let moment = |text: &Option<String>| text.as_deref().map(query::moment).transpose();
         let wrong = |error: query::TimeError| format!("from.time: {error}");
-        let (from, to) = (moment(&time.from).map_err(wrong)?, moment(&time.to).map_err(wrong)?);
+        let (from, to) = (
+            moment(&time.from).map_err(wrong)?,
+            moment(&time.to).map_err(wrong)?,
+        );
         if from.zip(to).is_some_and(|(from, to)| from >= to) {
             return Err("from.time: it ends before it begins".to_owned());
         }
     }
     let models: Vec<&DeclaredModel> = models_of(file, snapshot).collect();
-    match file.elements().iter().find(|element| !is_declared(file, element, &models)) {
+    match file
+        .elements()
+        .iter()
+        .find(|element| !is_declared(file, element, &models))
+    {
         Some(element) => Err(format!(
             "from.{}: {element} is declared by none of its models; see `backtide get models`",
             from.contents.word()
@@ -142,7 +155,8 @@ type KnownNames = Option<BTreeSet<ElementName>>;
 /// `after` what the rule leaves out of a row.
 fn known_names(file: &RuleFile, models: &[&DeclaredModel], after: bool) -> KnownNames {
     let from = &file.from;
-    if from.contents == RowKind::Points && models.iter().any(|declared| declared.model.passthrough) {
+    if from.contents == RowKind::Points && models.iter().any(|declared| declared.model.passthrough)
+    {
         return None;
     }
     let of_model = |model: &Model| -> Vec<ElementName> {
@@ -161,14 +175,20 @@ fn known_names(file: &RuleFile, models: &[&DeclaredModel], after: bool) -> Known
     let all = models.iter().flat_map(|declared| of_model(&declared.model));
     let named = file.elements();
     let is_limited = after && from.contents != RowKind::Events && !named.is_empty();
-    Some(all.filter(|name| !is_limited || named.contains(name)).collect())
+    Some(
+        all.filter(|name| !is_limited || named.contains(name))
+            .collect(),
+    )
 }
 
 fn check_name(name: &ElementName, names: &KnownNames) -> Result<(), String> {
     match names {
         Some(known) if !known.contains(name) => {
             let shown: Vec<&str> = known.iter().take(20).map(ElementName::as_str).collect();
-            Err(format!("{name} is no value of its rows there; they have {}", shown.join(", ")))
+            Err(format!(
+                "{name} is no value of its rows there; they have {}",
+                shown.join(", ")
+            ))
         }
         Some(_) | None => Ok(()),
     }
@@ -206,20 +226,29 @@ fn check_step(
             if selected.is_empty() {
                 return Err("select names nothing".to_owned());
             }
-            selected.iter().try_for_each(|name| check_name(name, names))?;
+            selected
+                .iter()
+                .try_for_each(|name| check_name(name, names))?;
             *names = Some(selected.iter().cloned().collect());
         }
         Step::Rename(renamed) => {
-            renamed.keys().try_for_each(|name| check_name(name, names))?;
+            renamed
+                .keys()
+                .try_for_each(|name| check_name(name, names))?;
             let targets: BTreeSet<_> = renamed.values().collect();
             if targets.len() < renamed.len() {
                 return Err("two values are renamed to one name".to_owned());
             }
             if let Some(known) = names {
-                let kept: BTreeSet<_> =
-                    known.iter().filter(|name| !renamed.contains_key(*name)).cloned().collect();
+                let kept: BTreeSet<_> = known
+                    .iter()
+                    .filter(|name| !renamed.contains_key(*name))
+                    .cloned()
+                    .collect();
                 if let Some(taken) = targets.iter().find(|target| kept.contains(**target)) {
-                    return Err(format!("{taken} is there already; select what is renamed first"));
+                    return Err(format!(
+                        "{taken} is there already; select what is renamed first"
+                    ));
                 }
                 *names = Some(kept.into_iter().chain(renamed.values().cloned()).collect());
             }
@@ -228,7 +257,9 @@ fn check_step(
             for (name, scale) in scaled {
                 check_name(name, names)?;
                 if !scale.factor.is_finite() || !scale.offset.is_finite() || scale.factor == 0.0 {
-                    return Err(format!("{name}: factor and offset are numbers, the factor not 0"));
+                    return Err(format!(
+                        "{name}: factor and offset are numbers, the factor not 0"
+                    ));
                 }
             }
         }
@@ -262,7 +293,10 @@ fn check_destination(
     };
     let headers = |headers: &BTreeMap<String, String>| {
         if headers.len() > RULE_HEADERS_MAX {
-            return Err(format!("{} headers, at most {RULE_HEADERS_MAX} are taken", headers.len()));
+            return Err(format!(
+                "{} headers, at most {RULE_HEADERS_MAX} are taken",
+                headers.len()
+            ));
         }
         Ok(())
     };
@@ -301,7 +335,9 @@ fn check_destination(
                 return Err("to.calculated.points: name the points to write back".to_owned());
             }
             if file.make.is_empty() {
-                return Err("to.calculated: without a step in make nothing is calculated".to_owned());
+                return Err(
+                    "to.calculated: without a step in make nothing is calculated".to_owned(),
+                );
             }
             calculated.points.iter().try_for_each(|point| {
                 check_written(file, point, models, names)
@@ -356,7 +392,9 @@ fn check_written(
         ));
     }
     if file.from.points.contains(point) || file.from.conditions.contains_key(point) {
-        return Err(format!("{point} is among what it is made of; choose another name"));
+        return Err(format!(
+            "{point} is among what it is made of; choose another name"
+        ));
     }
     Ok(())
 }
@@ -385,8 +423,10 @@ pub(in crate::registry) fn check_loops<'s>(
     for start in 0..writers.len() {
         let mut path = Vec::new();
         if let Some(at) = visit(start, &feeds, &mut states, &mut path) {
-            let mut names: Vec<&str> =
-                path[at..].iter().map(|rule| writers[*rule].0.name.as_str()).collect();
+            let mut names: Vec<&str> = path[at..]
+                .iter()
+                .map(|rule| writers[*rule].0.name.as_str())
+                .collect();
             names.push(names[0]);
             return Err(format!(
                 "rules feed each other through the calculated stream: {}; leave calculated: exclude \
@@ -432,7 +472,9 @@ fn visit(
 }
 
 fn share_models(one: &RuleFile, other: &RuleFile, snapshot: &Snapshot) -> bool {
-    let names: BTreeSet<_> = models_of(one, snapshot).map(|declared| &declared.name).collect();
+    let names: BTreeSet<_> = models_of(one, snapshot)
+        .map(|declared| &declared.name)
+        .collect();
     models_of(other, snapshot).any(|declared| names.contains(&declared.name))
 }
 

@@ -399,7 +399,11 @@ impl Realm {
         clock: &Clock,
         load: &Load,
     ) -> Result<Bytes, Failure> {
-        let prefix = if load.keep_state { 0 } else { BODY_PREFIX.len() };
+        let prefix = if load.keep_state {
+            0
+        } else {
+            BODY_PREFIX.len()
+        };
         self.context.with(|ctx| {
             let outcome = match call.operation {
                 Operation::Decode => self.decode(&ctx, call, limits, load.dialect),

@@ -53,7 +53,11 @@ static ROOTS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
 impl Connection {
     /// Nothing is opened yet.
     pub(super) fn new(uri: &Uri) -> Result<Self, String> {
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let host = uri
+            .host()
+            .unwrap_or_default()
+            .trim_matches(['[', ']'])
+            .to_owned();
         let is_tls = uri.scheme_str() == Some("https");
         let name = || {
             ServerName::try_from(host.clone())

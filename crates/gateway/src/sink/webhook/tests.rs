@@ -101,12 +101,24 @@ async fn poison_is_found_among_others_which_are_delivered_in_order() {
     assert_eq!(server.bodies.lock().concat(), "1\n2\n4\n5\n6\n");
     let heads = server.heads.lock();
     assert!(heads[0].starts_with("POST /in?x=1 "), "{}", heads[0]);
-    assert!(heads[0].contains("authorization: Bearer s3"), "{}", heads[0]);
+    assert!(
+        heads[0].contains("authorization: Bearer s3"),
+        "{}",
+        heads[0]
+    );
 }
 
 #[tokio::test]
 async fn what_speaks_of_the_destination_is_no_poison() {
-    for answer in ["500 Oh", "503 Busy", "429 Slow", "401 Who", "404 Where", "302 There", "408 Late"] {
+    for answer in [
+        "500 Oh",
+        "503 Busy",
+        "429 Slow",
+        "401 Who",
+        "404 Where",
+        "302 There",
+        "408 Late",
+    ] {
         let (_, url) = Server::start(&[answer]).await;
         let webhook = Webhook::new(&file(&url), Some(&"s".to_owned().into())).unwrap();
         let outcome = webhook.deliver(&stretch(&["1", "2"])).await;
@@ -148,7 +160,10 @@ fn what_is_wrong_with_a_file_is_named() {
 #[tokio::test]
 async fn records_stand_with_their_keys_and_headers_where_that_is_asked_for() {
     let (server, url) = Server::start(&[]).await;
-    let file = WebhookFile { format: BatchFormat::Records, ..file(&url) };
+    let file = WebhookFile {
+        format: BatchFormat::Records,
+        ..file(&url)
+    };
     let webhook = Webhook::new(&file, Some(&"s".to_owned().into())).unwrap();
     webhook.deliver(&stretch(&["{\"a\":1}"])).await.unwrap();
     assert_eq!(

@@ -242,7 +242,12 @@ fn consumer(
     told: &Told,
 ) -> Result<BaseConsumer<Told>, DeskError> {
     let mut config = cluster.client();
-    config.set("enable.auto.commit", "false");
+    config
+        .set("enable.auto.commit", "false")
+        // How long a commit waits for a broker: whoever ends a subscription waits for it.
+        .set("socket.timeout.ms", "5000")
+        .set("session.timeout.ms", "6000")
+        .set("heartbeat.interval.ms", "2000");
     if let Some(group) = group {
         config.set("group.id", group);
     }

@@ -9,6 +9,7 @@ use std::{
 use backtide_model::ObjectName;
 use backtide_store::{FollowError, Followed, Sequence, Store};
 use futures::executor::block_on;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
@@ -25,7 +26,7 @@ use crate::{
     clock::Clock,
     kafka::Cluster,
     registry::Registry,
-    sink::{Record, Sink, SinkError, Stretch},
+    sink::{Poison, Record, Sink, SinkError, Stretch},
 };
 
 /// How often what Kafka holds is looked at again, and the log is let go.
@@ -46,6 +47,8 @@ pub(in super::super) struct Publisher {
     pub(in super::super) cluster: Cluster,
     pub(in super::super) kafka_topic: Arc<str>,
     pub(in super::super) sink: Arc<dyn Sink>,
+    /// Cancelled when the topic ends: a delivery that waits for Kafka is given up.
+    pub(in super::super) ending: CancellationToken,
     pub(in super::super) fetcher: Arc<Fetcher>,
     /// Open once Kafka was reached; closed after a failure.
     pub(in super::super) desk: Option<Desk>,
@@ -67,6 +70,8 @@ enum WorkError {
     Desk(#[from] DeskError),
     #[error(transparent)]
     Sink(#[from] SinkError),
+    #[error("the subscription ends")]
+    Ended,
 }
 
 impl Publisher {
@@ -79,6 +84,9 @@ impl Publisher {
         let gather = Duration::from_millis(self.topic.limits.gather_ms);
         while !self.topic.bell.has_ended() {
             let outcome = self.work();
+            if let Err(WorkError::Ended) = outcome {
+                break;
+            }
             self.tell(outcome.as_ref().err());
             if outcome.is_err() {
                 self.desk = None;
@@ -195,7 +203,7 @@ impl Publisher {
         }
         let reached = followed.last().map_or(place.reached, |last| last.sequence);
         let stretch = Stretch { records, reached };
-        let poison = block_on(self.sink.deliver(&stretch))?;
+        let poison = self.deliver(&stretch)?;
         for refused in &poison {
             let key = String::from_utf8_lossy(&stretch.records[refused.index].key);
             tracing::error!(
@@ -210,6 +218,15 @@ impl Publisher {
         .increment(poison.len() as u64);
         let count = stretch.records.len() - poison.len();
         self.write(Place { reached, ..place }, count)
+    }
+
+    fn deliver(&self, stretch: &Stretch) -> Result<Vec<Poison>, WorkError> {
+        block_on(async {
+            tokio::select! {
+                poison = self.sink.deliver(stretch) => Ok(poison?),
+                () = self.ending.cancelled() => Err(WorkError::Ended),
+            }
+        })
     }
 
     /// The log no longer holds what comes next.
