@@ -1,6 +1,6 @@
 // The frame of the console: who is signed in, the menu, and the screen of the address.
 import { AppShell, Badge, Burger, Button, Group, Menu, Modal, NavLink, PasswordInput, Select, Stack, Text, UnstyledButton, useMantineColorScheme } from '@mantine/core';
-import { useDisclosure } from '@mantine/hooks';
+import { useDisclosure, useHotkeys } from '@mantine/hooks';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Suspense, createContext, lazy, useContext, useEffect, useState, type FormEvent } from 'react';
 import { Link, Route, Routes, useLocation } from 'react-router';
@@ -11,6 +11,7 @@ import { useZone } from './time';
 import { Empty, Waiting } from './ui/page';
 import { ProblemAlert, tellProblem } from './ui/problem';
 
+const Find = lazy(() => import('./ui/find'));
 const Overview = lazy(() => import('./screens/overview'));
 const Channels = lazy(() => import('./screens/channels'));
 const Channel = lazy(() => import('./screens/channel'));
@@ -25,6 +26,10 @@ const Scripts = lazy(() => import('./screens/scripts'));
 const Script = lazy(() => import('./screens/script'));
 const Subscriptions = lazy(() => import('./screens/subscriptions'));
 const Subscription = lazy(() => import('./screens/subscription'));
+const Policies = lazy(() => import('./screens/policies'));
+const Policy = lazy(() => import('./screens/policy'));
+const NewPolicy = lazy(async () => ({ default: (await import('./screens/policy')).NewPolicy }));
+const Kafka = lazy(() => import('./screens/kafka'));
 const Rules = lazy(() => import('./screens/rules'));
 const Rule = lazy(() => import('./screens/rule'));
 const NewRule = lazy(async () => ({ default: (await import('./screens/rule')).NewRule }));
@@ -81,8 +86,12 @@ function Frame() {
   const { pathname } = useLocation();
   const [isOpen, { toggle, close }] = useDisclosure();
   const isAdmin = useMay('admin');
+  const [isFinding, finding] = useDisclosure();
+  useHotkeys([['mod+K', finding.open]], []);
   useEffect(close, [pathname, close]);
+  const screens: { to: string; label: string }[] = [];
   const link = (to: string, label: string) => {
+    screens.push({ to, label });
     const isHere = to === '/' ? pathname === '/' : pathname === to || pathname.startsWith(`${to}/`);
     return <NavLink key={to} component={Link} to={to} label={label} active={isHere} aria-current={isHere ? 'page' : undefined} variant="light" color="gray" styles={{ label: { color: 'inherit' } }} />;
   };
@@ -97,7 +106,10 @@ function Frame() {
             <img src="/favicon.svg" alt="" width={26} height={26} />
             <Text fw={700} component={Link} to="/" c="inherit" td="none">Backtide</Text>
           </Group>
-          <Settings />
+          <Group gap="xs" wrap="nowrap">
+            <Button size="xs" variant="default" onClick={finding.open} visibleFrom="xs" aria-keyshortcuts="Control+K">{t('Find…')} <Text span size="xs" className="quiet" ml={6} aria-hidden>Ctrl K</Text></Button>
+            <Settings />
+          </Group>
         </Group>
       </AppShell.Header>
       <AppShell.Navbar p="xs" component="nav" aria-label={t('Menu')}>
@@ -111,14 +123,17 @@ function Frame() {
         {head(t('Data'))}
         {link('/history', t('History'))}
         {link('/quarantine', t('Quarantine'))}
+        {link('/policies', t('Policies'))}
         {head(t('Forwarding'))}
         {link('/rules', t('Rules'))}
+        {link('/kafka', 'Kafka')}
         {link('/subscriptions', t('Subscriptions'))}
         {link('/access-keys', t('Access keys'))}
         {head(t('Administration'))}
         {link('/storage', t('Storage'))}
         {isAdmin && link('/access', t('Access'))}
       </AppShell.Navbar>
+      {isFinding && <Suspense><Find screens={screens} onClose={finding.close} /></Suspense>}
       <AppShell.Main id="main" tabIndex={-1} style={{ outline: 'none' }}>
         <Suspense fallback={<Waiting />}>
           <Routes>
@@ -134,6 +149,10 @@ function Frame() {
             <Route path="/history" element={<History />} />
             <Route path="/scripts" element={<Scripts />} />
             <Route path="/scripts/:name/:tab?" element={<Script />} />
+            <Route path="/policies" element={<Policies />} />
+            <Route path="/new-policy" element={<NewPolicy />} />
+            <Route path="/policies/:name" element={<Policy />} />
+            <Route path="/kafka" element={<Kafka />} />
             <Route path="/rules" element={<Rules />} />
             <Route path="/new-rule" element={<NewRule />} />
             <Route path="/rules/:name/:tab?" element={<Rule />} />

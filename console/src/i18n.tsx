@@ -32,7 +32,7 @@ export function WordsProvider({ children }: { children: ReactNode }) {
     const told = (language === 'zh' ? zh?.[text] : undefined) ?? text;
     if (!values) return told;
     // "1 message", not "1 messages"; but "1 of 1 messages".
-    const counted = language === 'en' ? told.replace(/(?<!of )\{(\w+)\} (\w+?)s\b/g, (whole, name: string, word: string) => (String(values[name]) === '1' ? `{${name}} ${word}` : whole)) : told;
+    const counted = language === 'en' ? told.replace(/(?<!of |version )\{(\w+)\} ((?:dead )?\w+?)s\b/g, (whole, name: string, word: string) => (String(values[name]) === '1' ? `{${name}} ${word}` : whole)) : told;
     return counted.replace(/\{(\w+)\}/g, (whole, name: string) => String(values[name] ?? whole));
   };
   return <Context value={{ language, setLanguage, t }}>{children}</Context>;

@@ -114,6 +114,22 @@ def test_the_keyboard_reaches_the_content_and_the_menu(console):
     console.heading("Devices")
 
 
+def test_typing_a_name_leads_anywhere(console):
+    page = console.page
+    page.keyboard.press("Control+k")
+    found = page.get_by_role("region", name="Found")
+    console.fill("Screen, name or receipt", "R807")
+    expect(found.get_by_role("link")).to_have_count(4)
+    console.inspect("find")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    expect(found.get_by_role("link", name="R80721")).to_be_focused()
+    page.keyboard.press("Enter")
+    console.heading("R80721")
+    console.click("Find…", exact=False).fill("Screen, name or receipt", "quaran").page.keyboard.press("Enter")
+    console.heading("Quarantine")
+
+
 def test_an_address_that_is_none_is_told_and_no_dead_end(console):
     console.open("/nothing/here").see("There is no such page.").page.get_by_role("main").get_by_role("link", name="Overview").click()
     console.heading("Overview")

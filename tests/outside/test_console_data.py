@@ -94,6 +94,24 @@ def test_history_is_charted_read_as_a_table_and_followed_to_its_message(farm, co
     console.inspect("history-conflicts")
 
 
+def test_history_is_rolled_up_in_windows_and_a_window_leads_to_its_raw_values(farm, console, connect):
+    client = connect()
+    assert client.post(*(("R80711", T0 + n * MINUTE, {"P_avg": float(n)}) for n in range(180)))["code"] == 200
+    console.open(f"/history?product={PRODUCT}&device=R80711&points=P_avg").choose("Windows of", "an hour")
+    chart = console.page.get_by_test_id("chart")
+    expect(chart).to_have_attribute("data-drawn", "3")
+    console.choose("Functions", "max").page.keyboard.press("Escape")
+    expect(chart).to_have_attribute("data-drawn", "6")
+    assert "every=1h" in console.page.url and "fn=avg%2Cmax" in console.page.url
+    console.inspect("history-windows")
+    console.tab("Table")
+    expect(console.row("2014-01-01 01:00:00")).to_contain_text(re.compile(r"89\.5\s*119"))
+    rows = list(csv.DictReader(io.StringIO(console.download("CSV").decode())))
+    assert [float(row["P_avg.max"]) for row in rows] == [59, 119, 179]
+    console.tab("Chart").page.locator(".u-over").click()
+    expect(chart).to_have_attribute("data-drawn", "60")
+
+
 def test_a_million_points_are_charted_and_no_peak_is_lost(farm, console, record_property, tmp_path):
     rng = random.Random(SEED)
     peak_at = rng.randrange(POINTS)
@@ -193,6 +211,26 @@ def test_a_script_is_written_tried_tested_published_compared_and_rolled_back(gat
     console.click("Run this version")
     console.click("Run this version", within=console.dialog())
     console.see("version 1 runs")
+
+
+def test_a_message_that_was_not_decoded_is_the_sample_that_mends_the_script(gateway, console_of):
+    gateway.apply(PROBES)
+    console = console_of(gateway).sign_in()
+    console.menu("Scripts").click("New script").fill("Name", "frames").choose("Product", "probes").click("Make a draft").heading("frames")
+    console.page.get_by_test_id("editor").wait_for()
+    console.write("function rawDataToJsonStr(bytes) { throw new Error('not yet'); }").click("Publish").see("version 1 runs")
+    client = Client(gateway.mqtt_address, gateway.channel("probes")).connect()
+    client.publish("/sys/PROBES1/integration/model/up_raw", bytes([0, 250]))
+    eventually(lambda: gateway.quarantine("probes"), "refused")
+    client.close()
+    console.menu("Quarantine").link("Open the script").heading("Scripts").link("frames").heading("frames")
+    sample = console.page.get_by_label("Messages in quarantine that were not decoded")
+    sample.select_option(index=1)
+    expect(console.field("Payload")).to_have_value("APo=")
+    console.write(DECODER).click("Run")
+    expect(console.page.get_by_test_id("tested")).to_contain_text('"temperature": 25')
+    console.click("Publish").see("version 2 runs")
+    console.see("1 message in quarantine would be stored now")
 
 
 def test_from_nothing_to_a_finished_import_without_the_command_line(gateway, console_of):

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from browser import expect
+from test_kafka_rules import configured
 from test_rules import caught_up, hook, hooks, numbers, rule, send, status
 from world import eventually
 
@@ -137,3 +140,20 @@ def test_a_viewer_of_rules_tries_and_changes_nothing(farm, console_of, hook):
         expect(console.page.get_by_role("button", name=name, exact=True)).to_have_count(0)
     console.tab("Edit and test")
     expect(console.page.get_by_role("button", name="Save", exact=True)).to_have_count(0)
+
+
+@pytest.mark.xdist_group("kafka")
+def test_kafka_is_checked_in_plain_words(gateways, console_of, kafka_node):
+    absent = console_of(gateways(folder="absent").start()).sign_in()
+    absent.menu("Kafka").see("No Kafka is configured").inspect("kafka-absent")
+    gateway = configured(gateways, kafka_node.address)
+    console = console_of(gateway).sign_in()
+    console.menu("Kafka")
+    expect(console.page.get_by_test_id("kafka")).to_contain_text("Nothing is wrong.", timeout=60_000)
+    expect(console.row(f"address {kafka_node.address}")).to_contain_text("in order")
+    console.inspect("kafka")
+    wrong = console_of(configured(gateways, "127.0.0.1:1", folder="wrong")).sign_in()
+    wrong.open("/kafka")
+    expect(wrong.page.get_by_test_id("kafka")).to_contain_text("Something is wrong.", timeout=60_000)
+    expect(wrong.row("address 127.0.0.1:1")).to_contain_text("wrong")
+    wrong.inspect("kafka-wrong")

@@ -356,3 +356,56 @@ export interface RuleTrial {
   destination: string;
   idle?: string;
 }
+
+/** One step of a policy: points, and one thing that is done to them. */
+export interface PolicyStep {
+  points: string[];
+  scale?: { factor?: number; offset?: number };
+  unit?: { from: string; to: string };
+  clamp?: { min?: number; max?: number };
+  range?: { min?: number; max?: number; otherwise: 'flag' | 'drop' | 'quarantine'; quality?: number };
+  rename?: string;
+  copy?: string;
+  expression?: string;
+}
+
+export interface PolicyFile {
+  kind: 'Policy';
+  name: string;
+  order?: number;
+  models?: string[];
+  products?: string[];
+  channels?: string[];
+  processing?: PolicyStep[];
+  storage?: { keepDays: number; by?: 'event' | 'import' };
+  description?: string;
+}
+
+export interface Done {
+  policy: string;
+  step: number;
+  point: string;
+  does: string;
+}
+
+export interface Kept {
+  policy: string;
+  keepDays: number;
+  by: 'event' | 'import';
+  from: number;
+}
+
+export interface EffectivePolicy {
+  product: string;
+  deviceKey: string;
+  point: string;
+  revision: number;
+  processing: { channel: string; steps: Done[] }[];
+  storage?: Kept;
+}
+
+export interface PolicyPreview {
+  processing: { product: string; channel: string; point: string; devices: number; before: Done[]; after: Done[] }[];
+  more: number;
+  storage: { product: string; before?: Kept; after?: Kept; rows: number; rowsInAll: number; segments: number; bytes: number }[];
+}

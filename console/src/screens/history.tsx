@@ -10,6 +10,7 @@ import { useWords } from '../i18n';
 import { Time, count, figure, span, useTime, useZone } from '../time';
 import { Asked, Empty, FilterText, Page, Pairs, Waiting, useFilters } from '../ui/page';
 import { useProducts } from './channels';
+import { RollupFilters, RollupTable, TooMany, functionsOf, linesOf, useRollup } from './rollup';
 import type { Line } from '../ui/chart';
 import { gapsOf } from '../ui/gaps';
 
@@ -46,9 +47,12 @@ export default function History() {
   const keys = device ? device.split(',') : [];
   const names = points ? points.split(',') : [];
   const query = { product, device, points, ...(from && { from }), ...(to && { to }) };
+  const every = filters.get('every');
+  const functions = functionsOf(filters.get('fn'));
+  const rollup = useRollup(query, every, functions, zone);
   const isAsked = product !== '' && keys.length > 0 && names.length > 0;
   const series = useQuery({
-    queryKey: ['extremes', query], enabled: isAsked && view === 'chart',
+    queryKey: ['extremes', query], enabled: isAsked && view === 'chart' && !every,
     queryFn: () => ok(api.GET('/api/v1/points/extremes', { params: { query: { ...query, buckets: BUCKETS } } })),
     placeholderData: (before) => before,
   });
@@ -71,15 +75,19 @@ export default function History() {
     }
     return { name: `${one.deviceKey} ${one.point}`, times: one.times, values: one.values, bucketMs: one.bucketMs, marks };
   }), [series.data, conflicts.data]);
+  const windows = useMemo(() => linesOf(rollup.data?.windows ?? []), [rollup.data]);
   const parameters = new URLSearchParams(query);
+  const exported = every
+    ? `/api/v1/points/aggregates?${new URLSearchParams({ ...query, aggregate: functions.join(','), interval: every, timezone: zone })}`
+    : `/api/v1/points?${parameters}&quality=true`;
   const zoom = (from: number, to: number) => filters.set({ from: new Date(from).toISOString(), to: new Date(to).toISOString() });
   return (
     <Page
       title={t('History')}
       actions={isAsked && <>
-        <Button variant="default" onClick={() => download(`/api/v1/points?${parameters}&format=csv&quality=true`)}>CSV</Button>
-        <Button variant="default" onClick={() => download(`/api/v1/points?${parameters}&format=ndjson&quality=true`)}>NDJSON</Button>
-        <Button variant="default" onClick={() => download(`/api/v1/points?${parameters}&format=parquet&quality=true`)}>Parquet</Button>
+        <Button variant="default" onClick={() => download(`${exported}&format=csv`)}>CSV</Button>
+        <Button variant="default" onClick={() => download(`${exported}&format=ndjson`)}>NDJSON</Button>
+        <Button variant="default" onClick={() => download(`${exported}&format=parquet`)}>Parquet</Button>
       </>}
     >
       <Group align="flex-end">
@@ -88,13 +96,33 @@ export default function History() {
         <MultiSelect label={t('Points')} w={230} searchable data={Object.keys(model.data?.measurepoints ?? {})} value={names} onChange={(names) => filters.set({ points: names.join(',') })} disabled={!product} />
         <FilterText label={t('From')} value={from} onChange={(from) => filters.set({ from })} placeholder="2014-01-01T00:00Z" w={175} />
         <FilterText label={t('To')} value={to} onChange={(to) => filters.set({ to })} placeholder="2015-01-01T00:00Z" w={175} />
+        <RollupFilters every={every} functions={functions} onChange={filters.set} />
         {(from || to) && <Button variant="default" onClick={() => filters.set({ from: null, to: null })}>{t('All times')}</Button>}
       </Group>
       {!isAsked ? <Empty>{t('Pick a product, devices and points.')}</Empty> : (
         <Tabs value={view} onChange={(view) => filters.set({ view: view === 'chart' ? null : view })} keepMounted={false}>
           <Tabs.List mb="sm"><Tabs.Tab value="chart">{t('Chart')}</Tabs.Tab><Tabs.Tab value="table">{t('Table')}</Tabs.Tab><Tabs.Tab value="conflicts">{t('Conflicts')} {conflicts.data ? `(${conflicts.data.length})` : ''}</Tabs.Tab></Tabs.List>
           <Tabs.Panel value="chart">
-            <Asked query={series}>
+            {every ? (
+              <Asked query={rollup}>
+                {(found) => windows.length === 0 ? <Empty>{t('There are no numbers in this range.')}</Empty> : (
+                  <Stack gap="xs">
+                    <TooMany rollup={found} />
+                    <Suspense fallback={<Waiting />}>
+                      <Chart
+                        lines={windows} zone={zone} onRange={zoom} label={t('Chart of {names}; the table has the values', { names: windows.map((line) => line.name).join(', ') })}
+                        onPick={(line, time) => {
+                          const times = windows[line]?.times ?? [];
+                          const next = times[times.indexOf(time) + 1];
+                          filters.set({ every: null, from: new Date(time).toISOString(), ...(next !== undefined && { to: new Date(next).toISOString() }) });
+                        }}
+                      />
+                    </Suspense>
+                    <Text size="xs" className="quiet" role="status">{t('{n} windows. Drag to zoom, click for the raw values of a window.', { n: count(found.windows.length) })}</Text>
+                  </Stack>
+                )}
+              </Asked>
+            ) : <Asked query={series}>
               {(found) => lines.length === 0 ? <Empty>{t('There are no numbers in this range.')}</Empty> : (
                 <Stack gap="xs">
                   <Suspense fallback={<Waiting />}>
@@ -114,9 +142,13 @@ export default function History() {
                   <Summary series={found.series} onZoom={zoom} />
                 </Stack>
               )}
-            </Asked>
+            </Asked>}
           </Tabs.Panel>
-          <Tabs.Panel value="table"><Values query={query} names={names} onPick={setPicked} conflicts={conflicts.data ?? []} /></Tabs.Panel>
+          <Tabs.Panel value="table">
+            {every
+              ? <Asked query={rollup}>{(found) => <Stack><TooMany rollup={found} /><RollupTable rollup={found} names={names.flatMap((name) => functions.map((fn) => `${name}.${fn}`))} /></Stack>}</Asked>
+              : <Values query={query} names={names} onPick={setPicked} conflicts={conflicts.data ?? []} />}
+          </Tabs.Panel>
           <Tabs.Panel value="conflicts">
             <Asked query={conflicts}>
               {(found) => found.length === 0 ? <Empty>{t('No value in this range was overwritten by a different one.')}</Empty> : (

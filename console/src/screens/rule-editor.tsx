@@ -3,13 +3,14 @@
 import { Button, Card, Group, MultiSelect, NumberInput, Radio, Select, SimpleGrid, Stack, TagsInput, Text, TextInput, Textarea, Title } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Suspense, lazy, useState } from 'react';
-import { Problem, api, ok } from '../api/client';
+import { api, ok } from '../api/client';
 import type { ModelFile, RuleFile } from '../api/types';
 import { useWords } from '../i18n';
 import { Waiting } from '../ui/page';
 import { ProblemAlert, tell } from '../ui/problem';
 import { useProducts } from './channels';
 import { declare } from './declare';
+import { Turn, kept, useDraft } from './draft';
 import { Conditions, Entries, Steps } from './rule-steps';
 import { Trial } from './rule-trial';
 
@@ -17,9 +18,7 @@ const Editor = lazy(() => import('../ui/editor'));
 
 const BEGUN: RuleFile = { kind: 'Rule', name: '', from: { type: 'points' }, make: [], to: { webhook: { url: '' } } };
 
-/** Without lists and maps that exclude nothing: as a person would write it. */
 function tidy(file: RuleFile): RuleFile {
-  const kept = <T extends object>(of: T): T => Object.fromEntries(Object.entries(of).filter(([, value]) => value !== undefined && value !== '' && !(Array.isArray(value) && value.length === 0) && !(value !== null && typeof value === 'object' && !Array.isArray(value) && Object.keys(value as object).length === 0))) as T;
   const to = Object.fromEntries(Object.entries(file.to).map(([kind, of]) => [kind, kept(of as object)])) as RuleFile['to'];
   return { ...kept({ ...file, from: kept(file.from ?? {}) }), to };
 }
@@ -27,39 +26,18 @@ function tidy(file: RuleFile): RuleFile {
 export function RuleEditor({ file: given, readOnly = false, onSaved }: { file?: RuleFile; readOnly?: boolean; onSaved: (name: string) => void }) {
   const { t } = useWords();
   const client = useQueryClient();
-  const [file, setFile] = useState(given ?? BEGUN);
-  const [text, setText] = useState<string>();
-  const [error, setError] = useState<unknown>();
+  const draft = useDraft(given ?? BEGUN, tidy);
   const [busy, setBusy] = useState(false);
-  /** What is on the screen, as a rule. */
-  const current = (): RuleFile => {
-    if (text === undefined) return tidy(file);
-    try {
-      return JSON.parse(text) as RuleFile;
-    } catch (error) {
-      throw new Problem(0, 'bad-request', (error as Error).message, t('the rule is JSON'));
-    }
-  };
-  const show = (how: string) => {
-    setError(undefined);
-    try {
-      const rule = current();
-      setFile({ ...rule, from: rule.from ?? {}, to: rule.to ?? {} });
-      setText(how === 'text' ? JSON.stringify(rule, null, 2) : undefined);
-    } catch (error) {
-      setError(error);
-    }
-  };
   const save = async () => {
     setBusy(true);
-    setError(undefined);
+    draft.setError(undefined);
     try {
-      const rule = current();
+      const rule = draft.current();
       await declare(client, [rule], given ? 'any' : 'new');
       tell(given ? t('Saved. It holds for what comes from now on.') : t('The rule is made, and runs.'));
       onSaved(rule.name);
     } catch (error) {
-      setError(error);
+      draft.setError(error);
     } finally {
       setBusy(false);
     }
@@ -68,15 +46,15 @@ export function RuleEditor({ file: given, readOnly = false, onSaved }: { file?: 
     <SimpleGrid cols={{ base: 1, lg: 2 }}>
       <Stack>
         <Group justify="space-between">
-          <Radio.Group aria-label={t('Edit as')} value={text === undefined ? 'form' : 'text'} onChange={show}><Group><Radio value="form" label={t('Form')} /><Radio value="text" label={t('Text')} /></Group></Radio.Group>
+          <Turn draft={draft} />
           {!readOnly && <Button loading={busy} onClick={() => void save()}>{given ? t('Save') : t('Make the rule')}</Button>}
         </Group>
-        <ProblemAlert error={error} />
-        {text === undefined
-          ? <fieldset disabled={readOnly} style={{ border: 0, padding: 0, margin: 0, minWidth: 0 }}><Form file={file} isNew={!given} onChange={setFile} /></fieldset>
-          : <Suspense fallback={<Waiting />}><Editor language="json" label={t('Rule')} value={text} onChange={setText} readOnly={readOnly} /></Suspense>}
+        <ProblemAlert error={draft.error} />
+        {draft.text === undefined
+          ? <fieldset disabled={readOnly} style={{ border: 0, padding: 0, margin: 0, minWidth: 0 }}><Form file={{ ...draft.file, to: draft.file.to ?? {} }} isNew={!given} onChange={draft.setFile} /></fieldset>
+          : <Suspense fallback={<Waiting />}><Editor language="json" label={t('Rule')} value={draft.text} onChange={draft.setText} readOnly={readOnly} /></Suspense>}
       </Stack>
-      {!readOnly && <Trial rule={current} />}
+      {!readOnly && <Trial rule={draft.current} />}
     </SimpleGrid>
   );
 }

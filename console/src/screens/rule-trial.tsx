@@ -94,13 +94,15 @@ function Outcome({ tried }: { tried: RuleTrial }) {
         </Alert>
       ))}
       {tried.console && <><Text size="sm" fw={600}>{t('Console')}</Text><pre className="mono pre" tabIndex={0} aria-label={t('Console')}>{tried.console}</pre></>}
+      <div style={{ maxHeight: '70vh', overflow: 'auto' }} tabIndex={0} role="region" aria-label={t('Records')}>
       {tried.records.slice(0, SHOWN).map((record, at) => (
-        <Card withBorder padding="xs" key={at}>
+        <Card withBorder padding="xs" mb="xs" key={at}>
           <Text size="sm"><Code>{record.address}</Code> {record.key && <>{t('key')} <Code>{record.key}</Code></>}</Text>
           {Object.keys(record.headers).length > 0 && <Text size="xs" className="mono quiet">{Object.entries(record.headers).map(([name, value]) => `${name}: ${value}`).join(' · ')}</Text>}
           <pre className="mono pre" tabIndex={0} aria-label={t('Record {n}', { n: at + 1 })}>{JSON.stringify(record.value, null, 2)}</pre>
         </Card>
       ))}
+      </div>
       {tried.records.length > SHOWN && <Text size="xs" className="quiet">{t('and {n} more', { n: tried.records.length - SHOWN })}</Text>}
     </Stack>
   );

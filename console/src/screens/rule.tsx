@@ -77,7 +77,7 @@ export default function Rule() {
         {(standing) => (
           <>
             <Group gap="lg">
-              <State state={standing.state} />
+              <State state={standing.error ? 'failing' : standing.state} />
               <Text size="sm" className="numbers">{t('version {n}', { n: standing.version })}{standing.lag !== undefined && <> · {t('lag {n}', { n: count(standing.lag) })} · {t('{n} records a second', { n: count(standing.rate ?? 0) })} · {t('{n} published', { n: count(standing.published ?? 0) })}</>}</Text>
             </Group>
             <Trouble standing={standing} />

@@ -46,7 +46,7 @@ export default function Rules() {
             label={t('Rules')} rows={all.filter(fits)} id={(one) => one.name}
             columns={[
               { name: t('Rule'), cell: (r) => <Anchor component={Link} to={ruleTo(r.name)}>{r.name}</Anchor> },
-              { name: t('State'), cell: (r) => <><State state={r.state} />{(r.error ?? r.reason) && <Text size="xs" maw={340} style={{ overflowWrap: 'anywhere' }}>{r.error ? <>{r.error.reason} · <Ago ms={r.error.since} /></> : r.reason}</Text>}</> },
+              { name: t('State'), cell: (r) => <><State state={r.error ? 'failing' : r.state} />{(r.error ?? r.reason) && <Text size="xs" maw={340} style={{ overflowWrap: 'anywhere' }}>{r.error ? <>{r.error.reason} · <Ago ms={r.error.since} /></> : r.reason}</Text>}</> },
               { name: t('Listens to'), cell: (r) => types[r.type] },
               { name: t('Sends to'), cell: (r) => destinations[r.destination] },
               { name: t('Lag, commits'), right: true, cell: (r) => (r.lag === undefined ? '—' : <Anchor component={Link} to={ruleTo(r.name)}>{count(r.lag)}</Anchor>) },

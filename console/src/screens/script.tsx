@@ -4,13 +4,14 @@ import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Suspense, lazy, useEffect, useState } from 'react';
 import { useNavigate, useParams } from 'react-router';
 import { Problem, api, ok } from '../api/client';
-import type { Cure, Golden, Reason, ScriptFile } from '../api/types';
+import type { Cure, Golden, Page as PageOf, Quarantined, Reason, ScriptFile } from '../api/types';
 import { useMay } from '../app';
 import { useWords } from '../i18n';
-import { bytes } from '../time';
+import { bytes, count, useTime } from '../time';
 import { Asked, Page, Sure, Waiting } from '../ui/page';
 import { Reasons } from '../ui/payload';
-import { Code, ProblemAlert, tell } from '../ui/problem';
+import { Code, ProblemAlert, tell, tellProblem } from '../ui/problem';
+import { useProducts } from './channels';
 import { Cured } from './cured';
 
 const Editor = lazy(() => import('../ui/editor'));
@@ -63,7 +64,7 @@ export default function Script() {
               <Badge variant="light" color={status.live ? 'green' : 'gray'}>{status.live ? t('version {n} runs', { n: status.live }) : t('not published')}</Badge>
               {status.draft && <Badge variant="light" color="blue">{t('has a draft')}</Badge>}
               <Text size="sm">{t('Product')} {status.product}</Text>
-              {status.running != null && <Text size="sm" className="mono">{JSON.stringify(status.running)}</Text>}
+              {status.running != null && <Running of={status.running as Figures} />}
             </Group>
             <Cured cures={cures} />
             <Tabs value={tab} onChange={(tab) => void navigate(tab === 'editor' ? base : `${base}/${tab}`)} keepMounted={false}>
@@ -77,6 +78,14 @@ export default function Script() {
       </Asked>
     </Page>
   );
+}
+
+interface Figures { calls: number; failures: number; kills: number; cpuP99Us: number }
+
+/** What the calls of the version that runs came to. */
+function Running({ of }: { of: Figures }) {
+  const { t } = useWords();
+  return <Text size="sm" className="numbers">{t('{n} calls, {m} failed, {k} stopped by a limit', { n: count(of.calls), m: count(of.failures), k: count(of.kills) })} · {t('99 % within {ms} ms of CPU', { ms: (of.cpuP99Us / 1000).toFixed(2) })}</Text>;
 }
 
 async function saveDraft(name: string, file: ScriptFile) {
@@ -132,7 +141,7 @@ function Edited({ name, file, hasDraft, onCures }: { name: string; file: ScriptF
           </Group>
         )}
       </Stack>
-      <Test name={name} prepare={async () => { if (isChanged && may) { await saveDraft(name, { ...file, source }); await client.invalidateQueries({ queryKey: ['script', name, 'status'] }); } }} />
+      <Test name={name} product={file.product} prepare={async () => { if (isChanged && may) { await saveDraft(name, { ...file, source }); await client.invalidateQueries({ queryKey: ['script', name, 'status'] }); } }} />
     </SimpleGrid>
   );
 }
@@ -149,7 +158,7 @@ function samplesOf(script: string): Sample[] {
 }
 
 /** A test run, with a library of samples that this browser keeps. */
-function Test({ name, prepare }: { name: string; prepare: () => Promise<void> }) {
+function Test({ name, product, prepare }: { name: string; product: string; prepare: () => Promise<void> }) {
   const { t } = useWords();
   const may = useMay('operator');
   const [form, setForm] = useState<Sample['form']>('hex');
@@ -179,6 +188,7 @@ function Test({ name, prepare }: { name: string; prepare: () => Promise<void> })
   return (
     <Stack>
       <Title order={2} size="h4">{t('Test run')}</Title>
+      <Refused product={product} onTake={(base64, title) => { setForm('base64'); setText(base64); setTitle(title); }} />
       {samples.length > 0 && <NativeSelect label={t('Sample payloads')} data={[{ value: '', label: t('choose…') }, ...samples.map((sample) => sample.name)]} value="" onChange={(e) => {
         const sample = samples.find((sample) => sample.name === e.currentTarget.value);
         if (sample) { setForm(sample.form); setText(sample.text); setTitle(sample.name); }
@@ -194,6 +204,29 @@ function Test({ name, prepare }: { name: string; prepare: () => Promise<void> })
       {tested && <Outcome tested={tested} />}
     </Stack>
   );
+}
+
+const REFUSED = 20;
+
+/** Messages that scripts could not decode: the samples that matter most. */
+function Refused({ product, onTake }: { product: string; onTake: (base64: string, title: string) => void }) {
+  const { t } = useWords();
+  const time = useTime();
+  const key = (useProducts().data ?? []).find((one) => one.name === product)?.key;
+  const refused = useQuery({
+    queryKey: ['quarantine', 'undecoded', key], enabled: key !== undefined,
+    queryFn: async () => ((await ok(api.GET('/api/v1/quarantine', { params: { query: { code: 1202, limit: 1000 } } }))) as unknown as PageOf<Quarantined>).items.filter((entry) => entry.productKey === key && !entry.truncated).slice(-REFUSED).toReversed(),
+  });
+  if (!refused.data?.length) return null;
+  const take = async (id: string) => {
+    try {
+      const entry = (await ok(api.GET('/api/v1/quarantine/{id}', { params: { path: { id } } }))) as unknown as Quarantined;
+      onTake(entry.payloadBase64 ?? '', `${entry.channel} ${time(entry.time)}`);
+    } catch (error) {
+      tellProblem(error);
+    }
+  };
+  return <NativeSelect label={t('Messages in quarantine that were not decoded')} data={[{ value: '', label: t('choose…') }, ...refused.data.map((entry) => ({ value: entry.id, label: `${time(entry.time)} · ${bytes(entry.bytes)} · ${entry.reason}` }))]} value="" onChange={(e) => { if (e.currentTarget.value) void take(e.currentTarget.value); }} />;
 }
 
 function Outcome({ tested }: { tested: Tested }) {
