@@ -31,6 +31,7 @@ mod models;
 mod objects;
 mod openapi;
 mod points;
+mod policies;
 mod problem;
 mod products;
 mod quarantine;
@@ -125,6 +126,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(scripts::routes())
         .merge(access_keys::routes())
         .merge(subscriptions::routes())
+        .merge(policies::routes())
         .merge(health::routes())
 }
 

@@ -309,6 +309,7 @@ impl Ingest {
             topic: origin.topic.clone(),
             bytes: judged.payload_bytes,
             items: u64::from(judged.items),
+            reduced: u64::from(judged.reduced),
             code: code.number(),
             ms: took_ms,
             receipt: Some(proof.receipt().to_string().into()),
@@ -368,6 +369,7 @@ fn judge_burst(
         mode: channel.mode,
         stamps_arrival: channel.stamp_arrival,
         conflict: channel.conflict,
+        chain: snapshot.chain(&channel.name).map(Arc::as_ref),
         find_device: &|key| product.find_device(key),
     };
     Ok(burst
@@ -420,6 +422,10 @@ fn count(judged: &Judged, code: Code) {
         .increment(stored);
     metrics::counter!("backtide_items_refused_total", "channel" => channel.clone())
         .increment(items - stored);
+    if judged.reduced > 0 {
+        metrics::counter!("backtide_values_reduced_total", "channel" => channel.clone())
+            .increment(u64::from(judged.reduced));
+    }
     metrics::counter!("backtide_values_stored_total", "channel" => channel)
         .increment(u64::try_from(judged.values).unwrap_or(u64::MAX));
 }

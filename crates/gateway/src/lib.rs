@@ -15,6 +15,7 @@ pub mod ingest;
 pub mod limits;
 pub mod message;
 pub mod mqtt;
+pub mod policy;
 pub mod pool;
 pub mod quarantine;
 pub mod query;

@@ -21,7 +21,7 @@ pub(super) const COOKIE: &str = "backtide_session";
 const CSRF: &str = "x-csrf-token";
 
 /// Endings of paths where a POST changes nothing.
-const DRY: [&str; 3] = ["/run", "/dry-run", "/test"];
+const DRY: [&str; 4] = ["/run", "/dry-run", "/test", "/policy-preview"];
 /// Endings of paths that show, make or end a secret.
 const SECRET: [&str; 4] = ["/connection", "/credential", "/rotate", "/revoke"];
 
@@ -178,6 +178,7 @@ mod tests {
             ("GET", "/api/v1/access/me", Role::Viewer),
             ("POST", "/api/v1/quarantine/dry-run", Role::Viewer),
             ("POST", "/api/v1/quarantine/7/run", Role::Viewer),
+            ("POST", "/api/v1/policy-preview", Role::Viewer),
             ("POST", "/api/v1/scripts/a/test", Role::Operator),
             ("POST", "/api/v1/apply", Role::Operator),
             ("DELETE", "/api/v1/devices/a", Role::Operator),

@@ -16,7 +16,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile,
+    Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile, policy::PolicyFile,
     product::ProductFile, script::ScriptFile, subscription::SubscriptionFile,
 };
 
@@ -71,6 +71,7 @@ pub enum Declared {
     Script(ObjectName, Box<ScriptFile>),
     AccessKey(ObjectName, AccessKeyFile),
     Subscription(ObjectName, Box<SubscriptionFile>),
+    Policy(ObjectName, Box<PolicyFile>),
 }
 
 impl Declared {
@@ -83,6 +84,7 @@ impl Declared {
             Self::Script(..) => Kind::Script,
             Self::AccessKey(..) => Kind::AccessKey,
             Self::Subscription(..) => Kind::Subscription,
+            Self::Policy(..) => Kind::Policy,
         }
     }
 
@@ -93,7 +95,8 @@ impl Declared {
             | Self::Device(name, _)
             | Self::Script(name, _)
             | Self::AccessKey(name, _)
-            | Self::Subscription(name, _) => name.as_str(),
+            | Self::Subscription(name, _)
+            | Self::Policy(name, _) => name.as_str(),
             Self::Channel(name, _) => name.as_str(),
         }
     }
@@ -107,7 +110,8 @@ impl Declared {
             | Self::Channel(..)
             | Self::Script(..)
             | Self::AccessKey(..)
-            | Self::Subscription(..) => "",
+            | Self::Subscription(..)
+            | Self::Policy(..) => "",
         }
     }
 
@@ -390,6 +394,7 @@ impl<'de> Visitor<'de> for Header<'_> {
             Kind::Subscription => {
                 Body::Subscription(Box::new(SubscriptionFile::deserialize(members)?))
             }
+            Kind::Policy => Body::Policy(Box::new(PolicyFile::deserialize(members)?)),
         };
         let name = name.ok_or_else(|| A::Error::missing_field("name"))?;
         body.named(&name).map_err(A::Error::custom)
@@ -405,6 +410,7 @@ enum Body {
     Script(Box<ScriptFile>),
     AccessKey(AccessKeyFile),
     Subscription(Box<SubscriptionFile>),
+    Policy(Box<PolicyFile>),
 }
 
 impl Body {
@@ -417,6 +423,7 @@ impl Body {
             Self::Script(file) => Declared::Script(ObjectName::new(name)?, file),
             Self::AccessKey(file) => Declared::AccessKey(ObjectName::new(name)?, file),
             Self::Subscription(file) => Declared::Subscription(ObjectName::new(name)?, file),
+            Self::Policy(file) => Declared::Policy(ObjectName::new(name)?, file),
         })
     }
 }

@@ -23,10 +23,13 @@ pub enum Collection {
     Subscription,
     /// What is not declared about a subscription.
     SubscriptionState,
+    Policy,
+    /// Owned by its policy, named by the revision from which on it said this.
+    PolicyRevision,
 }
 
 impl Collection {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Model,
         Self::Product,
         Self::Device,
@@ -40,6 +43,8 @@ impl Collection {
         Self::Credential,
         Self::Subscription,
         Self::SubscriptionState,
+        Self::Policy,
+        Self::PolicyRevision,
     ];
 
     pub const fn word(self) -> &'static str {
@@ -57,11 +62,14 @@ impl Collection {
             Self::Credential => "credential",
             Self::Subscription => "subscription",
             Self::SubscriptionState => "subscription-state",
+            Self::Policy => "policy",
+            Self::PolicyRevision => "policy-revision",
         }
     }
 }
 
-/// Names a record: `owner` is the product of a device, the script of a version, else empty.
+/// Names a record: `owner` is the product of a device, the script of a version, the policy of a
+/// revision, else empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordKey {
     pub collection: Collection,

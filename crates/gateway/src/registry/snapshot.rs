@@ -7,7 +7,10 @@ use std::{
 
 use backtide_model::{AssetId, ChannelName, DeviceKey, ObjectName, ProductKey};
 
-use super::{AccessKey, Channel, Device, Product, Script, Subscription, model::DeclaredModel};
+use super::{
+    AccessKey, Channel, Device, Product, Script, Subscription, model::DeclaredModel,
+    policy::Policies,
+};
 
 /// The devices of a product, by key and by name.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +74,7 @@ pub struct Snapshot {
     pub(super) scripts: BTreeMap<ObjectName, Arc<Script>>,
     pub(super) access_keys: BTreeMap<ObjectName, Arc<AccessKey>>,
     pub(super) subscriptions: BTreeMap<ObjectName, Arc<Subscription>>,
+    pub(super) policies: Arc<Policies>,
     pub(super) assets: Arc<Assets>,
 }
 
@@ -223,6 +227,6 @@ impl Snapshot {
     }
 }
 
-fn beyond(after: Option<&str>) -> std::ops::Bound<&str> {
+pub(super) fn beyond(after: Option<&str>) -> std::ops::Bound<&str> {
     after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded)
 }

@@ -34,6 +34,7 @@ pub(super) fn origin(sequence: u64) -> Arc<Origin> {
         topic: "topic".into(),
         message_id: sequence.to_string().into(),
         packet_id: None,
+        policies: None,
         arrived_ms: 1_000 + i64::try_from(sequence).unwrap(),
     })
 }
