@@ -1,14 +1,14 @@
 """Policies: what is done to values on their way in, and that it can be seen, previewed and undone for what was refused."""
 
-import json
+import time
 
 import pytest
 
 from mqtt import Client
-from world import CHANNEL, OK, TOPIC, TURBINES, USAGE, eventually
+from world import FAILED, OK, eventually
 
 T0 = 1_388_534_400_000
-HOT = TURBINES[0]
+DAY = 24 * 3600 * 1000
 
 PLANT = """
 kind: Model
@@ -140,10 +140,9 @@ def test_a_range_drops_with_a_count_or_flags_or_refuses_and_what_is_refused_is_c
 
     plant.apply(RANGE % "flag, quality: 3")
     assert post(strict, {"t": 61.5})["data"] == {}
-    page = plant.http("GET", "/api/v1/points", params={"product": "pumps", "points": "t", "quality": "true"})
-    assert page.status_code == 400 or "61.5" in page.text
-    latest = plant.http("GET", "/api/v1/latest", params={"product": "pumps"}).json()["items"]
-    assert latest[0]["points"]["t"]["value"] == 20, "history does not move the latest back"
+    assert strict.post(("pump-7", T0 + 9000, {"t": 62.5}), topic=POST)["code"] == 200
+    [latest] = plant.http("GET", "/api/v1/latest", params={"product": "pumps", "points": "t"}).json()["items"]
+    assert latest["points"]["t"] == {"time": T0 + 9000, "value": 62.5, "quality": 3}
 
     plant.apply(RANGE % "quarantine")
     reply = post(client("lenient"), {"t": 99}, {"t": 21})
@@ -152,12 +151,13 @@ def test_a_range_drops_with_a_count_or_flags_or_refuses_and_what_is_refused_is_c
     assert (rejected["index"], rejected["point"]) == (0, "t")
     assert rejected["message"].endswith("policy pump-range, step 1: 99 is not between -20 and 60")
     [entry] = plant.quarantine("lenient")
+    entry = plant.quarantine_show(entry.id)
     assert [item["measurepoints"] for item in entry.kept_items] == [{"t": 99}]
 
     said = plant.apply((RANGE % "quarantine").replace("max: 60", "max: 120")).err
     assert "would cure 1 quarantined messages on channel lenient" in said
     assert plant.cli("quarantine", "redrive", "--all", "-o", "json").json()["stored"] == 1
-    assert {row["t"] for row in rows(plant)} == {99, 21}
+    assert [row["t"] for row in rows(plant)] == [99, 21, 62.5]
 
 
 def test_a_policy_is_shown_for_a_point_and_a_change_is_previewed(plant):
@@ -178,7 +178,7 @@ def test_a_policy_is_shown_for_a_point_and_a_change_is_previewed(plant):
 
 def test_what_makes_no_sense_is_refused_whole_with_its_place(plant):
     wrong = POLICY.replace("from: bar, to: kPa", "from: bar, to: m")
-    refused = plant.apply(PLANT.replace("type: int", "type: long") + "---" + wrong, code=USAGE, )
+    refused = plant.apply(PLANT.replace("type: int", "type: long") + "---" + wrong, code=FAILED)
     assert "pump-units" in refused.err and "measure different things" in refused.err
     assert plant.cli("get", "model", "pump", "-o", "json").json()["measurepoints"]["rpm"]["type"] == "int"
     plant.apply(POLICY)
@@ -191,3 +191,54 @@ def test_raw_names_of_a_device_are_refused_where_no_policy_renames_them(plant, c
     plant.apply(POLICY)
     reply = post(client("lenient"), {"temp_f": 50, "t": 10})
     assert reply["code"] == 1204 and "has a value of t already" in reply["data"]["rejected"][0]["message"]
+
+
+def test_what_is_beyond_its_retention_is_not_there_and_not_taken(plant, client):
+    one = client()
+    now = int(time.time() * 1000)
+    old, young = now - 40 * DAY, now - 5 * DAY
+    def send(when, value):
+        return one.post(("pump-7", when, {"flow": value}), topic=POST)
+    for when, value in [(young, 1), (old, 2), (old + DAY, 3)]:
+        assert send(when, value)["code"] == 200
+    plant.compact()
+
+    keep = "kind: Policy\nname: month\nproducts: [pumps]\nstorage: { keepDays: 30 }\n"
+    preview = plant.cli("policy", "preview", "-f", "-", "-o", "json", input=keep).json()
+    [of_product] = preview["storage"]
+    assert (of_product["product"], of_product["rows"], of_product["rowsInAll"]) == ("pumps", 2, 3) \
+        and of_product["after"]["keepDays"] == 30 and "before" not in of_product
+    said = plant.cli("policy", "preview", "-f", "-", input=keep).err
+    assert "about 2 of 3 rows would go" in said and "nothing was changed" in said
+    assert [row["flow"] for row in rows(plant, "flow")] == [2, 3, 1], "a preview drops nothing"
+
+    plant.apply(keep)
+    eventually(lambda: [row["flow"] for row in rows(plant, "flow")] == [1], "only what is young is read")
+    assert "kept 30 days by event time (policy month)" in \
+        plant.cli("policy", "show", "--device", "pump-7", "--point", "flow").err
+    reply = send(old, 4)
+    assert reply["code"] == 1204 and "storage policy month keeps by event time" in reply["data"]["rejected"][0]["message"]
+    plant.compact()
+    eventually(lambda: plant.compact() and plant.http("GET", "/api/v1/store").json()["rows"] == 1, "old rows leave the disk")
+    plant.kill()
+    plant.start()
+    assert [row["flow"] for row in rows(plant, "flow")] == [1], "from the first read on"
+
+    second = plant.run("apply", "-f", "-", input=keep.replace("month", "other"))
+    assert second.code != OK and "two storage policies, month and other" in second.err
+    # What was refused is stored once it is not too old any more; what was dropped is gone.
+    plant.apply(keep.replace("30", "60"))
+    assert plant.cli("quarantine", "redrive", "--all", "-o", "json").json()["stored"] == 1
+    eventually(lambda: [row["flow"] for row in rows(plant, "flow")] == [4, 1], "the re-driven value is there")
+
+
+def test_retention_by_import_counts_from_the_arrival(plant, client):
+    one = client()
+    assert one.post(("pump-7", T0, {"flow": 1}), topic=POST)["code"] == 200, "years old, but it arrives now"
+    plant.apply("kind: Policy\nname: lately\nmodels: [pump]\nstorage: { keepDays: 1, by: import }\n")
+    assert one.post(("pump-7", T0 + 1, {"flow": 2}), topic=POST)["code"] == 200
+    plant.compact()
+    assert [row["flow"] for row in rows(plant, "flow")] == [1, 2]
+    of_point = {"product": "pumps", "device": "pump-7", "point": "flow"}
+    storage = plant.http("GET", "/api/v1/effective-policy", params=of_point).json()["storage"]
+    assert (storage["by"], storage["policy"]) == ("import", "lately")

@@ -33,6 +33,7 @@ use crate::{
     recorder::{Recorder, RecorderError},
     redrive::{RedriveError, Redriver},
     registry::{Registry, StoredTypes},
+    retention::Retention,
     script::{Scripts, WorkerCommand},
     secrets::{AdminToken, SecretError},
     subscribe,
@@ -172,6 +173,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Arc::clone(&ingest),
         Pool::start("redrive", 1, REDRIVE_WAITING_MAX).map_err(StartError::Thread)?,
     )?);
+    let retention = Retention {
+        registry: Arc::clone(&registry),
+        store: store.clone(),
+        clock: clock.clone(),
+    };
+    // Before anything is read: the store does not remember what is too old.
+    retention.set();
     let subscriptions = open_subscriptions(&config, &registry, &store, &clock)?;
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
@@ -255,6 +263,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             closing.clone(),
         )),
         tokio::spawn(upkeep(metrics, closing.clone())),
+        tokio::spawn(retention.keep(
+            Pool::start("retention", 1, 1).map_err(StartError::Thread)?,
+            closing.clone(),
+        )),
         tokio::spawn(redriver.run(closing.clone())),
         tokio::spawn(http::beat(Arc::clone(&api))),
         tokio::spawn(http::serve(http_listener, api)),

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backtide_model::{ChannelName, Code};
+use backtide_model::{ChannelName, Code, Oldest};
 use backtide_store::{CommitError, Committed, Store};
 use tokio::{sync::MutexGuard, time::timeout_at};
 
@@ -33,7 +33,8 @@ use crate::{
     clock::Clock,
     quarantine::Quarantine,
     recorder::{Account, Recorder, Step},
-    registry::{Product, Quotas, Registry, Snapshot},
+    registry::{KeptBy, Product, Quotas, Registry, Snapshot},
+    retention,
     script::Scripts,
     store::{Submitted, submit},
 };
@@ -108,7 +109,9 @@ impl Ingest {
         let decoded = self
             .decode_burst(product, sender.compression, &burst, arrived_ms)
             .await?;
-        let mut judged = judge_burst(&snapshot, channel, sender, &burst, &decoded, arrived_ms)?;
+        let mut judged = judge_burst(
+            &snapshot, channel, sender, &burst, &decoded, arrived_ms, arrived_ms,
+        )?;
         self.released(channel, began + HOLD).await?;
         if let Some(quotas) = snapshot.channel(channel).and_then(|channel| channel.quotas) {
             self.pay(quotas, gate, &burst, &mut judged, began.into())
@@ -357,10 +360,12 @@ fn judge_burst(
     burst: &[Uplink],
     decoded: &[Option<Decoded>],
     arrived_ms: i64,
+    now_ms: i64,
 ) -> Result<Vec<Judged>, NotTaken> {
     let gone = || NotTaken::ChannelGone(channel.clone());
     let product = product_of(snapshot, channel)?;
     let channel = snapshot.channel(channel).ok_or_else(gone)?;
+    let oldest = oldest(snapshot, product, arrived_ms, now_ms);
     let scope = Scope {
         channel: &channel.name,
         product: &product.key,
@@ -369,6 +374,7 @@ fn judge_burst(
         mode: channel.mode,
         stamps_arrival: channel.stamp_arrival,
         conflict: channel.conflict,
+        oldest: oldest.as_ref(),
         chain: snapshot.chain(&channel.name).map(Arc::as_ref),
         find_device: &|key| product.find_device(key),
     };
@@ -381,6 +387,19 @@ fn judge_burst(
             judged.in_time(began.elapsed())
         })
         .collect())
+}
+
+/// What is too old to be stored: a re-driven message may have grown so since it arrived.
+fn oldest(snapshot: &Snapshot, product: &Product, arrived_ms: i64, now_ms: i64) -> Option<Oldest> {
+    let (_, storage) = snapshot.storage(&product.name)?;
+    let oldest_ms = storage.oldest_ms(now_ms);
+    let time_ms = match storage.by {
+        KeptBy::Event => oldest_ms,
+        KeptBy::Import if arrived_ms < oldest_ms => i64::MAX,
+        KeptBy::Import => return None,
+    };
+    let message = retention::refusal(snapshot, product.name.as_str())?;
+    Some(Oldest { time_ms, message })
 }
 
 /// What the flight recorder says of a message.

@@ -22,6 +22,7 @@ pub mod query;
 pub mod recorder;
 pub mod redrive;
 pub mod registry;
+pub mod retention;
 pub mod script;
 pub mod secrets;
 pub mod sink;

@@ -65,6 +65,8 @@ pub const POLICY_STEPS_MAX: usize = 100;
 pub const POLICY_POINTS_MAX: usize = 1_000;
 /// Characters of an expression.
 pub const EXPRESSION_CHARS_MAX: usize = 1_024;
+/// Days that a storage policy may keep values: a hundred years.
+pub const KEEP_DAYS_MAX: u32 = 36_500;
 /// Points that a preview of a change shows.
 pub const PREVIEW_POINTS_MAX: usize = 1_000;
 /// Changes of policies, each kept for ever: values name the revision that processed them.

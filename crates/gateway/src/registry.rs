@@ -46,7 +46,7 @@ pub use device::{Attributes, Device};
 pub use document::{Declared, Document, Fault, Form, Place, read};
 pub use kind::Kind;
 pub use model::DeclaredModel;
-pub use policy::{Policies, Policy, PolicyFile, chain};
+pub use policy::{KeptBy, Policies, Policy, PolicyFile, StorageRule, chain};
 pub use product::{Format, Product};
 pub use schema::{object_schemas, schema};
 pub use script::{Script, ScriptFile, ScriptVersion};

@@ -52,8 +52,19 @@ pub struct Rules<'m> {
     pub time: TimeRule,
     /// For points that do not set their own.
     pub conflict: ConflictPolicy,
+    /// What is too old to be stored, of points.
+    pub oldest: Option<&'m Oldest>,
     /// What is done to rows of points that fit the model.
     pub policies: Option<&'m dyn Process>,
+}
+
+/// What is too old to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oldest {
+    /// The earliest time that is stored, milliseconds since 1970 UTC.
+    pub time_ms: i64,
+    /// Why what is earlier is not, and what to do.
+    pub message: String,
 }
 
 /// The verdict on a message.
@@ -104,6 +115,8 @@ trait Reading: Default {
     const HAS_TIME: bool;
     /// Values of one item.
     const VALUES_MAX: usize;
+    /// What is too old is refused.
+    const HAS_RETENTION: bool = false;
 
     /// Reads a value of the item. It waits until all of the item are read.
     fn read(&mut self, rules: &Rules<'_>, name: &str, json: &str) -> Result<(), Vec<Fault>>;
@@ -337,6 +350,12 @@ impl<'a> Item<'a> {
             true => self.time_ms(rules.time).map_err(malformed)?,
             false => 0,
         };
+        if R::HAS_RETENTION
+            && let Some(oldest) = rules.oldest.filter(|oldest| time_ms < oldest.time_ms)
+        {
+            let message = format!("time {time_ms}: {}", oldest.message);
+            return Err(Refusal::of(Some(key), Code::ModelMismatch, message));
+        }
         let member = R::MEMBER;
         let Some(values) = self.values else {
             return Err(malformed(format!("{member} is absent; send an object")));
@@ -523,6 +542,7 @@ mod tests {
             time,
             conflict: ConflictPolicy::KeepLast,
             policies: None,
+            oldest: None,
         };
         super::check(items, params, &rules, |key| devices.get(key))
     }

@@ -9,7 +9,7 @@ use super::{
     Connection, Exit, Failure, Terminal,
     apply::Body,
     client::Client,
-    listing::text,
+    listing::{text, time},
     output::{self, Column, Format},
 };
 
@@ -71,6 +71,9 @@ impl Show {
             list(of_channel, "steps").map(move |step| with(step, "channel", &channel))
         });
         let lines: Vec<Value> = lines.collect();
+        if let Some(kept) = effective.get("storage") {
+            writeln!(terminal.talk, "kept {}", kept_in_words(kept))?;
+        }
         if lines.is_empty() {
             let (device, point) = (&self.device, &self.point);
             writeln!(
@@ -114,6 +117,18 @@ impl Preview {
             (_, 0) => {}
             (_, more) => writeln!(terminal.talk, "and {more} more")?,
         }
+        for of_product in list(&preview, "storage") {
+            let kept = match of_product.get("after") {
+                Some(kept) => kept_in_words(kept),
+                None => "for ever".to_owned(),
+            };
+            let [product, rows, rows_in_all] =
+                ["product", "rows", "rowsInAll"].map(|member| text(of_product, member));
+            writeln!(
+                terminal.talk,
+                "product {product} would be kept {kept}: about {rows} of {rows_in_all} rows would go"
+            )?;
+        }
         writeln!(terminal.talk, "nothing was changed")?;
         Ok(Exit::Ok)
     }
@@ -141,6 +156,13 @@ fn with(of: &Value, member: &str, text: &str) -> Value {
     let mut of = of.clone();
     of[member] = json!(text);
     of
+}
+
+/// `365 days by event time (policy farm-year), from 2025-11-29T…`.
+fn kept_in_words(kept: &Value) -> String {
+    let [days, by, policy] = ["keepDays", "by", "policy"].map(|member| text(kept, member));
+    let from = time(kept, "from");
+    format!("{days} days by {by} time (policy {policy}), now from {from}")
 }
 
 fn in_words(line: &Value, member: &str) -> String {

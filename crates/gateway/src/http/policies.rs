@@ -10,6 +10,7 @@ use axum::{
     response::Response,
 };
 use backtide_model::ElementName;
+use backtide_store::Floor;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -24,6 +25,7 @@ use crate::{
     policy::Step,
     query::{Asked, Question},
     registry::{Kind, Product, Snapshot, written},
+    retention,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -101,6 +103,34 @@ struct Effective {
     revision: u32,
     /// What is done to its values, by the channel that they come by.
     processing: Vec<OfChannel>,
+    /// How long they are kept; for ever where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage: Option<Kept>,
+}
+
+/// How long values are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    policy: String,
+    keep_days: u32,
+    /// event or import.
+    by: &'static str,
+    /// Kept from here on, milliseconds since 1970: the time of a value, or of the arrival of its
+    /// message.
+    from: i64,
+}
+
+impl Kept {
+    fn of(snapshot: &Snapshot, product: &Product, now_ms: i64) -> Option<Self> {
+        let (policy, storage) = snapshot.storage(&product.name)?;
+        Some(Self {
+            policy: policy.name.to_string(),
+            keep_days: storage.keep_days,
+            by: storage.by.word(),
+            from: storage.oldest_ms(now_ms),
+        })
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -138,6 +168,7 @@ async fn effective(
         device_key: device.to_string(),
         point: point.name.to_string(),
         revision: snapshot.policies().revision(),
+        storage: Kept::of(&snapshot, &question.product, api.clock.now_ms()),
         processing: channels
             .map(|channel| OfChannel {
                 channel: channel.name.to_string(),
@@ -159,6 +190,25 @@ struct Preview {
     processing: Vec<Touched>,
     /// Further ones, beyond those shown.
     more: usize,
+    /// Products whose values would be kept for another time.
+    storage: Vec<Expiring>,
+}
+
+/// What a change of retention would do to a product.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Expiring {
+    product: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<Kept>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<Kept>,
+    /// Rows that would go, reckoned, of those in segments.
+    rows: u64,
+    rows_in_all: u64,
+    /// Segments that would go whole, and their size. The rest goes row by row, later.
+    segments: u64,
+    bytes: u64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -176,7 +226,7 @@ struct Touched {
 #[utoipa::path(post, path = "/api/v1/policy-preview", tag = "policies", operation_id = "policy_preview",
     request_body(description = "Documents, as apply takes them",
         content((String = "application/yaml"), (Object = "application/json"))),
-    responses((status = 200, description = "Points whose processing would be another", body = Preview), Refusals))]
+    responses((status = 200, description = "Points whose processing would be another, and what would be too old", body = Preview), Refusals))]
 async fn preview(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
@@ -188,7 +238,9 @@ async fn preview(
     let preview = move || -> Result<Preview, Problem> {
         let documents = apply::documents(&body, form)?;
         let (before, after) = api.registry.preview(documents)?;
-        Ok(compared(&before, &after))
+        let mut preview = compared(&before, &after);
+        preview.storage = expiring(&api, &before, &after)?;
+        Ok(preview)
     };
     Ok(Json(pool.run(preview).await??))
 }
@@ -197,6 +249,7 @@ fn compared(before: &Snapshot, after: &Snapshot) -> Preview {
     let mut preview = Preview {
         processing: Vec::new(),
         more: 0,
+        storage: Vec::new(),
     };
     for product in after.products_after(None) {
         for channel in &product.channels {
@@ -217,6 +270,35 @@ fn compared(before: &Snapshot, after: &Snapshot) -> Preview {
         }
     }
     preview
+}
+
+fn expiring(api: &Api, before: &Snapshot, after: &Snapshot) -> Result<Vec<Expiring>, Problem> {
+    let now_ms = api.clock.now_ms();
+    let mut all = Vec::new();
+    for product in after.products_after(None) {
+        let (was, is) = (
+            Kept::of(before, product, now_ms),
+            Kept::of(after, product, now_ms),
+        );
+        if was == is {
+            continue;
+        }
+        let floor = match after.storage(&product.name) {
+            Some((_, storage)) => retention::floor(&api.store, storage, now_ms)?,
+            None => Floor::NONE,
+        };
+        let expirable = api.store.expirable(&product.key, floor);
+        all.push(Expiring {
+            product: product.name.to_string(),
+            before: was,
+            after: is,
+            rows: expirable.rows,
+            rows_in_all: expirable.rows_in_all,
+            segments: expirable.segments,
+            bytes: expirable.bytes,
+        });
+    }
+    Ok(all)
 }
 
 fn touched(

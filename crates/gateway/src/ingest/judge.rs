@@ -4,8 +4,8 @@ use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use backtide_model::{
     ChannelName, Checked, Code, Compression, ConflictPolicy, Content, DeviceKey, Envelope, Fault,
-    Kind, MessageId, Mode, Model, Process, ProductKey, Rejection, Rules, TimeRule, Topic, check,
-    open,
+    Kind, MessageId, Mode, Model, Oldest, Process, ProductKey, Rejection, Rules, TimeRule, Topic,
+    check, open,
 };
 use backtide_store::{
     Commit, CommitError, Committed, Origin, Part, Redrive, Refused, RefusedItem, Store,
@@ -35,6 +35,8 @@ pub(super) struct Scope<'s> {
     /// An item without a time gets that of its arrival.
     pub(super) stamps_arrival: bool,
     pub(super) conflict: ConflictPolicy,
+    /// What is too old to be stored.
+    pub(super) oldest: Option<&'s Oldest>,
     /// What is done to values that fit the model.
     pub(super) chain: Option<&'s Chain>,
     /// Looks a device of the product up by its key.
@@ -249,6 +251,7 @@ fn check_items(scope: &Scope<'_>, envelope: &Envelope<'_>, arrived_ms: i64) -> C
         mode: scope.mode,
         time,
         conflict: scope.conflict,
+        oldest: scope.oldest,
         policies: scope.chain.map(|chain| chain as &dyn Process),
     };
     check(envelope.items, envelope.params, &rules, scope.find_device)
@@ -587,6 +590,7 @@ mod tests {
             mode,
             stamps_arrival: false,
             conflict: ConflictPolicy::KeepLast,
+            oldest: None,
             chain: None,
             find_device: &|key| devices.get(key),
         };

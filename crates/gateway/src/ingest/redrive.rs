@@ -175,6 +175,7 @@ impl Ingest {
             &burst,
             &decoded,
             again.arrived_ms,
+            self.clock.now_ms(),
         )?;
         Ok(judged.pop().expect("one message has one verdict"))
     }

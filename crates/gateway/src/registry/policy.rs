@@ -41,8 +41,54 @@ pub struct PolicyFile {
     /// What is done to the values of a message before they are stored, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub processing: Vec<StepFile>,
+    /// How long values are kept. Without any such policy: for ever. A product has one at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageRule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+}
+
+/// How long the values of points are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct StorageRule {
+    #[schemars(range(min = 1, max = 36500))]
+    pub keep_days: u32,
+    #[serde(default, skip_serializing_if = "is_event")]
+    pub by: KeptBy,
+}
+
+/// What the age of a value counts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeptBy {
+    /// The time of the value.
+    #[default]
+    Event,
+    /// The arrival of the message that it came with.
+    Import,
+}
+
+impl KeptBy {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Import => "import",
+        }
+    }
+}
+
+impl StorageRule {
+    /// What is older than this is not kept, milliseconds since 1970 UTC.
+    pub fn oldest_ms(self, now_ms: i64) -> i64 {
+        const DAY_MS: i64 = 24 * 3_600 * 1_000;
+        now_ms.saturating_sub(i64::from(self.keep_days) * DAY_MS)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_event(by: &KeptBy) -> bool {
+    *by == KeptBy::Event
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
@@ -72,6 +118,8 @@ pub struct Policies {
     pub(super) history: BTreeMap<ObjectName, Vec<Said>>,
     /// Of the channels that any policy concerns.
     pub(super) chains: HashMap<ChannelName, Arc<Chain>>,
+    /// The storage policy of the products that have one.
+    pub(super) storage: HashMap<ObjectName, Arc<Policy>>,
 }
 
 impl Policies {
@@ -122,8 +170,12 @@ pub(super) fn check(
     file: &PolicyFile,
     snapshot: &Snapshot,
 ) -> Result<(), String> {
-    if file.processing.is_empty() {
-        return Err("it says nothing: give it processing, a list of steps".to_owned());
+    if file.processing.is_empty() && file.storage.is_none() {
+        let why = "it says nothing: give it processing, a list of steps, or storage";
+        return Err(why.to_owned());
+    }
+    if let Some(storage) = file.storage {
+        check_storage(storage, file)?;
     }
     check_size(file)?;
     for model in &file.models {
@@ -149,6 +201,21 @@ pub(super) fn check(
         }
     }
     check_steps(name, file, snapshot)
+}
+
+fn check_storage(storage: StorageRule, file: &PolicyFile) -> Result<(), String> {
+    let days = storage.keep_days;
+    if days == 0 || days > limits::KEEP_DAYS_MAX {
+        return Err(format!(
+            "storage: keepDays {days} is not between 1 and {}",
+            limits::KEEP_DAYS_MAX
+        ));
+    }
+    if !file.channels.is_empty() {
+        let why = "storage is for whole products: a policy with storage names no channels";
+        return Err(why.to_owned());
+    }
+    Ok(())
 }
 
 fn check_size(file: &PolicyFile) -> Result<(), String> {
@@ -283,6 +350,12 @@ impl Snapshot {
         self.policies.chains.get(channel.as_ref())
     }
 
+    /// How long the values of a product are kept, and by which policy; for ever where there is none.
+    pub fn storage(&self, product: impl AsRef<str>) -> Option<(&Arc<Policy>, StorageRule)> {
+        let policy = self.policies.storage.get(product.as_ref())?;
+        Some((policy, policy.file.storage?))
+    }
+
     /// Holds every policy against what is declared now, and compiles the chains of all channels.
     ///
     /// # Errors
@@ -303,7 +376,23 @@ impl Snapshot {
                 }
             }
         }
-        Arc::make_mut(&mut self.policies).chains = chains;
+        let mut storage: HashMap<ObjectName, Arc<Policy>> = HashMap::new();
+        for product in self.products.values() {
+            let has_storage = |policy: &&Arc<Policy>| policy.file.storage.is_some();
+            for policy in policies.iter().filter(has_storage) {
+                if !policy.file.is_about(product) {
+                    continue;
+                }
+                if let Some(other) = storage.insert(product.name.clone(), Arc::clone(policy)) {
+                    return Err(format!(
+                        "product {} would have two storage policies, {} and {}; a product has one",
+                        product.name, other.name, policy.name
+                    ));
+                }
+            }
+        }
+        let settled = Arc::make_mut(&mut self.policies);
+        (settled.chains, settled.storage) = (chains, storage);
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ impl Reading for Points {
     const MEMBER: &'static str = "measurepoints";
     const HAS_TIME: bool = true;
     const VALUES_MAX: usize = usize::MAX;
+    const HAS_RETENTION: bool = true;
 
     fn read(&mut self, rules: &Rules<'_>, name: &str, json: &str) -> Result<(), Vec<Fault>> {
         let value = read_point(rules, name, json).map_err(|why| vec![Fault::of(name, why)])?;

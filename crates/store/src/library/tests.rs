@@ -13,6 +13,7 @@ use crate::{Order, disk::RealDisk};
 
 mod chronicle;
 mod faults;
+mod floor;
 mod real;
 
 pub(super) fn device(key: &str) -> DeviceKey {
