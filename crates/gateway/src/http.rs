@@ -36,6 +36,7 @@ mod problem;
 mod products;
 mod quarantine;
 mod receipts;
+mod rules;
 mod schemas;
 mod scripts;
 mod store;
@@ -61,7 +62,7 @@ pub use websocket::{Attend, Stream};
 
 use crate::{
     access::Access, channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine,
-    recorder::Recorder, redrive::Redriver, registry::Registry, script::Scripts,
+    recorder::Recorder, redrive::Redriver, registry::Registry, rules::Rules, script::Scripts,
     subscription::Subscriptions,
 };
 
@@ -78,6 +79,7 @@ pub struct Api {
     pub log: Arc<Log>,
     pub scripts: Arc<Scripts>,
     pub subscriptions: Arc<Subscriptions>,
+    pub rules: Arc<Rules>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
@@ -127,6 +129,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(access_keys::routes())
         .merge(subscriptions::routes())
         .merge(policies::routes())
+        .merge(rules::routes())
         .merge(health::routes())
 }
 

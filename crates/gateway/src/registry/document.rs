@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile, policy::PolicyFile,
-    product::ProductFile, script::ScriptFile, subscription::SubscriptionFile,
+    product::ProductFile, rule::RuleFile, script::ScriptFile, subscription::SubscriptionFile,
 };
 
 /// How an object file is written.
@@ -72,6 +72,7 @@ pub enum Declared {
     AccessKey(ObjectName, AccessKeyFile),
     Subscription(ObjectName, Box<SubscriptionFile>),
     Policy(ObjectName, Box<PolicyFile>),
+    Rule(ObjectName, Box<RuleFile>),
 }
 
 impl Declared {
@@ -85,6 +86,7 @@ impl Declared {
             Self::AccessKey(..) => Kind::AccessKey,
             Self::Subscription(..) => Kind::Subscription,
             Self::Policy(..) => Kind::Policy,
+            Self::Rule(..) => Kind::Rule,
         }
     }
 
@@ -96,7 +98,8 @@ impl Declared {
             | Self::Script(name, _)
             | Self::AccessKey(name, _)
             | Self::Subscription(name, _)
-            | Self::Policy(name, _) => name.as_str(),
+            | Self::Policy(name, _)
+            | Self::Rule(name, _) => name.as_str(),
             Self::Channel(name, _) => name.as_str(),
         }
     }
@@ -111,7 +114,8 @@ impl Declared {
             | Self::Script(..)
             | Self::AccessKey(..)
             | Self::Subscription(..)
-            | Self::Policy(..) => "",
+            | Self::Policy(..)
+            | Self::Rule(..) => "",
         }
     }
 
@@ -395,6 +399,7 @@ impl<'de> Visitor<'de> for Header<'_> {
                 Body::Subscription(Box::new(SubscriptionFile::deserialize(members)?))
             }
             Kind::Policy => Body::Policy(Box::new(PolicyFile::deserialize(members)?)),
+            Kind::Rule => Body::Rule(Box::new(RuleFile::deserialize(members)?)),
         };
         let name = name.ok_or_else(|| A::Error::missing_field("name"))?;
         body.named(&name).map_err(A::Error::custom)
@@ -411,6 +416,7 @@ enum Body {
     AccessKey(AccessKeyFile),
     Subscription(Box<SubscriptionFile>),
     Policy(Box<PolicyFile>),
+    Rule(Box<RuleFile>),
 }
 
 impl Body {
@@ -424,6 +430,7 @@ impl Body {
             Self::AccessKey(file) => Declared::AccessKey(ObjectName::new(name)?, file),
             Self::Subscription(file) => Declared::Subscription(ObjectName::new(name)?, file),
             Self::Policy(file) => Declared::Policy(ObjectName::new(name)?, file),
+            Self::Rule(file) => Declared::Rule(ObjectName::new(name)?, file),
         })
     }
 }

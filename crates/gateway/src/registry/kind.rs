@@ -23,10 +23,12 @@ pub enum Kind {
     Subscription,
     #[value(alias = "policies", alias = "Policy")]
     Policy,
+    #[value(alias = "rules", alias = "Rule")]
+    Rule,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Model,
         Self::Product,
         Self::Device,
@@ -35,6 +37,7 @@ impl Kind {
         Self::AccessKey,
         Self::Subscription,
         Self::Policy,
+        Self::Rule,
     ];
 
     /// The word of `kind:` in an object file.
@@ -48,6 +51,7 @@ impl Kind {
             Self::AccessKey => "AccessKey",
             Self::Subscription => "Subscription",
             Self::Policy => "Policy",
+            Self::Rule => "Rule",
         }
     }
 
@@ -62,6 +66,7 @@ impl Kind {
             Self::AccessKey => "access key",
             Self::Subscription => "subscription",
             Self::Policy => "policy",
+            Self::Rule => "rule",
         }
     }
 
@@ -76,6 +81,7 @@ impl Kind {
             Self::AccessKey => "access-keys",
             Self::Subscription => "subscriptions",
             Self::Policy => "policies",
+            Self::Rule => "rules",
         }
     }
 
@@ -89,6 +95,7 @@ impl Kind {
             Self::AccessKey => Collection::AccessKey,
             Self::Subscription => Collection::Subscription,
             Self::Policy => Collection::Policy,
+            Self::Rule => Collection::Rule,
         }
     }
 
@@ -103,6 +110,7 @@ impl Kind {
             Self::AccessKey => &["name", "key", "description"],
             Self::Subscription => &["name", "type", "accessKey", "partitions", "retentionHours"],
             Self::Policy => &["name", "order", "models", "products", "channels"],
+            Self::Rule => &["name", "description"],
         }
     }
 

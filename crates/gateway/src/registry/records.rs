@@ -26,10 +26,15 @@ pub enum Collection {
     Policy,
     /// Owned by its policy, named by the revision from which on it said this.
     PolicyRevision,
+    Rule,
+    /// What is not declared about a rule; secrets are sealed.
+    RuleState,
+    /// What the gateway made by itself, once: deleted, it stays so.
+    Made,
 }
 
 impl Collection {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Model,
         Self::Product,
         Self::Device,
@@ -45,6 +50,9 @@ impl Collection {
         Self::SubscriptionState,
         Self::Policy,
         Self::PolicyRevision,
+        Self::Rule,
+        Self::RuleState,
+        Self::Made,
     ];
 
     pub const fn word(self) -> &'static str {
@@ -64,6 +72,9 @@ impl Collection {
             Self::SubscriptionState => "subscription-state",
             Self::Policy => "policy",
             Self::PolicyRevision => "policy-revision",
+            Self::Rule => "rule",
+            Self::RuleState => "rule-state",
+            Self::Made => "made",
         }
     }
 }

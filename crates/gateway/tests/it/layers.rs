@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
-const FORBIDDEN: [(&str, &[&str]); 17] = [
+const FORBIDDEN: [(&str, &[&str]); 21] = [
     (
         "mqtt",
         &[
@@ -33,6 +33,7 @@ const FORBIDDEN: [(&str, &[&str]); 17] = [
             "app",
             "quarantine",
             "channel_log",
+            "rules",
         ],
     ),
     (
@@ -81,6 +82,47 @@ const FORBIDDEN: [(&str, &[&str]); 17] = [
         &["mqtt", "http", "cli", "ingest", "house", "app", "query"],
     ),
     ("redrive", &["mqtt", "http", "cli", "house", "app", "auth"]),
+    (
+        "rules",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "house",
+            "app",
+            "subscribe",
+            "subscription",
+            "quarantine",
+        ],
+    ),
+    (
+        "sink",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "house",
+            "app",
+            "rules",
+            "subscription",
+            "quarantine",
+        ],
+    ),
+    (
+        "expression",
+        &[
+            "mqtt", "http", "cli", "ingest", "house", "app", "rules", "registry", "store",
+        ],
+    ),
+    (
+        "template",
+        &[
+            "mqtt", "http", "cli", "ingest", "house", "app", "rules", "registry", "store",
+            "message",
+        ],
+    ),
     (
         "recorder",
         &[

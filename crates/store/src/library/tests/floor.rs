@@ -70,7 +70,7 @@ fn a_segment_of_old_rows_goes_whole_and_its_file_with_it() {
     world.set_floor(Some(from(100)));
     world.work_to_the_end();
     assert_eq!(world.segments(), 0);
-    let files = names::product_dir(&world.dir().join("segments"), &product());
+    let files = product_dir(&world.dir().join("segments"), &product());
     assert_eq!(std::fs::read_dir(files).unwrap().count(), 0);
 }
 
