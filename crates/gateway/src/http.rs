@@ -11,6 +11,7 @@
 
 mod access;
 mod access_keys;
+mod aggregates;
 mod apply;
 mod attributes;
 mod channels;
@@ -19,8 +20,10 @@ mod console;
 mod devices;
 mod events;
 mod extremes;
+mod folds;
 mod guard;
 mod health;
+mod kafka;
 mod latest;
 mod lineage;
 mod lines;
@@ -39,9 +42,11 @@ mod receipts;
 mod rules;
 mod schemas;
 mod scripts;
+mod seats;
 mod store;
 mod stream;
 mod subscriptions;
+mod tables;
 mod trace;
 mod websocket;
 
@@ -58,12 +63,13 @@ use utoipa_axum::router::OpenApiRouter;
 pub use health::Readiness;
 pub use live::{Live, beat};
 pub use problem::{Problem, Refusals};
+pub use seats::Seats;
 pub use websocket::{Attend, Stream};
 
 use crate::{
-    access::Access, channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine,
-    recorder::Recorder, redrive::Redriver, registry::Registry, rules::Rules, script::Scripts,
-    subscription::Subscriptions,
+    access::Access, channel_log::Log, clock::Clock, kafka::Cluster, limits, pool::Pool,
+    quarantine::Quarantine, recorder::Recorder, redrive::Redriver, registry::Registry,
+    rules::Rules, script::Scripts, subscription::Subscriptions,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -79,11 +85,15 @@ pub struct Api {
     pub log: Arc<Log>,
     pub scripts: Arc<Scripts>,
     pub subscriptions: Arc<Subscriptions>,
+    /// The Kafka cluster, if one is configured.
+    pub kafka: Option<Cluster>,
     pub rules: Arc<Rules>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
     pub streams: Pool,
+    /// Reads of history that are under way.
+    pub reads: Seats,
     /// Cancelled to close the door: answers without an end then end.
     pub closing: CancellationToken,
     pub clock: Clock,
@@ -115,6 +125,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(log::routes())
         .merge(trace::routes())
         .merge(points::routes())
+        .merge(aggregates::routes())
         .merge(extremes::routes())
         .merge(lineage::routes())
         .merge(latest::routes())
@@ -129,6 +140,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(access_keys::routes())
         .merge(subscriptions::routes())
         .merge(policies::routes())
+        .merge(kafka::routes())
         .merge(rules::routes())
         .merge(health::routes())
 }
@@ -168,6 +180,8 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>) {
     listener::serve(listener, router(api), limits::Http::default(), closing).await;
 }
 
+#[cfg(test)]
+mod aggregates_tests;
 #[cfg(test)]
 mod history_tests;
 #[cfg(test)]

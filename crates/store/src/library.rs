@@ -62,6 +62,7 @@ pub(crate) use fault::OpenError;
 pub use floor::{Expirable, Floor};
 pub use latest::Latest;
 pub(crate) use merge::Haste;
+pub use names::{quality_column, value_column};
 pub use origins::Lineage;
 
 use self::{

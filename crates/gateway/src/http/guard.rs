@@ -21,7 +21,15 @@ pub(super) const COOKIE: &str = "backtide_session";
 const CSRF: &str = "x-csrf-token";
 
 /// Endings of paths where a POST changes nothing.
-const DRY: [&str; 4] = ["/run", "/dry-run", "/test", "/policy-preview"];
+const DRY: [&str; 7] = [
+    "/run",
+    "/dry-run",
+    "/test",
+    "/policy-preview",
+    "/points/query",
+    "/points/aggregates",
+    "/points/coverage",
+];
 /// Endings of paths that show, make or end a secret.
 const SECRET: [&str; 5] = [
     "/connection",
@@ -185,6 +193,9 @@ mod tests {
             ("POST", "/api/v1/quarantine/dry-run", Role::Viewer),
             ("POST", "/api/v1/quarantine/7/run", Role::Viewer),
             ("POST", "/api/v1/policy-preview", Role::Viewer),
+            ("POST", "/api/v1/points/query", Role::Viewer),
+            ("POST", "/api/v1/points/aggregates", Role::Viewer),
+            ("POST", "/api/v1/products/aggregates", Role::Operator),
             ("POST", "/api/v1/scripts/a/test", Role::Operator),
             ("POST", "/api/v1/apply", Role::Operator),
             ("DELETE", "/api/v1/devices/a", Role::Operator),

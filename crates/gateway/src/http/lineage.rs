@@ -88,6 +88,7 @@ async fn lineage(
         names: &params.point,
         from: Some(&from),
         to: Some(&to),
+        timezone: None,
         cursor: None,
     };
     let snapshot = api.registry.snapshot();

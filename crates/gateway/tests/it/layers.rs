@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
-const FORBIDDEN: [(&str, &[&str]); 21] = [
+const FORBIDDEN: [(&str, &[&str]); 22] = [
     (
         "mqtt",
         &[
@@ -134,6 +134,21 @@ const FORBIDDEN: [(&str, &[&str]); 21] = [
             "quarantine",
             "house",
             "app",
+        ],
+    ),
+    (
+        "kafka",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "registry",
+            "house",
+            "app",
+            "sink",
+            "subscription",
+            "store",
         ],
     ),
     ("query", &["mqtt", "http", "cli", "ingest", "house", "app"]),
