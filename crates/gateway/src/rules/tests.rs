@@ -279,6 +279,7 @@ impl World {
                 topic: "/sys/FARM/integration/measurepoint/post".into(),
                 message_id: "1".into(),
                 packet_id: None,
+                policies: None,
                 arrived_ms: self.clock.now_ms(),
             },
             product: ProductKey::new("FARM").unwrap(),
