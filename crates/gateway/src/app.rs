@@ -26,13 +26,15 @@ use crate::{
     house::House,
     http::{self, Api, Live, Readiness, Seats},
     ingest::{Budgets, Ingest, Shares},
+    kafka::Cluster,
     limits,
     mqtt::{self, Door, Peer, Transport},
     pool::Pool,
     quarantine::{Quarantine, QuarantineError},
     recorder::{Recorder, RecorderError},
     redrive::{RedriveError, Redriver},
-    registry::{Registry, StoredTypes},
+    registry::{Refused, Registry, StoredTypes},
+    rules::{self, OfGateway, Rules, RulesError},
     script::{Scripts, WorkerCommand},
     secrets::{AdminToken, SecretError},
     store::Way,
@@ -47,8 +49,12 @@ const STREAM_THREADS: usize = 8;
 const STREAMS_WAITING_MAX: usize = 64;
 /// Threads that read messages of subscriptions.
 const SUBSCRIPTION_THREADS: usize = 2;
+/// The same where they lie in Kafka: each read waits for an answer.
+const KAFKA_SUBSCRIPTION_THREADS: usize = 8;
 /// The one job that runs waits for each piece of its work.
 const REDRIVE_WAITING_MAX: usize = 4;
+/// Changes of rules that wait to be carried out.
+const RULE_CHANGES_WAITING_MAX: usize = 64;
 /// How often logins are checked against time alone: the end of a rotated secret's overlap.
 const LOGINS_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often counters are drained, so that histograms stay small without a scraper.
@@ -90,6 +96,10 @@ pub enum StartError {
     #[error(transparent)]
     Subscription(#[from] SubscriptionError),
     #[error(transparent)]
+    Rules(#[from] RulesError),
+    #[error("default rules: {0}")]
+    DefaultRules(Refused),
+    #[error(transparent)]
     Sessions(#[from] mqtt::KeptError),
     #[error(
         "cannot listen for HTTP on {address}: {source}; give another address with --http, or port 0 for a free one"
@@ -116,6 +126,7 @@ pub struct Running {
     door: Arc<Door<House>>,
     subscribe: Arc<subscribe::Door>,
     subscriptions: Arc<Subscriptions>,
+    rules: Arc<Rules>,
     store: Store,
     closing: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -159,9 +170,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.recorder,
     )?);
     let (budgets, alarms) = Budgets::new();
+    let way = Arc::new(Way::to(store.clone()));
     let ingest = Arc::new(Ingest {
         registry: Arc::clone(&registry),
-        way: Way::to(store.clone()),
+        way: Arc::clone(&way),
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
         log: Arc::clone(&log),
@@ -176,7 +188,20 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Arc::clone(&ingest),
         Pool::start("redrive", 1, REDRIVE_WAITING_MAX).map_err(StartError::Thread)?,
     )?);
-    let subscriptions = open_subscriptions(&config, &registry, &store, &clock)?;
+    // Nothing is connected to here: Kafka may be away.
+    let kafka = config.kafka.clone().map(|settings| {
+        let organization = config.organization.clone();
+        Cluster::new(settings, organization, store.id())
+    });
+    let subscriptions = open_subscriptions(&config, &registry, &store, &clock, kafka.clone())?;
+    let rules = open_rules(
+        &config,
+        &registry,
+        &store,
+        &scripts,
+        (way, &clock),
+        kafka.clone(),
+    )?;
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
     let wall_clock = || Clock::system().now_ms();
@@ -216,6 +241,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         log: Arc::clone(&log),
         scripts,
         subscriptions: Arc::clone(&subscriptions),
+        kafka,
+        rules: Arc::clone(&rules),
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
         closing: closing.clone(),
@@ -239,11 +266,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             store.clone(),
             Arc::clone(&registry),
             Arc::clone(&subscriptions),
+            Arc::clone(&rules),
         ),
         readiness: readiness(
             store.clone(),
             Arc::clone(&quarantine),
             Arc::clone(&registry),
+            Arc::clone(&rules),
         ),
     });
     let alarmed = Alarms {
@@ -264,6 +293,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tokio::spawn(http::beat(Arc::clone(&api))),
         tokio::spawn(http::serve(http_listener, api)),
         tokio::spawn(Arc::clone(&subscriptions).keep(closing.clone())),
+        tokio::spawn(Arc::clone(&rules).keep(closing.clone())),
         tokio::spawn(Arc::clone(&subscribe_door).serve(subscribe_listener)),
         tokio::spawn(Arc::clone(&door).serve(mqtt_listener, None)),
     ];
@@ -292,6 +322,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         door,
         subscribe: subscribe_door,
         subscriptions,
+        rules,
         store,
         closing,
         tasks,
@@ -310,6 +341,7 @@ impl Running {
                 tracing::error!(%error, "a task ended in a bug");
             }
         }
+        self.rules.close().await;
         self.subscriptions.close();
         self.store.close();
         tracing::info!("closed");
@@ -391,6 +423,7 @@ fn open_subscriptions(
     registry: &Arc<Registry>,
     store: &Store,
     clock: &Clock,
+    kafka: Option<Cluster>,
 ) -> Result<Arc<Subscriptions>, StartError> {
     let limits = limits::Topics {
         bytes_max: config.subscribe.bytes_max,
@@ -398,7 +431,11 @@ fn open_subscriptions(
     };
     // Each session has one pull under way: none of them is refused for want of room.
     let waiting_max = subscribe_limits(&config.subscribe).connections_max;
-    let pool = Pool::start("subscriptions", SUBSCRIPTION_THREADS, waiting_max);
+    let threads = match kafka {
+        None => SUBSCRIPTION_THREADS,
+        Some(_) => KAFKA_SUBSCRIPTION_THREADS,
+    };
+    let pool = Pool::start("subscriptions", threads, waiting_max);
     let setting = subscription::Setting {
         registry: Arc::clone(registry),
         store: store.clone(),
@@ -406,9 +443,41 @@ fn open_subscriptions(
         clock: clock.clone(),
         pool: pool.map_err(StartError::Thread)?,
         limits,
+        kafka,
     };
     let dir = config.data_dir.join("subscriptions");
     Ok(Subscriptions::open(&dir, setting)?)
+}
+
+fn open_rules(
+    config: &Config,
+    registry: &Arc<Registry>,
+    store: &Store,
+    scripts: &Arc<Scripts>,
+    (way, clock): (Arc<Way>, &Clock),
+    kafka: Option<Cluster>,
+) -> Result<Arc<Rules>, StartError> {
+    registry
+        .make_default_rules()
+        .map_err(StartError::DefaultRules)?;
+    let pool = Pool::start("rules", 1, RULE_CHANGES_WAITING_MAX);
+    let setting = rules::Setting {
+        registry: Arc::clone(registry),
+        store: store.clone(),
+        scripts: Arc::clone(scripts),
+        destinations: Arc::new(OfGateway {
+            registry: Arc::clone(registry),
+            way,
+            clock: clock.clone(),
+            kafka,
+        }),
+        organization: config.organization.clone(),
+        clock: clock.clone(),
+        pool: pool.map_err(StartError::Thread)?,
+        runtime: tokio::runtime::Handle::current(),
+        limits: config.rules.clone(),
+    };
+    Ok(Rules::open(&config.data_dir.join("rules"), setting)?)
 }
 
 fn subscribe_limits(given: &crate::config::Subscribe) -> limits::Subscribe {
@@ -485,12 +554,18 @@ impl StoredTypes for StoredPoints {
     fn committed(&self) -> u64 {
         self.0.durable().0
     }
+
+    fn trimmed(&self) -> u64 {
+        let oldest = self.0.stats().oldest;
+        oldest.map_or_else(|| self.committed(), |oldest| oldest.0.saturating_sub(1))
+    }
 }
 
 fn readiness(
     store: Store,
     quarantine: Arc<Quarantine>,
     registry: Arc<Registry>,
+    rules: Arc<Rules>,
 ) -> Box<dyn Fn() -> Readiness + Send + Sync> {
     Box::new(move || {
         let held = store.held_log().map(|held| {
@@ -514,7 +589,8 @@ fn readiness(
         let quarantine = quarantine
             .is_full()
             .then(|| "quarantine full: messages with refusals are held".to_owned());
-        let warnings = warnings(&registry).into_iter().chain(held).collect();
+        let warnings = warnings(&registry).into_iter().chain(held);
+        let warnings = warnings.chain(rules.warnings()).collect();
         Readiness::unless(store.into_iter().chain(quarantine).collect()).with(warnings)
     })
 }
@@ -535,6 +611,7 @@ fn render(
     store: Store,
     registry: Arc<Registry>,
     subscriptions: Arc<Subscriptions>,
+    rules: Arc<Rules>,
 ) -> Box<dyn Fn() -> String + Send + Sync> {
     Box::new(move || {
         crate::telemetry::gauge_store(&store);
@@ -545,6 +622,7 @@ fn render(
             .filter(|channel| channel.held.is_some());
         crate::telemetry::gauge("backtide_channels_held", held.count());
         subscriptions.gauge();
+        rules.gauge();
         metrics.render()
     })
 }

@@ -16,12 +16,14 @@ pub mod delete;
 pub mod demo;
 pub mod export;
 pub mod get;
+pub mod kafka;
 mod listing;
 pub mod log;
 pub mod output;
 pub mod quarantine;
 pub mod query;
-pub mod salvage;
+pub mod rule;
+mod salvage;
 pub mod script;
 pub mod send;
 mod serve;
@@ -109,9 +111,15 @@ pub enum Command {
     /// Subscriptions: list, show, start, stop, replay
     #[command(subcommand)]
     Subscription(subscription::Subscription),
+    /// Rules: list, show, start, stop, replay, test; their dead letters
+    #[command(subcommand)]
+    Rule(rule::Rule),
     /// Show, rotate or revoke the access key of an application
     #[command(subcommand)]
     AccessKey(access_key::AccessKey),
+    /// Say what is wrong with the Kafka cluster that is configured
+    #[command(subcommand)]
+    Kafka(kafka::Kafka),
     /// Run a gateway with real sample history, to look around
     Demo(demo::Demo),
     /// Make certificates for a trial: a private authority, its servers and clients
@@ -297,7 +305,9 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
         Command::Script(script) => script.run(&connection, terminal),
         Command::Subscription(subscription) => subscription.run(&connection, terminal),
+        Command::Rule(rule) => rule.run(&connection, terminal),
         Command::AccessKey(access_key) => access_key.run(&connection, terminal),
+        Command::Kafka(kafka) => kafka.run(&connection, terminal),
         Command::Demo(demo) => demo.run(&connection, terminal),
         Command::Cert(cert) => cert.run(terminal),
         Command::Config(config) => config.run(&connection, terminal),

@@ -23,6 +23,7 @@ mod extremes;
 mod folds;
 mod guard;
 mod health;
+mod kafka;
 mod latest;
 mod lineage;
 mod lines;
@@ -37,6 +38,7 @@ mod problem;
 mod products;
 mod quarantine;
 mod receipts;
+mod rules;
 mod schemas;
 mod scripts;
 mod seats;
@@ -64,9 +66,9 @@ pub use seats::Seats;
 pub use websocket::{Attend, Stream};
 
 use crate::{
-    access::Access, channel_log::Log, clock::Clock, limits, pool::Pool, quarantine::Quarantine,
-    recorder::Recorder, redrive::Redriver, registry::Registry, script::Scripts,
-    subscription::Subscriptions,
+    access::Access, channel_log::Log, clock::Clock, kafka::Cluster, limits, pool::Pool,
+    quarantine::Quarantine, recorder::Recorder, redrive::Redriver, registry::Registry,
+    rules::Rules, script::Scripts, subscription::Subscriptions,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -82,6 +84,9 @@ pub struct Api {
     pub log: Arc<Log>,
     pub scripts: Arc<Scripts>,
     pub subscriptions: Arc<Subscriptions>,
+    /// The Kafka cluster, if one is configured.
+    pub kafka: Option<Cluster>,
+    pub rules: Arc<Rules>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
@@ -133,6 +138,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(scripts::routes())
         .merge(access_keys::routes())
         .merge(subscriptions::routes())
+        .merge(kafka::routes())
+        .merge(rules::routes())
         .merge(health::routes())
 }
 

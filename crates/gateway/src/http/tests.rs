@@ -109,12 +109,32 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         clock: clock.clone(),
         pool: Pool::start("subscriptions", 1, 8).unwrap(),
         limits: crate::limits::Topics::default(),
+        kafka: None,
     };
     let subscriptions =
         crate::subscription::Subscriptions::open(&dir.join("subscriptions"), setting).unwrap();
+    let setting = crate::rules::Setting {
+        registry: Arc::clone(&registry),
+        store: store.clone(),
+        scripts: Arc::clone(&scripts),
+        destinations: Arc::new(crate::rules::OfGateway {
+            registry: Arc::clone(&registry),
+            way: Arc::new(crate::store::Way::to(store.clone())),
+            clock: clock.clone(),
+            kafka: None,
+        }),
+        organization: backtide_model::ObjectName::new("o1").unwrap(),
+        clock: clock.clone(),
+        pool: Pool::start("rules", 1, 8).unwrap(),
+        runtime: tokio::runtime::Handle::current(),
+        limits: crate::limits::Rules::default(),
+    };
+    let rules = crate::rules::Rules::open(&dir.join("rules"), setting).unwrap();
     Api {
         registry,
         subscriptions,
+        kafka: None,
+        rules,
         store,
         quarantine,
         redriver,
