@@ -19,20 +19,20 @@ def strings_on(console):
 
 
 def test_the_list_shows_each_channel_and_keeps_its_filters_in_the_address(farm, console, connect):
-    farm.apply("kind: Channel\nname: second\nproduct: wind-farm\nmode: lenient\n")
-    farm.cli("channel", "pause", "second")
+    farm.apply("kind: Channel\nname: spare-2\nproduct: wind-farm\nmode: lenient\n")
+    farm.cli("channel", "pause", "spare-2")
     connect().post(("R80711", T0, {"P_avg": 1.0}))
     console.menu("Message Integration")
     expect(console.row(CHANNEL)).to_contain_text("open")
     expect(console.row(CHANNEL)).to_contain_text("strict")
-    expect(console.row("second")).to_contain_text("paused")
+    expect(console.row("spare-2")).to_contain_text("paused")
     expect(console.row(CHANNEL).get_by_role("img", name="1 message, 0 refused")).to_be_visible()
     console.inspect("channels")
     console.choose("State", "paused")
     expect(console.row(CHANNEL)).to_have_count(0)
     assert "state=paused" in console.page.url
     console.page.reload()
-    expect(console.row("second")).to_be_visible()
+    expect(console.row("spare-2")).to_be_visible()
     expect(console.row(CHANNEL)).to_have_count(0)
 
 
