@@ -12,6 +12,7 @@ mod extremes;
 mod lines;
 mod parquet;
 mod question;
+mod readings;
 mod rows;
 mod time;
 
@@ -22,5 +23,6 @@ pub use extremes::{Extremes, TooManySeries};
 pub use lines::{Line, LineWriter};
 pub use parquet::ParquetRows;
 pub use question::{Asked, AskedPoint, Question, QuestionError, is_json, product_of};
+pub use readings::{Reading, number, readings};
 pub use rows::{RowError, RowForm, RowWriter, write_cell};
 pub use time::{TimeError, moment};

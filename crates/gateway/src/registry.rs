@@ -22,6 +22,7 @@ mod sqlite;
 mod subscription;
 #[cfg(test)]
 mod tests;
+pub mod thing_model;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -36,14 +37,14 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
-pub use access_key::AccessKey;
+pub use access_key::{AccessKey, Right};
 pub use budget::ErrorBudget;
 pub use channel::{CertificateRule, Channel, Held, Quotas, Rates, RecentQuota, Secret};
-pub use device::{Attributes, Device};
+pub use device::{Attributes, Device, DeviceFile};
 pub use document::{Declared, Document, Fault, Form, Place, read};
 pub use kind::Kind;
 pub use model::DeclaredModel;
-pub use product::{Format, Product};
+pub use product::{Format, Product, ProductFile};
 pub use schema::{object_schemas, schema};
 pub use script::{Script, ScriptFile, ScriptVersion};
 pub use snapshot::{AssetOwner, Devices, Snapshot};
@@ -325,7 +326,9 @@ impl Registry {
                     draft.remove_device(product, device);
                 }
                 Kind::Channel => {
-                    draft.remove_channel(snapshot.channel(name).ok_or_else(not_found)?);
+                    let channel = snapshot.channel(name).ok_or_else(not_found)?;
+                    unused(users_of_channel(&snapshot, name))?;
+                    draft.remove_channel(channel);
                 }
                 Kind::Script => {
                     draft.remove_script(snapshot.script(name).ok_or_else(not_found)?);
@@ -670,6 +673,16 @@ fn users_of_model(snapshot: &Snapshot, name: &str) -> Vec<User> {
         });
     let has_it = |s: &Subscription| s.file.models.iter().any(|model| model.as_str() == name);
     products.chain(subscriptions(snapshot, has_it)).collect()
+}
+
+fn users_of_channel(snapshot: &Snapshot, name: &str) -> Vec<User> {
+    let keys = snapshot.access_keys_after(None);
+    keys.filter(|key| key.channels.iter().any(|channel| channel.as_str() == name))
+        .map(|key| User {
+            kind: Kind::AccessKey,
+            name: key.name.to_string(),
+        })
+        .collect()
 }
 
 fn users_of_access_key(snapshot: &Snapshot, name: &str) -> Vec<User> {
