@@ -20,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access::{self, Access, AccessError},
     alarms::Alarms,
+    application::Applications,
     channel_log::{Log, LogError},
     clock::Clock,
     config::Config,
-    house::House,
+    house::{self, House},
     http::{self, Api, Live, Readiness},
     ingest::{Budgets, Ingest, Shares},
     limits,
@@ -46,6 +47,8 @@ const STREAM_THREADS: usize = 8;
 const STREAMS_WAITING_MAX: usize = 64;
 /// Threads that read messages of subscriptions.
 const SUBSCRIPTION_THREADS: usize = 2;
+/// The RSA key that applications of one SDK encrypt for.
+const APPLICATION_KEY_FILE: &str = "application-rsa.key";
 /// The one job that runs waits for each piece of its work.
 const REDRIVE_WAITING_MAX: usize = 4;
 /// How often logins are checked against time alone: the end of a rotated secret's overlap.
@@ -173,6 +176,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Pool::start("redrive", 1, REDRIVE_WAITING_MAX).map_err(StartError::Thread)?,
     )?);
     let subscriptions = open_subscriptions(&config, &registry, &store, &clock)?;
+    let applications = Applications::new(
+        Arc::clone(&registry),
+        clock.clone(),
+        config.data_dir.join(APPLICATION_KEY_FILE),
+    );
+    let integrate = house::integrate(Arc::clone(&ingest));
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
     let wall_clock = || Clock::system().now_ms();
@@ -219,6 +228,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             .map_err(StartError::Thread)?,
         clock: clock.clone(),
         access,
+        applications: Arc::new(applications),
+        organization: config.organization.clone(),
+        integrate,
         live: Live::default(),
         broker_url: config
             .mqtt

@@ -112,7 +112,15 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     };
     let subscriptions =
         crate::subscription::Subscriptions::open(&dir.join("subscriptions"), setting).unwrap();
+    let applications = crate::application::Applications::new(
+        Arc::clone(&registry),
+        clock.clone(),
+        dir.join("application-rsa.key"),
+    );
     Api {
+        applications: Arc::new(applications),
+        organization: ObjectName::new("o1").unwrap(),
+        integrate: Box::new(|_| Box::pin(async { Err("no house is here".to_owned()) })),
         registry,
         subscriptions,
         store,
