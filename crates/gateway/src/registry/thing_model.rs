@@ -1,6 +1,6 @@
-//! Thing models in the vendor's JSON, in both of its shapes (`data-plane.md` §5.2): what its API
-//! shows, and the file that its console exports. Either becomes a model of ours; one of ours is shown
-//! as its API shows one.
+//! Thing models of others as JSON. The vendor's come in two shapes (`data-plane.md` §5.2): what its
+//! API shows, and the file that its console exports; a third one of lists is common elsewhere. Each
+//! becomes a model of ours; one of ours is shown as the vendor's API shows one.
 //!
 //! What a model of ours has not is left out: services, default values, tags, categories. What would
 //! change the meaning of a value is refused instead, by name. Pure.
@@ -25,7 +25,8 @@ pub fn read(value: &Value) -> Option<Result<(ObjectName, Model), String>> {
     if object.contains_key("modelId") && has(["measurepoints", "attributes", "events"]) {
         return Some(shown(object));
     }
-    None
+    let is_list = object.get("properties").is_some_and(Value::is_array);
+    (is_list && !object.contains_key("kind")).then(|| listed(object))
 }
 
 /// The same for a text; a byte order mark before it is passed over.
@@ -59,6 +60,29 @@ fn exported(object: &Map<String, Value>) -> Result<(ObjectName, Model), String> 
         description: "thingModelDesc",
     };
     model(&name, object, &elements)
+}
+
+/// The shape of lists: elements name themselves, and their types hold what composes them.
+fn listed(object: &Map<String, Value>) -> Result<(ObjectName, Model), String> {
+    let profile = object
+        .get("profile")
+        .and_then(|profile| profile.get("productKey"));
+    let candidates = [
+        object.get("modelId"),
+        object.get("identifier"),
+        profile,
+        object.get("name"),
+    ];
+    let name = candidates.into_iter().flatten().find_map(told);
+    let name =
+        name.ok_or("the model has neither modelId, identifier, profile.productKey nor name")?;
+    let elements = Elements {
+        points: "properties",
+        attributes: "attributes",
+        events: "events",
+        description: "desc",
+    };
+    model(name, object, &elements)
 }
 
 /// What a shape calls its parts.
@@ -103,6 +127,7 @@ fn model(
 fn read_event(id: &str, event: &Value) -> Result<Value, String> {
     let kind = event
         .get("eventType")
+        .or_else(|| event.get("type"))
         .and_then(Value::as_str)
         .unwrap_or("INFO");
     let level = match kind.to_ascii_lowercase().as_str() {
@@ -197,13 +222,22 @@ fn data_type(id: &str, element: &Value) -> Result<ElementFile, String> {
         "object" => file.type_word = "map".into(),
         "string" | "text" => {
             file.type_word = "string".into();
-            let length = detail(&["maxLength", "length"]).and_then(|length| length.as_u64());
+            let length = detail(&["maxLength", "length"]);
+            let length =
+                length.and_then(|length| length.as_u64().or_else(|| length.as_str()?.parse().ok()));
             file.max_length = length
                 .and_then(|length| usize::try_from(length).ok())
                 .filter(|length| *length > 0);
         }
         "enum" => {
             let values = detail(&["enumDesc", "enumMap", "values"]);
+            // In lists the definition itself is the map of values.
+            let is_told = |values: &Value| {
+                values
+                    .as_object()
+                    .is_some_and(|all| all.values().all(Value::is_string))
+            };
+            let values = values.or_else(|| Some(definition.clone()).filter(is_told));
             let values = values.as_ref().and_then(Value::as_object);
             let values = values.filter(|values| !values.is_empty());
             // Which values there are may stand nowhere: then any number is taken.
@@ -225,7 +259,10 @@ fn data_type(id: &str, element: &Value) -> Result<ElementFile, String> {
             file.items = Some(item_type(id, word.unwrap_or("double"))?);
         }
         "struct" => {
-            let members = detail(&["items", "members", "structItems"]);
+            let members = match definition.is_array() {
+                true => Some(definition.clone()),
+                false => detail(&["items", "members", "structItems"]),
+            };
             let members = named(members.as_ref()).map_err(|why| format!("{id}: {why}"))?;
             if members.is_empty() {
                 // Which members there are may stand nowhere: then any object is taken.
@@ -300,7 +337,8 @@ fn definition(element: &Value) -> Value {
 }
 
 fn unit(element: &Value) -> Option<String> {
-    let unit = element.get("unit")?;
+    let definition = definition(element);
+    let unit = element.get("unit").or_else(|| definition.get("unit"))?;
     let told = unit.as_str().or_else(|| {
         let id = unit.get("unitId").or_else(|| unit.get("id"))?;
         id.as_str()
@@ -503,6 +541,43 @@ mod tests {
             Some(Signal::Pulse)
         );
         assert_eq!(model.attributes[&name("mass")].data_type, DataType::Float);
+    }
+
+    #[test]
+    fn the_shape_of_lists_is_read() {
+        let (id, model) = read(&json!({ "profile": { "productKey": "thermo" }, "properties": [
+            { "identifier": "temperature", "dataType": { "type": "double", "specs": { "unit": "°C" } } },
+            { "identifier": "mode", "dataType": { "type": "enum", "specs": { "0": "heat", "1": "cool" } } },
+            { "identifier": "text", "dataType": { "type": "text", "specs": { "length": "64" } } },
+            { "identifier": "pos", "dataType": { "type": "struct", "specs": [
+                { "identifier": "x", "dataType": { "type": "int" } } ] } },
+            { "identifier": "row", "dataType": { "type": "array", "specs": { "item": { "type": "float" } } } },
+        ], "events": [ { "identifier": "hot", "type": "alert", "outputData": [] } ] }))
+        .unwrap()
+        .unwrap();
+        assert_eq!(id.as_str(), "thermo");
+        assert_eq!(
+            model.measurepoints[&name("temperature")].unit.as_deref(),
+            Some("°C")
+        );
+        assert!(
+            matches!(&model.measurepoints[&name("mode")].data_type, DataType::EnumInt(v) if v[&1] == "cool")
+        );
+        assert_eq!(
+            model.measurepoints[&name("text")].data_type,
+            DataType::String { bytes_max: 64 }
+        );
+        assert!(
+            matches!(&model.measurepoints[&name("pos")].data_type, DataType::Struct(m) if m.len() == 1)
+        );
+        assert!(matches!(
+            &model.measurepoints[&name("row")].data_type,
+            DataType::Array {
+                items: ItemType::Float,
+                ..
+            }
+        ));
+        assert_eq!(model.events[&name("hot")].level, Level::Warn);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
-const FORBIDDEN: [(&str, &[&str]); 15] = [
+const FORBIDDEN: [(&str, &[&str]); 16] = [
     (
         "mqtt",
         &[
@@ -38,6 +38,12 @@ const FORBIDDEN: [(&str, &[&str]); 15] = [
     (
         "access",
         &["mqtt", "http", "cli", "ingest", "house", "app", "store"],
+    ),
+    (
+        "application",
+        &[
+            "mqtt", "http", "cli", "ingest", "house", "app", "store", "access",
+        ],
     ),
     (
         "quarantine",

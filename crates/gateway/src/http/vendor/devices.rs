@@ -55,7 +55,7 @@ pub(super) fn search(api: &Api, call: &Call) -> Result<Data, Refusal> {
     let snapshot = api.registry.snapshot();
     let devices = snapshot.devices_after(None).filter_map(|device| {
         let product = snapshot.product(device.product.as_str())?;
-        Some(view(api, product, device))
+        Some(move || view(api, product, device))
     });
     search::page(&call.json, devices)
 }

@@ -162,7 +162,8 @@ impl Sender {
 
 /// The text of a message. Its size is looked at before it is read.
 fn message<'c>(call: &'c Call, name: &str) -> Result<&'c str, Refusal> {
-    let has_file = |part: &&super::call::Part| part.is_file && !part.bytes.is_empty();
+    let has_file =
+        |part: &&super::call::Part| part.is_file && part.name != name && !part.bytes.is_empty();
     if let Some(file) = call.parts.iter().find(has_file) {
         return Err(Refusal::bad(format!(
             "part {:?} is a file; files are not kept here, send values alone",

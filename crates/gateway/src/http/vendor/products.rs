@@ -42,7 +42,10 @@ pub(super) fn get(api: &Api, call: &Call) -> Result<Data, Refusal> {
 pub(super) fn search(api: &Api, call: &Call) -> Result<Data, Refusal> {
     let snapshot = api.registry.snapshot();
     let products = snapshot.products_after(None);
-    search::page(&call.json, products.map(|product| view(api, product)))
+    search::page(
+        &call.json,
+        products.map(|product| move || view(api, product)),
+    )
 }
 
 /// The list of the 2018 API.
@@ -52,7 +55,7 @@ pub(super) fn list(api: &Api, call: &Call) -> Result<Data, Refusal> {
     let number = call.params.number::<usize>("pageNo")?.unwrap_or(1);
     let asked = json!({ "pagination": { "pageNo": number, "pageSize": size } });
     let products = snapshot.products_after(None);
-    let page = search::page(&asked, products.map(|product| view(api, product)))?;
+    let page = search::page(&asked, products.map(|product| move || view(api, product)))?;
     let total = snapshot.products_after(None).count();
     let mut data = br#"{"products":"#.to_vec();
     data.extend_from_slice(&page.data);

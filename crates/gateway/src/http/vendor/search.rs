@@ -12,10 +12,10 @@ const PAGE_SIZE_DEFAULT: usize = 100;
 /// Parentheses within parentheses.
 const DEPTH_MAX: usize = 16;
 
-/// The page of `objects` that a search asks for.
-pub(super) fn page(
+/// The page of `objects` that a search asks for; of others no more is made than is looked at.
+pub(super) fn page<V: FnOnce() -> Map<String, Value>>(
     json: &Value,
-    objects: impl Iterator<Item = Map<String, Value>>,
+    objects: impl Iterator<Item = V>,
 ) -> Result<Data, Refusal> {
     let expression = match json.get("expression") {
         None | Some(Value::Null) => None,
@@ -42,17 +42,22 @@ pub(super) fn page(
     let mut found = Vec::new();
     let skipped = size.saturating_mul(number - 1);
     let mut total = 0_usize;
-    for object in objects {
-        let takes = match &expression {
-            None => true,
-            Some(expression) => expression.takes(&object)?,
-        };
-        if takes {
-            if (skipped..skipped.saturating_add(size)).contains(&total) {
-                found.push(projected(object, projection.as_deref()));
+    for view in objects {
+        let is_on_page = (skipped..skipped.saturating_add(size)).contains(&total);
+        match &expression {
+            None if !is_on_page => {}
+            None => found.push(projected(view(), projection.as_deref())),
+            Some(expression) => {
+                let object = view();
+                if !expression.takes(&object)? {
+                    continue;
+                }
+                if is_on_page {
+                    found.push(projected(object, projection.as_deref()));
+                }
             }
-            total += 1;
         }
+        total += 1;
     }
     let page = json!({ "pageNo": number, "pageSize": size, "totalSize": total });
     let mut data = Data::of(&found);
@@ -437,7 +442,7 @@ mod tests {
 
     #[test]
     fn a_page_has_what_was_asked_for_and_says_how_many_there_are() {
-        let many = (0..25).map(|n| json!({ "n": n, "m": 1 }).as_object().unwrap().clone());
+        let many = (0..25).map(|n| move || json!({ "n": n, "m": 1 }).as_object().unwrap().clone());
         let asked = json!({ "projection": ["n.x"], "pagination": { "pageNo": 3, "pageSize": 10 } });
         let data = page(&asked, many).unwrap();
         assert_eq!(
@@ -449,7 +454,12 @@ mod tests {
             json!({ "pagination": { "pageNo": 0 } }),
             json!({ "pagination": { "pageSize": 10_000 } }),
         ] {
-            assert_eq!(page(&wrong, std::iter::empty()).unwrap_err().code, 400);
+            assert_eq!(
+                page(&wrong, std::iter::empty::<fn() -> Map<String, Value>>())
+                    .unwrap_err()
+                    .code,
+                400
+            );
         }
     }
 }

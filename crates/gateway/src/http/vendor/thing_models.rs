@@ -30,7 +30,9 @@ pub(super) fn search(api: &Api, call: &Call) -> Result<Data, Refusal> {
     let snapshot = api.registry.snapshot();
     search::page(
         &call.json,
-        snapshot.models_after(None).map(|model| view(api, model)),
+        snapshot
+            .models_after(None)
+            .map(|model| move || view(api, model)),
     )
 }
 

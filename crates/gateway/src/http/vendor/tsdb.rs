@@ -616,10 +616,8 @@ fn minute_values(
 ) -> Result<Minutes, Refusal> {
     let mut values: Minutes = Vec::new();
     let points = std::slice::from_ref(point);
-    let mut scanned = 0_usize;
     read(api, asset, points, (from_ms, to_ms), |slab| {
         let found = readings(slab, point)?;
-        scanned += found.len();
         let numbers = found
             .iter()
             .filter_map(|reading| Some((reading.time_ms, reading.number()?)));
