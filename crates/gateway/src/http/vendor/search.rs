@@ -332,9 +332,8 @@ impl Signs {
             };
         }
         let is_exists = self.takes_word("exists");
-        let field = match self.next() {
-            Some(Sign::Word(field)) => field,
-            _ => return Err(self.fault("a member is missing")),
+        let Some(Sign::Word(field)) = self.next() else {
+            return Err(self.fault("a member is missing"));
         };
         if is_exists {
             return Ok(Expression::Exists { field });
