@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import subprocess
 import time
 from dataclasses import dataclass
 
@@ -328,3 +329,12 @@ def test_the_description_of_the_vendor_api_is_valid_openapi(gateway):
     validate(description)
     for path in ("/tsdb-service/v2.1/raw", "/connect-service/v2.1/devices", "/model-service/v2.1/thing-models"):
         assert path in description["paths"]
+
+
+def test_no_request_that_the_description_allows_is_answered_otherwise_than_it_says(application):
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    done = subprocess.run([TOOLS / "schemathesis/bin/schemathesis", "run", application.gateway.url + "/api/vendor-openapi.json",
+                           "-H", f"apim-accesstoken: {application.token}", "--checks", checks, "--phases", "fuzzing",
+                           "--max-examples", "5", "--seed", str(SEED)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+    assert "58 passed" in done.stdout, done.stdout[-4000:]

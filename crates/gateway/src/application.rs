@@ -288,7 +288,13 @@ impl Applications {
         if let Err(denied) = &outcome {
             metrics::counter!("backtide_application_denied_total", "reason" => denied.word())
                 .increment(1);
-            tracing::info!(?address, reason = %denied, "an application is not admitted");
+            match denied {
+                // Whoever goes on is counted, and does not fill the log.
+                Denied::Throttled | Denied::Busy => {
+                    tracing::debug!(?address, reason = %denied, "an application is not admitted");
+                }
+                _ => tracing::info!(?address, reason = %denied, "an application is not admitted"),
+            }
             if denied.is_guess()
                 && let Some(address) = address
             {
