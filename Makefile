@@ -24,7 +24,10 @@ help:
 	@echo "make tools         what tests need, into .tools/ (apt where root)"
 	@echo "make clean         remove what was built; .tools/ too"
 
-build: $(if $(shell command -v npm),console) | need-rust
+# Where npm is there.
+CONSOLE := $(if $(shell command -v npm),console)
+
+build: $(CONSOLE) | need-rust
 	$(CARGO) build --workspace --bins
 
 # Built anew where a source of it, or the API description that its types come from, has changed.
@@ -46,27 +49,31 @@ lint: | need-rust
 test-rust: | need-rust
 	$(CARGO) test --workspace
 
-test-outside: tools build
-	$(PYTEST) tests/outside -n 3 --dist loadgroup $(ARGS)
+OUTSIDE := $(PYTEST) tests/outside -n 3 --dist loadgroup
 
-# One after the other, whatever -j says: they share two cores and one build folder.
+test-outside: tools build
+	$(OUTSIDE) $(ARGS)
+
+# One after the other, whatever -j says: they share two cores and one build folder. The console comes first, since the binary
+# embeds it; `test-rust` makes the binary that the outside suite drives, so that nothing is built twice.
 test:
 	$(MAKE) tools
+	$(MAKE) console
 	$(MAKE) lint
 	$(MAKE) test-rust
-	$(MAKE) test-outside
+	$(OUTSIDE)
 	$(MAKE) fuzz
 
 # Ten seconds a target; FUZZ_SECONDS=600 for more.
 fuzz: | need-rust
 	fuzz/run
 
-demo: $(if $(shell command -v npm),console) | need-rust
+demo: $(CONSOLE) | need-rust
 	$(CARGO) build --release --bin backtide
 	$(TARGET)/release/backtide demo $(ARGS)
 
 bench: | need-rust
-	$(CARGO) build --release --bin backtide
+	$(CARGO) build --release --bin backtide --example decode_bench
 	bench/run $(ARGS)
 
 soak: tools build

@@ -1,5 +1,7 @@
 import os
 import pathlib
+import shutil
+import tempfile
 
 import pytest
 
@@ -10,9 +12,19 @@ from mqtt import Client
 from proxy import Proxy
 
 
+# A whole run has less than half of it on the disk at any time, and a gateway takes nothing with less than 256 MiB free.
+ROOM_BYTES = 4 << 30
+
+
 def pytest_sessionstart(session):
     if not os.access(world.BIN, os.X_OK):
         pytest.exit(f"no backtide binary at {world.BIN}: run `make build`, or name one in BACKTIDE_BIN", returncode=3)
+    place = pathlib.Path(session.config.getoption("basetemp") or os.environ.get("PYTEST_DEBUG_TEMPROOT") or tempfile.gettempdir())
+    free = shutil.disk_usage(place if place.exists() else place.parent).free
+    # Of the run as a whole: when workers of xdist start, tests of others may be under way.
+    if free < ROOM_BYTES and not hasattr(session.config, "workerinput"):
+        pytest.exit(f"{place} has {free >> 20} MiB free, the suite needs {ROOM_BYTES >> 20} MiB: make room, or set TMPDIR "
+                    "to a folder on a larger disk", returncode=3)
 
 
 @pytest.hookimpl(wrapper=True)

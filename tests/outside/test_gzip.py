@@ -34,6 +34,11 @@ def post(link, payload):
     return json.loads(gzip.decompress(reply))
 
 
+def rss_peak_bytes(gateway):
+    with open(f"/proc/{gateway.process.pid}/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+
+
 def test_a_bomb_stops_at_the_inflated_limit(farm, session):
     bomb = gzip.compress(b" " * (100 << 20))
     assert len(bomb) < 512 * 1024
@@ -52,6 +57,21 @@ def test_what_is_no_whole_gzip_is_refused_and_kept_as_it_came(farm, session):
     assert [kept.payload for kept in farm.quarantine_export()] == wrong
     assert post(session, whole)["code"] == 200
     assert farm.cells() == {("R80711", T0, "P_avg"): 1.5}
+
+
+def test_a_burst_that_inflates_to_many_times_its_size_is_taken_with_little_memory(farm, session):
+    empty = b"[]" + b" " * 500_000
+    bad = gzip.compress(empty)
+    before = rss_peak_bytes(farm)
+    session.send(b"".join(wire.publish(TOPIC, bad, packet_id=n) for n in range(1, 201)))
+    packets = [session.receive() for _ in range(400)]
+    acks = [int.from_bytes(body) for first, body in packets if first == 0x40]
+    assert acks == list(range(1, 201)), "the rest are their replies"
+    grown = rss_peak_bytes(farm) - before
+    assert grown < 160 << 20, f"100 MB inflated made the process grow by {grown >> 20} MiB"
+    assert farm.cli("quarantine", "status", "-o", "json").json()["entries"] == 200
+    assert farm.quarantine_show(farm.quarantine()[0].id).payload == empty
+    assert post(session, gzip.compress(GOOD))["code"] == 200
 
 
 def test_members_that_follow_each_other_are_one_payload(farm, session):

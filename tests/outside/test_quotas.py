@@ -72,6 +72,7 @@ def test_recent_data_does_not_wait_for_a_backlog_of_the_same_channel(farm):
         now = int(time.time() * 1000)
         seconds = live.post([now - i for i in range(200)])
         assert held.is_alive() and seconds[-1] < 10.0
+        declare(farm, quotas=None)
         held.join()
     assert len(farm.cells()) == 230
 

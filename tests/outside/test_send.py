@@ -116,6 +116,7 @@ def test_a_strict_channel_refuses_the_whole_message_and_send_ends_with_2(farm):
     (["--device-column", "nope", "--time-column", "Date_time"], "nope"),
     (["--device-column", "Wind_turbine_name", "--time-column", "nope"], "nope"),
     ([*CSV_COLUMNS, "--timezone", "Mars/Olympus"], "Mars/Olympus"),
+    ([*CSV_COLUMNS, "--drop", "P_avg", "--drop", "Ws_avg"], "no column holds values"),
 ])
 def test_a_wrong_mapping_is_a_usage_error_that_names_it(farm, options, named):
     run = farm.cli("send", written(farm, "good.csv", GOOD), "--channel", CHANNEL, *options, code=USAGE)
@@ -164,3 +165,10 @@ def test_a_send_outlives_a_server_that_is_killed_under_it(farm, history):
     if sender.returncode != OK:  # giving up is allowed, losing is not
         farm.send(part, *CSV_COLUMNS, "--resume")
     assert truth.difference(truth.winners(rows), truth.read_query_csv(farm.query(output="csv").out)) == ""
+
+
+def test_a_client_with_the_strings_of_the_channel_stays_connected_while_a_file_is_sent(farm, connect):
+    client = connect()
+    farm.send(written(farm, "good.csv", GOOD), *CSV_COLUMNS)
+    farm.send(written(farm, "again.csv", GOOD), *CSV_COLUMNS, "--connections", "3")
+    assert client.disconnects == [] and client.post(("R80790", T0, {"P_avg": 1.0}))["code"] == 200

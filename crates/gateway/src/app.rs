@@ -33,9 +33,11 @@ use crate::{
     quarantine::{Quarantine, QuarantineError},
     recorder::{Recorder, RecorderError},
     redrive::{RedriveError, Redriver},
-    registry::{Registry, StoredTypes},
+    registry::{Refused, Registry, StoredTypes},
+    rules::{self, OfGateway, Rules, RulesError},
     script::{Scripts, WorkerCommand},
     secrets::{AdminToken, SecretError},
+    store::Way,
     subscribe,
     subscription::{self, SubscriptionError, Subscriptions},
     telemetry::{TelemetryError, collect_metrics},
@@ -51,6 +53,8 @@ const SUBSCRIPTION_THREADS: usize = 2;
 const APPLICATION_KEY_FILE: &str = "application-rsa.key";
 /// The one job that runs waits for each piece of its work.
 const REDRIVE_WAITING_MAX: usize = 4;
+/// Changes of rules that wait to be carried out.
+const RULE_CHANGES_WAITING_MAX: usize = 64;
 /// How often logins are checked against time alone: the end of a rotated secret's overlap.
 const LOGINS_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often counters are drained, so that histograms stay small without a scraper.
@@ -92,8 +96,14 @@ pub enum StartError {
     #[error(transparent)]
     Subscription(#[from] SubscriptionError),
     #[error(transparent)]
+    Rules(#[from] RulesError),
+    #[error("default rules: {0}")]
+    DefaultRules(Refused),
+    #[error(transparent)]
     Sessions(#[from] mqtt::KeptError),
-    #[error("cannot listen for HTTP on {address}: {source}; choose another address or a free port")]
+    #[error(
+        "cannot listen for HTTP on {address}: {source}; give another address with --http, or port 0 for a free one"
+    )]
     Http {
         address: SocketAddr,
         source: io::Error,
@@ -116,6 +126,7 @@ pub struct Running {
     door: Arc<Door<House>>,
     subscribe: Arc<subscribe::Door>,
     subscriptions: Arc<Subscriptions>,
+    rules: Arc<Rules>,
     store: Store,
     closing: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -161,6 +172,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (budgets, alarms) = Budgets::new();
     let ingest = Arc::new(Ingest {
         registry: Arc::clone(&registry),
+        way: Way::to(store.clone()),
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
         log: Arc::clone(&log),
@@ -182,6 +194,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.data_dir.join(APPLICATION_KEY_FILE),
     );
     let integrate = house::integrate(Arc::clone(&ingest));
+    let rules = open_rules(&config, &registry, &store, &scripts, &clock)?;
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
     let wall_clock = || Clock::system().now_ms();
@@ -221,6 +234,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         log: Arc::clone(&log),
         scripts,
         subscriptions: Arc::clone(&subscriptions),
+        rules: Arc::clone(&rules),
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
         closing: closing.clone(),
@@ -246,11 +260,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             store.clone(),
             Arc::clone(&registry),
             Arc::clone(&subscriptions),
+            Arc::clone(&rules),
         ),
         readiness: readiness(
             store.clone(),
             Arc::clone(&quarantine),
             Arc::clone(&registry),
+            Arc::clone(&rules),
         ),
     });
     let alarmed = Alarms {
@@ -271,6 +287,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tokio::spawn(http::beat(Arc::clone(&api))),
         tokio::spawn(http::serve(http_listener, api)),
         tokio::spawn(Arc::clone(&subscriptions).keep(closing.clone())),
+        tokio::spawn(Arc::clone(&rules).keep(closing.clone())),
         tokio::spawn(Arc::clone(&subscribe_door).serve(subscribe_listener)),
         tokio::spawn(Arc::clone(&door).serve(mqtt_listener, None)),
     ];
@@ -292,12 +309,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
              set mqtt.advertised_url"
         );
     }
-    tracing::info!(%mqtt, ?mqtts, %http, %subscribe, "doors are open");
+    let mqtts = mqtts.map(tracing::field::display);
+    tracing::info!(%mqtt, mqtts, %http, %subscribe, "doors are open");
     Ok(Running {
         addresses,
         door,
         subscribe: subscribe_door,
         subscriptions,
+        rules,
         store,
         closing,
         tasks,
@@ -316,6 +335,7 @@ impl Running {
                 tracing::error!(%error, "a task ended in a bug");
             }
         }
+        self.rules.close().await;
         self.subscriptions.close();
         self.store.close();
         tracing::info!("closed");
@@ -354,7 +374,21 @@ fn open_store(config: &Config) -> Result<Store, StartError> {
     let disk = Arc::new(RealDisk);
     let (store, recovery) =
         Store::open(&config.data_dir.join("store"), disk, config.store.clone())?;
-    tracing::info!(?recovery, durable = store.durable().0, "the store is open");
+    let backtide_store::Recovery {
+        files,
+        commits,
+        bytes,
+        torn_bytes,
+    } = recovery;
+    let durable = store.durable().0;
+    tracing::info!(
+        durable,
+        journal_files = files,
+        recovered_commits = commits,
+        recovered_bytes = bytes,
+        torn_bytes,
+        "the store is open"
+    );
     Ok(store)
 }
 
@@ -401,6 +435,35 @@ fn open_subscriptions(
     };
     let dir = config.data_dir.join("subscriptions");
     Ok(Subscriptions::open(&dir, setting)?)
+}
+
+fn open_rules(
+    config: &Config,
+    registry: &Arc<Registry>,
+    store: &Store,
+    scripts: &Arc<Scripts>,
+    clock: &Clock,
+) -> Result<Arc<Rules>, StartError> {
+    registry
+        .make_default_rules()
+        .map_err(StartError::DefaultRules)?;
+    let pool = Pool::start("rules", 1, RULE_CHANGES_WAITING_MAX);
+    let setting = rules::Setting {
+        registry: Arc::clone(registry),
+        store: store.clone(),
+        scripts: Arc::clone(scripts),
+        destinations: Arc::new(OfGateway {
+            registry: Arc::clone(registry),
+            store: store.clone(),
+            clock: clock.clone(),
+        }),
+        organization: config.organization.clone(),
+        clock: clock.clone(),
+        pool: pool.map_err(StartError::Thread)?,
+        runtime: tokio::runtime::Handle::current(),
+        limits: config.rules.clone(),
+    };
+    Ok(Rules::open(&config.data_dir.join("rules"), setting)?)
 }
 
 fn subscribe_limits(given: &crate::config::Subscribe) -> limits::Subscribe {
@@ -477,12 +540,18 @@ impl StoredTypes for StoredPoints {
     fn committed(&self) -> u64 {
         self.0.durable().0
     }
+
+    fn trimmed(&self) -> u64 {
+        let oldest = self.0.stats().oldest;
+        oldest.map_or_else(|| self.committed(), |oldest| oldest.0.saturating_sub(1))
+    }
 }
 
 fn readiness(
     store: Store,
     quarantine: Arc<Quarantine>,
     registry: Arc<Registry>,
+    rules: Arc<Rules>,
 ) -> Box<dyn Fn() -> Readiness + Send + Sync> {
     Box::new(move || {
         let held = store.held_log().map(|held| {
@@ -506,7 +575,8 @@ fn readiness(
         let quarantine = quarantine
             .is_full()
             .then(|| "quarantine full: messages with refusals are held".to_owned());
-        let warnings = warnings(&registry).into_iter().chain(held).collect();
+        let warnings = warnings(&registry).into_iter().chain(held);
+        let warnings = warnings.chain(rules.warnings()).collect();
         Readiness::unless(store.into_iter().chain(quarantine).collect()).with(warnings)
     })
 }
@@ -527,6 +597,7 @@ fn render(
     store: Store,
     registry: Arc<Registry>,
     subscriptions: Arc<Subscriptions>,
+    rules: Arc<Rules>,
 ) -> Box<dyn Fn() -> String + Send + Sync> {
     Box::new(move || {
         crate::telemetry::gauge_store(&store);
@@ -537,6 +608,7 @@ fn render(
             .filter(|channel| channel.held.is_some());
         crate::telemetry::gauge("backtide_channels_held", held.count());
         subscriptions.gauge();
+        rules.gauge();
         metrics.render()
     })
 }

@@ -21,7 +21,8 @@ pub mod log;
 pub mod output;
 pub mod quarantine;
 pub mod query;
-pub mod salvage;
+pub mod rule;
+mod salvage;
 pub mod script;
 pub mod send;
 mod serve;
@@ -89,7 +90,7 @@ pub enum Command {
     Get(get::Get),
     /// Delete a declared object that nothing uses
     Delete(delete::Delete),
-    /// Show, rotate, pause or resume a channel
+    /// A channel: its connection strings, log and recorded messages; rotate, pause, resume
     #[command(subcommand)]
     Channel(channel::Channel),
     /// Send a file of history over MQTT
@@ -109,6 +110,9 @@ pub enum Command {
     /// Subscriptions: list, show, start, stop, replay
     #[command(subcommand)]
     Subscription(subscription::Subscription),
+    /// Rules: list, show, start, stop, replay, test; their dead letters
+    #[command(subcommand)]
+    Rule(rule::Rule),
     /// Show, rotate or revoke the access key of an application
     #[command(subcommand)]
     AccessKey(access_key::AccessKey),
@@ -182,7 +186,9 @@ pub enum Failure {
     #[error("{0}")]
     Usage(String),
     /// No gateway answered.
-    #[error("no answer from {url}: {reason}")]
+    #[error(
+        "no answer from {url}: {reason}\nfix: is a gateway running there? `backtide serve` starts one; --url or BACKTIDE_URL names another"
+    )]
     Unreachable { url: String, reason: String },
     /// The gateway refused.
     #[error("{0}")]
@@ -295,6 +301,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
         Command::Script(script) => script.run(&connection, terminal),
         Command::Subscription(subscription) => subscription.run(&connection, terminal),
+        Command::Rule(rule) => rule.run(&connection, terminal),
         Command::AccessKey(access_key) => access_key.run(&connection, terminal),
         Command::Demo(demo) => demo.run(&connection, terminal),
         Command::Cert(cert) => cert.run(terminal),

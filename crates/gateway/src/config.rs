@@ -44,6 +44,7 @@ pub struct Config {
     pub mqtts: Option<Mqtts>,
     pub http: Http,
     pub subscribe: Subscribe,
+    pub rules: limits::Rules,
     pub store: backtide_store::Options,
     pub quarantine: quarantine::Bounds,
     pub channel_log: channel_log::Bounds,
@@ -110,6 +111,7 @@ pub struct Raw {
     mqtts: RawMqtts,
     http: RawHttp,
     subscribe: RawSubscribe,
+    rules: RawRules,
     store: RawStore,
     quarantine: RawQuarantine,
     channel_log: RawChannelLog,
@@ -127,6 +129,7 @@ impl Default for Raw {
             mqtts: RawMqtts::default(),
             http: RawHttp::default(),
             subscribe: RawSubscribe::default(),
+            rules: RawRules::default(),
             store: RawStore::default(),
             quarantine: RawQuarantine::default(),
             channel_log: RawChannelLog::default(),
@@ -270,11 +273,43 @@ impl RawSubscribe {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct RawRules {
+    dead_letter_age_days_max: u32,
+    dead_letter_bytes_max: u64,
+}
+
+impl Default for RawRules {
+    fn default() -> Self {
+        let limits = limits::Rules::default();
+        Self {
+            dead_letter_age_days_max: limits.dead_letter_age_days_max,
+            dead_letter_bytes_max: limits.dead_letter_bytes_max,
+        }
+    }
+}
+
+impl RawRules {
+    fn check(&self) -> Result<limits::Rules, ConfigError> {
+        let (days, bytes) = (self.dead_letter_age_days_max, self.dead_letter_bytes_max);
+        at_least("rules.dead_letter_age_days_max", Some(days), 1)?;
+        at_least("rules.dead_letter_bytes_max", Some(bytes), 1 << 20)?;
+        Ok(limits::Rules {
+            dead_letter_age_days_max: days,
+            dead_letter_bytes_max: bytes,
+            ..limits::Rules::default()
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct RawStore {
     memtable_bytes_max: usize,
     journal_file_bytes: u64,
     log_retention_days: u32,
     log_bytes_max: u64,
+    /// What rules that lag may keep of it.
+    log_held_bytes_max: u64,
     disk_reserve_bytes: u64,
 }
 
@@ -286,6 +321,7 @@ impl Default for RawStore {
             journal_file_bytes: options.journal_file_bytes,
             log_retention_days: days(options.log_retention_ms),
             log_bytes_max: options.log_bytes_max,
+            log_held_bytes_max: options.log_held_bytes_max,
             disk_reserve_bytes: options.disk_reserve_bytes,
         }
     }
@@ -556,6 +592,11 @@ impl Raw {
             1 << 20,
         )?;
         let scripts = self.scripts.check()?;
+        at_least(
+            "store.log_held_bytes_max",
+            Some(self.store.log_held_bytes_max),
+            self.store.log_bytes_max,
+        )?;
         at_least("recorder.age_days_max", Some(self.recorder.age_days_max), 1)?;
         at_least("recorder.bytes_max", Some(self.recorder.bytes_max), 1 << 20)?;
         check_level(&self.log.level)?;
@@ -582,11 +623,14 @@ impl Raw {
                 waiting_max: self.http.waiting_max,
             },
             subscribe: self.subscribe.check()?,
+            rules: self.rules.check()?,
             store: backtide_store::Options {
                 memtable_bytes_max: self.store.memtable_bytes_max,
                 journal_file_bytes: self.store.journal_file_bytes,
                 log_retention_ms: i64::from(self.store.log_retention_days) * DAY_MS,
                 log_bytes_max: self.store.log_bytes_max,
+                log_held_bytes_max: self.store.log_held_bytes_max,
+                may_let_go: |cursor| cursor.starts_with(crate::rules::CURSOR_PREFIX),
                 disk_reserve_bytes: self.store.disk_reserve_bytes,
                 clock: || Clock::system().now_ms(),
                 ..backtide_store::Options::default()

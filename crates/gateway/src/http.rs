@@ -35,6 +35,7 @@ mod problem;
 mod products;
 mod quarantine;
 mod receipts;
+mod rules;
 mod schemas;
 mod scripts;
 mod store;
@@ -64,7 +65,7 @@ pub use websocket::{Attend, Stream};
 use crate::{
     access::Access, application::Applications, channel_log::Log, clock::Clock, limits, pool::Pool,
     quarantine::Quarantine, recorder::Recorder, redrive::Redriver, registry::Registry,
-    script::Scripts, subscription::Subscriptions,
+    rules::Rules, script::Scripts, subscription::Subscriptions,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -80,6 +81,7 @@ pub struct Api {
     pub log: Arc<Log>,
     pub scripts: Arc<Scripts>,
     pub subscriptions: Arc<Subscriptions>,
+    pub rules: Arc<Rules>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
@@ -135,6 +137,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(access_keys::routes())
         .routes(utoipa_axum::routes!(vendor::public_key))
         .merge(subscriptions::routes())
+        .merge(rules::routes())
         .merge(health::routes())
 }
 

@@ -17,9 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backtide_model::{ChannelName, Code};
+use backtide_model::{ChannelName, Code, Compression};
 use backtide_store::{CommitError, Committed, Store};
-use tokio::{sync::MutexGuard, time::timeout_at};
+use tokio::time::timeout_at;
 
 pub use budget::{Alarm, Budgets};
 pub use judge::{Sender, Uplink};
@@ -31,11 +31,12 @@ pub use redrive::{Again, Reason, Verdict};
 use crate::{
     channel_log::{Entry, Log, What},
     clock::Clock,
+    limits::INFLATED_MESSAGES_MAX,
     quarantine::Quarantine,
     recorder::{Account, Recorder, Step},
     registry::{Product, Quotas, Registry, Snapshot},
     script::Scripts,
-    store::{Submitted, submit},
+    store::{Submitted, Way},
 };
 use judge::{Judged, Scope, judge};
 use quota::{Cost, QUOTA_HOLD};
@@ -52,6 +53,7 @@ const SUBMISSION_BYTES: usize = 4 << 20;
 pub struct Ingest {
     pub registry: Arc<Registry>,
     pub store: Store,
+    pub way: Way,
     pub quarantine: Arc<Quarantine>,
     pub log: Arc<Log>,
     pub scripts: Arc<Scripts>,
@@ -94,6 +96,9 @@ impl Ingest {
     /// Takes a burst of one connection in order. Resolves when the outcome of each message is
     /// durable. The gate is taken before the first await, and given back once the burst is
     /// submitted: the bursts of a connection are decoded and submitted in their order.
+    ///
+    /// A burst that may inflate goes slice by slice, so that no more than a slice of it is in memory
+    /// inflated and not yet counted by the way to the store.
     pub async fn take(
         &self,
         channel: &ChannelName,
@@ -105,21 +110,29 @@ impl Ingest {
         let turn = gate.turn.lock().await;
         let snapshot = self.registry.snapshot();
         let product = product_of(&snapshot, channel)?;
-        let decoded = self
-            .decode_burst(product, sender.compression, &burst, arrived_ms)
-            .await?;
-        let mut judged = judge_burst(&snapshot, channel, sender, &burst, &decoded, arrived_ms)?;
-        self.released(channel, began + HOLD).await?;
-        if let Some(quotas) = snapshot.channel(channel).and_then(|channel| channel.quotas) {
-            self.pay(quotas, gate, &burst, &mut judged, began.into())
+        let quotas = snapshot.channel(channel).and_then(|channel| channel.quotas);
+        let (mut judged, mut submitted) = (Vec::with_capacity(burst.len()), Vec::new());
+        let mut handed_over = began;
+        for slice in burst.chunks(slice_messages(sender.compression, burst.len())) {
+            let decoded = self
+                .decode_burst(product, sender.compression, slice, arrived_ms)
                 .await?;
+            let mut those = judge_burst(&snapshot, channel, sender, slice, &decoded, arrived_ms)?;
+            self.released(channel, began + HOLD).await?;
+            if let Some(quotas) = quotas {
+                self.pay(quotas, gate, slice, &mut those, began.into())
+                    .await?;
+            }
+            handed_over = Instant::now();
+            submitted.extend(self.hand_over(&mut those, began + HOLD).await?);
+            judged.extend(those);
         }
-        let submitted = Instant::now();
-        let (judged, proofs) = self.commit(judged, turn, began + HOLD).await?;
+        drop(turn);
+        let proofs = self.settle(&mut judged, submitted).await?;
         let raw_replies = self.encode_replies(product, &judged, &proofs).await;
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
         self.spend(channel, &judged);
-        let commit_ms = submitted.elapsed().as_secs_f64() * 1_000.0;
+        let commit_ms = handed_over.elapsed().as_secs_f64() * 1_000.0;
         let is_recorded = self.recorder.is_on(channel, arrived_ms);
         let answered = judged.iter().zip(&proofs).zip(raw_replies);
         let outcomes = answered.map(|((judged, proof), raw_reply)| {
@@ -139,20 +152,16 @@ impl Ingest {
         Ok(outcomes.collect())
     }
 
-    /// Makes every message of a burst durable.
-    async fn commit(
+    /// Hands messages to the store, once the quarantine has room for what is refused of them.
+    async fn hand_over(
         &self,
-        mut judged: Vec<Judged>,
-        turn: MutexGuard<'_, ()>,
+        judged: &mut [Judged],
         hold_until: Instant,
-    ) -> Result<(Vec<Judged>, Vec<Committed>), NotTaken> {
+    ) -> Result<Vec<Submitted>, NotTaken> {
         if judged.iter().any(|judged| judged.refused.is_some()) {
             self.quarantine_room(hold_until).await?;
         }
-        let submitted = self.submit(&mut judged)?;
-        drop(turn);
-        let proofs = self.settle(&mut judged, submitted).await?;
-        Ok((judged, proofs))
+        Ok(self.submit(judged).await?)
     }
 
     /// Waits until all of what was submitted is durable: what the store will not take as data it
@@ -223,23 +232,24 @@ impl Ingest {
         Ok(())
     }
 
-    /// Hands a burst to the store, in order, in as many submissions as its weight asks for: a burst
-    /// that the store could never take would be sent again for ever.
-    fn submit(&self, judged: &mut [Judged]) -> Result<Vec<Submitted>, CommitError> {
+    /// Hands messages to the store, in order, in as many submissions as their weight asks for: a
+    /// burst that the store could never take would be sent again for ever.
+    async fn submit(&self, judged: &mut [Judged]) -> Result<Vec<Submitted>, CommitError> {
         let mut submissions = Vec::new();
         let mut commits = Vec::new();
         let mut bytes = 0;
         for judged in judged {
-            bytes += judged.weight_bytes();
-            commits.push(judged.commit());
+            let commit = judged.commit();
+            bytes += commit.weight_bytes();
+            commits.push(commit);
             if bytes >= SUBMISSION_BYTES {
                 let full = std::mem::take(&mut commits);
-                submissions.push(submit(&self.store, full)?);
+                submissions.push(self.way.submit(full).await?);
                 bytes = 0;
             }
         }
         if !commits.is_empty() {
-            submissions.push(submit(&self.store, commits)?);
+            submissions.push(self.way.submit(commits).await?);
         }
         Ok(submissions)
     }
@@ -286,7 +296,7 @@ impl Ingest {
     }
 
     async fn commit_one(&self, judged: &mut Judged) -> Result<Committed, NotTaken> {
-        let submitted = submit(&self.store, vec![judged.commit()])?;
+        let submitted = self.way.submit(vec![judged.commit()]).await?;
         let proof = submitted
             .results()
             .await?
@@ -338,6 +348,14 @@ fn over_quota() -> String {
         "the channel is over its quota, and a QoS 0 message is held for {hold_s} s only; send more \
          slowly or with QoS 1, or raise the quota and re-drive it"
     )
+}
+
+/// How many messages of a burst are decoded and judged before they are handed to the store.
+fn slice_messages(compression: Compression, burst_messages: usize) -> usize {
+    match compression {
+        Compression::None => burst_messages.max(1),
+        Compression::Gzip => INFLATED_MESSAGES_MAX,
+    }
 }
 
 /// The product that a channel is for.

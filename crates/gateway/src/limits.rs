@@ -8,6 +8,13 @@ pub const REPLY_REJECTED_MAX: usize = 50;
 /// Characters of a message on a reply.
 pub const REPLY_MESSAGE_CHARS_MAX: usize = 256;
 
+/// What is on its way to the store at one time, of all connections: below what its queue takes.
+pub const ON_THE_WAY_BYTES_MAX: usize = 48 << 20;
+/// What a submission counts as at least: so many of them stay below what the queue takes.
+pub const SUBMISSION_BYTES_MIN: usize = 16 << 10;
+/// Messages of a burst that are inflated before they are handed to the store.
+pub const INFLATED_MESSAGES_MAX: usize = 8;
+
 /// Messages a second of a re-drive that does not say how many.
 pub const REDRIVE_MESSAGES_PER_S: u32 = 1_000;
 /// Re-drives that wait or run.
@@ -364,6 +371,65 @@ impl Default for Scripts {
             console_bytes_max: 4 << 10,
             loaded_max: 64,
             address_space_bytes_max: 1 << 30,
+        }
+    }
+}
+
+/// Rules that are declared at one time: each follows the log on a thread of its own.
+pub const RULES_MAX: usize = 64;
+/// Steps that a rule makes a row with.
+pub const RULE_STEPS_MAX: usize = 32;
+/// Headers that a rule adds of its own.
+pub const RULE_HEADERS_MAX: usize = 32;
+/// Messages that one row becomes by a rule's script.
+pub const RULE_MESSAGES_PER_ROW_MAX: usize = 100;
+/// An expression of a rule.
+pub const EXPRESSION_BYTES_MAX: usize = 4 << 10;
+/// The secret of a rule.
+pub const RULE_SECRET_BYTES_MAX: usize = 4 << 10;
+/// Records in one request of a webhook.
+pub const WEBHOOK_RECORDS_MAX: usize = 10_000;
+/// Bytes of the records in one request of a webhook; one record may be larger.
+pub const WEBHOOK_BYTES_MAX: usize = 1 << 20;
+/// How long a webhook may take.
+pub const WEBHOOK_TIMEOUT_S_MAX: u64 = 300;
+/// What is read of a webhook's answer: it is quoted where it refuses.
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Rows, messages or records that one test of a rule shows.
+pub const RULE_TEST_ROWS_MAX: usize = 1_000;
+
+/// Caps of rules.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Bytes of log records that are looked through at once.
+    pub stride_bytes: usize,
+    /// Records that are delivered at once, and their bytes; the rows of one commit stay together.
+    pub records_max: usize,
+    pub bytes_max: usize,
+    /// How late the place of a rule reaches the disk: after a crash so much is delivered again.
+    pub save_ms: u64,
+    /// The first pause after a failed delivery; it doubles up to the second.
+    pub pause_ms: u64,
+    pub pause_ms_max: u64,
+    /// Disk that the dead letters of one rule take. Beyond, the oldest go.
+    pub dead_letter_bytes_max: u64,
+    pub dead_letter_age_days_max: u32,
+    /// Dead letters that are driven again at once.
+    pub redrive_batch: usize,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            stride_bytes: 1 << 20,
+            records_max: 10_000,
+            bytes_max: 8 << 20,
+            save_ms: 200,
+            pause_ms: 200,
+            pause_ms_max: 30_000,
+            dead_letter_bytes_max: 256 << 20,
+            dead_letter_age_days_max: 30,
+            redrive_batch: 500,
         }
     }
 }

@@ -39,6 +39,9 @@ pub mod header {
     pub const SEQUENCE: &str = "backtide-sequence";
     /// [`super::SCHEMA_VERSION`].
     pub const SCHEMA: &str = "backtide-schema";
+    /// `segments`: published again out of stored history, where the log no longer held the commit.
+    /// Such a row has no [`SEQUENCE`].
+    pub const REPLAY: &str = "backtide-replay";
 }
 
 /// What a rule writes back has a topic that begins so and ends with the rule's name. Nothing that a
@@ -106,6 +109,64 @@ pub enum Value<'a> {
     Text(Cow<'a, str>),
     /// JSON text: of a struct, an array, a map, or a point that the model does not declare.
     Json(Cow<'a, str>),
+}
+
+impl<'a> Body<'a> {
+    /// Its values by their names: points, the members of an event's output, attributes. Members that
+    /// are null are left out.
+    ///
+    /// # Errors
+    /// A text that is no JSON: of a model that changed since.
+    pub fn values(&self) -> Result<Vec<PointValue<'a>>, String> {
+        match self {
+            Self::Points(values) => Ok(values.clone()),
+            Self::Event { output, .. } => {
+                let Members(members) =
+                    serde_json::from_str(output).map_err(|error| error.to_string())?;
+                let values = members.into_iter().filter(|(_, json)| json.get() != "null");
+                let owned = |(name, json): (Cow<'_, str>, &RawValue)| {
+                    Ok(PointValue {
+                        point: Cow::Owned(name.into_owned()),
+                        value: value_of(json.get())?,
+                        quality: None,
+                    })
+                };
+                values.map(owned).collect()
+            }
+            Self::Attributes(values) => {
+                let values = values.iter().filter(|(_, json)| json != "null");
+                let read = |(name, json): &(Cow<'a, str>, Cow<'a, str>)| {
+                    Ok(PointValue {
+                        point: name.clone(),
+                        value: value_of(json)?,
+                        quality: None,
+                    })
+                };
+                values.map(read).collect()
+            }
+        }
+    }
+
+    /// The same with other values.
+    #[must_use]
+    pub fn with_values(self, values: Vec<PointValue<'a>>) -> Self {
+        match self {
+            Self::Points(_) => Self::Points(values),
+            Self::Event { event, .. } => {
+                let mut output = Vec::new();
+                object(&mut output, values.iter().map(|v| (&v.point, &v.value)));
+                let output = String::from_utf8(output).expect("what was written is text");
+                Self::Event {
+                    event,
+                    output: output.into(),
+                }
+            }
+            Self::Attributes(_) => {
+                let pair = |value: PointValue<'a>| (value.point, Cow::Owned(value.value.json()));
+                Self::Attributes(values.into_iter().map(pair).collect())
+            }
+        }
+    }
 }
 
 impl Heading {

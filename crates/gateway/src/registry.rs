@@ -15,6 +15,7 @@ mod kind;
 mod model;
 mod product;
 pub mod records;
+mod rule;
 mod schema;
 mod script;
 mod snapshot;
@@ -34,6 +35,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use backtide_model::{ChannelName, ElementName, ProductKey, Storage};
 use parking_lot::Mutex;
+use secrecy::SecretString;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -45,6 +47,10 @@ pub use document::{Declared, Document, Fault, Form, Place, read};
 pub use kind::Kind;
 pub use model::DeclaredModel;
 pub use product::{Format, Product, ProductFile};
+pub use rule::{
+    BatchFormat, Calculated, Comparison, Constant, Destination, Guarantee, KafkaFile, Listen,
+    QualityRange, RowKind, Rule, RuleFile, Scale, Step, WebhookFile,
+};
 pub use schema::{object_schemas, schema};
 pub use script::{Script, ScriptFile, ScriptVersion};
 pub use snapshot::{AssetOwner, Devices, Snapshot};
@@ -59,6 +65,7 @@ use access_key::Credential;
 use channel::{Login, Previous};
 use draft::{Draft, Trust};
 use records::{Change, Collection, Records, RecordsError};
+use rule::RuleState;
 use script::Scripts;
 
 /// Enabled channels of one product (`decisions.md` §2).
@@ -73,6 +80,11 @@ pub trait StoredTypes: Send + Sync {
 
     /// The position of the last commit: what is committed later has a greater one.
     fn committed(&self) -> u64 {
+        0
+    }
+
+    /// The position of the last commit that the log no longer holds.
+    fn trimmed(&self) -> u64 {
         0
     }
 }
@@ -318,7 +330,9 @@ impl Registry {
                 }
                 Kind::Product => {
                     let product = snapshot.product(name).ok_or_else(not_found)?;
-                    unused(users_of_product(product))?;
+                    let listens = |rule: &Rule| rule.file.from.products.contains(&product.name);
+                    let users = users_of_product(product).into_iter();
+                    unused(users.chain(rules(&snapshot, listens)).collect())?;
                     draft.remove_product(product);
                 }
                 Kind::Device => {
@@ -327,7 +341,9 @@ impl Registry {
                 }
                 Kind::Channel => {
                     let channel = snapshot.channel(name).ok_or_else(not_found)?;
-                    unused(users_of_channel(&snapshot, name))?;
+                    let listens = |rule: &Rule| rule.file.from.channels.contains(&channel.name);
+                    let keys = users_of_channel(&snapshot, name);
+                    unused(keys.into_iter().chain(rules(&snapshot, listens)).collect())?;
                     draft.remove_channel(channel);
                 }
                 Kind::Script => {
@@ -341,6 +357,10 @@ impl Registry {
                 Kind::Subscription => {
                     let subscription = snapshot.subscription(name).ok_or_else(not_found)?;
                     draft.remove_subscription(&subscription.name);
+                }
+                Kind::Rule => {
+                    let rule = snapshot.rule(name).ok_or_else(not_found)?;
+                    draft.remove_rule(&rule.name);
                 }
             }
             Ok(())
@@ -558,6 +578,61 @@ impl Registry {
             .ok_or_else(not_found)
     }
 
+    /// Makes the default rules, unless that was done before: what was deleted since stays so.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn make_default_rules(&self) -> Result<(), Refused> {
+        if self.current().has_made_rules {
+            return Ok(());
+        }
+        self.change(Run::Commit, |draft| {
+            draft.make_rules().map_err(Refused::Conflict)
+        })
+    }
+
+    /// Stops a rule, or starts it again.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn set_rule_stopped(&self, name: &str, stopped: bool) -> Result<Arc<Rule>, Refused> {
+        self.change_rule(name, |rule| rule.stopped = stopped)
+    }
+
+    /// Sets what `${secret}` stands for in a rule, or takes it away.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn set_rule_secret(
+        &self,
+        name: &str,
+        secret: Option<SecretString>,
+    ) -> Result<Arc<Rule>, Refused> {
+        self.change_rule(name, |rule| rule.secret = secret)
+    }
+
+    fn change_rule(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Rule),
+    ) -> Result<Arc<Rule>, Refused> {
+        let not_found = || Refused::NotFound {
+            kind: Kind::Rule,
+            name: name.to_owned(),
+        };
+        self.change(Run::Commit, |draft| {
+            let name = draft
+                .snapshot
+                .rule(name)
+                .ok_or_else(not_found)?
+                .name
+                .clone();
+            draft.change_rule(&name, change);
+            Ok(())
+        })?;
+        self.current().rule(name).cloned().ok_or_else(not_found)
+    }
+
     /// The one way to change anything: draft, records, then readers.
     fn change(
         &self,
@@ -672,7 +747,25 @@ fn users_of_model(snapshot: &Snapshot, name: &str) -> Vec<User> {
             name: product.name.to_string(),
         });
     let has_it = |s: &Subscription| s.file.models.iter().any(|model| model.as_str() == name);
-    products.chain(subscriptions(snapshot, has_it)).collect()
+    let listens = |rule: &Rule| {
+        rule.file
+            .from
+            .models
+            .iter()
+            .any(|model| model.as_str() == name)
+    };
+    products
+        .chain(subscriptions(snapshot, has_it))
+        .chain(rules(snapshot, listens))
+        .collect()
+}
+
+fn rules(snapshot: &Snapshot, that: impl Fn(&Rule) -> bool) -> impl Iterator<Item = User> {
+    let all = snapshot.rules_after(None);
+    all.filter(move |rule| that(rule)).map(|rule| User {
+        kind: Kind::Rule,
+        name: rule.name.to_string(),
+    })
 }
 
 fn users_of_channel(snapshot: &Snapshot, name: &str) -> Vec<User> {
@@ -793,12 +886,18 @@ fn loaded(
                     serde_json::from_str(&record.body).map_err(|e| damaged(e.to_string()))?;
                 draft.states.insert(name.to_owned(), state);
             }
+            Collection::RuleState => {
+                let state = RuleState::from_record(name, &record.body, seal)?;
+                draft.rule_states.insert(name.to_owned(), state);
+            }
+            Collection::Made => draft.snapshot.has_made_rules = true,
             Collection::Model
             | Collection::Product
             | Collection::Device
             | Collection::Channel
             | Collection::AccessKey
-            | Collection::Subscription => {
+            | Collection::Subscription
+            | Collection::Rule => {
                 declared.push(document::read_json(&record.body).map_err(damaged)?);
             }
         }

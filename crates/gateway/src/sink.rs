@@ -5,6 +5,9 @@
 //! nothing of rules, logs or cursors but the one that it may be asked to keep. Retry, pause and
 //! dead letters stand above it, once.
 
+pub mod calculated;
+pub mod webhook;
+
 use std::{borrow::Cow, sync::Arc};
 
 use backtide_store::Sequence;

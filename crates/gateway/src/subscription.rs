@@ -12,7 +12,6 @@ mod bell;
 mod filter;
 mod follower;
 mod group;
-mod meter;
 mod shelf;
 mod source;
 mod standing;

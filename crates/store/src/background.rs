@@ -218,6 +218,13 @@ impl Shared {
             Err(error) => return tracing::warn!(%error, "the log is not trimmed"),
         };
         let flushed = self.library.flushed();
+        let patient = cursors
+            .iter()
+            .filter(|(name, _)| !(self.options.may_let_go)(name));
+        let patient = patient
+            .map(|(_, at)| *at)
+            .min()
+            .map_or(flushed, |at| flushed.min(at));
         let slowest = cursors.into_iter().min_by_key(|(_, at)| *at);
         let settled = slowest.as_ref().map_or(flushed, |(_, at)| flushed.min(*at));
         let options = &self.options;
@@ -228,8 +235,19 @@ impl Shared {
             options.log_retention_ms,
             options.log_bytes_max,
         );
-        if let Err(error) = trimmed {
-            tracing::warn!(%error, "a journal file was not removed");
+        // Never by age: beyond this bound only, and of those alone that may be let go.
+        let let_go = trimmed.and_then(|_| {
+            self.log
+                .trim(patient, now_ms, i64::MAX, options.log_held_bytes_max)
+        });
+        match let_go {
+            Ok(0) => {}
+            Ok(files) => tracing::error!(
+                files,
+                log_bytes_max = options.log_held_bytes_max,
+                "the log was trimmed under a follower that lags: it loses what it had not seen"
+            ),
+            Err(error) => tracing::warn!(%error, "a journal file was not removed"),
         }
         self.note_held(slowest.filter(|(_, at)| *at < flushed));
     }

@@ -33,6 +33,13 @@ pub struct Commit {
     pub redrive: Option<Redrive>,
 }
 
+impl Commit {
+    /// How much memory it takes: what the bounds of [`Options`](crate::Options) count.
+    pub fn weight_bytes(&self) -> usize {
+        crate::weight::commit(self)
+    }
+}
+
 /// Names a refusal in the log: the commit that holds it, and which of its refused parts.
 ///
 /// What a re-driven commit stores takes the place of that commit in the order of commits: it loses

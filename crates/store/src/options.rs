@@ -11,6 +11,11 @@ pub struct Options {
     pub log_retention_ms: i64,
     /// … unless together they are larger than this.
     pub log_bytes_max: u64,
+    /// What followers that may be let go keep of it at most, all files together: beyond, they lose
+    /// what they have not seen.
+    pub log_held_bytes_max: u64,
+    /// Which followers may be let go, by their cursors' names.
+    pub may_let_go: fn(&str) -> bool,
     /// A group commit takes at most this many bytes of encoded records.
     pub group_bytes_max: usize,
     /// Submissions waiting for the committer; a submission beyond is refused.
@@ -36,6 +41,8 @@ impl Default for Options {
             journal_file_bytes: 64 << 20,
             log_retention_ms: 3 * 24 * 3600 * 1000,
             log_bytes_max: 8 << 30,
+            log_held_bytes_max: 32 << 30,
+            may_let_go: |_| false,
             group_bytes_max: 4 << 20,
             queue_submissions_max: 4096,
             queue_bytes_max: 64 << 20,

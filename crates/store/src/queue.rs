@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::{Commit, CommitError, Done, weight};
+use crate::{Commit, CommitError, Done};
 
 /// One submission may weigh this much: a group is never much larger.
 pub(crate) const SUBMISSION_BYTES_MAX: usize = 32 << 20;
@@ -18,7 +18,7 @@ pub(crate) struct Submission {
 
 impl Submission {
     pub(crate) fn new(commits: Vec<Commit>, done: Done) -> Result<Self, CommitError> {
-        let bytes = commits.iter().map(weight::commit).sum();
+        let bytes = commits.iter().map(Commit::weight_bytes).sum();
         let bytes_max = SUBMISSION_BYTES_MAX;
         if bytes > bytes_max {
             return Err(CommitError::TooLarge { bytes, bytes_max });

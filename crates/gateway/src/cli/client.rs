@@ -59,6 +59,8 @@ pub struct Fault {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
+            // Not said twice where the detail begins with it.
+            Some(place) if self.detail.starts_with(place.as_str()) => {}
             Some(place) => write!(f, "{place}: ")?,
             None if self.detail.is_empty() => write!(f, "{} {}", self.status, self.title)?,
             None => {}

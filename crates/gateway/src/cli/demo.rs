@@ -165,7 +165,8 @@ impl Demo {
             return Ok(());
         }
         let environment = format!(
-            "BACKTIDE_URL={url} BACKTIDE__DATA_DIR={}",
+            "{}BACKTIDE_URL={url} BACKTIDE__DATA_DIR={}",
+            own_folder_first(),
             data_dir.display()
         );
         writeln!(
@@ -173,9 +174,20 @@ impl Demo {
             "\nIn another terminal:\n  export {environment}\n  \
              backtide query {SHOWN} -o csv\n  backtide conflicts\n  \
              backtide channel log {CHANNEL} -f\n\nAPI: {url}/api/openapi.json · \
-             metrics: {url}/metrics\nCtrl-C ends it."
+             metrics: {url}/metrics\n\
+             Console: {url}/ · its first sign-in takes the token in {}\nCtrl-C ends it.",
+            data_dir.join("admin.token").display()
         )
     }
+}
+
+/// Puts the folder of this program first in the path of a shell: `make demo` does not install it.
+fn own_folder_first() -> String {
+    let own = std::env::current_exe().ok();
+    own.as_deref()
+        .and_then(Path::parent)
+        .map(|folder| format!("PATH=\"{}:$PATH\" ", folder.display()))
+        .unwrap_or_default()
 }
 
 /// The data directory: the given one, or one that goes with the demo.

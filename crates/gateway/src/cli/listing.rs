@@ -32,6 +32,9 @@ pub(super) struct Whole {
     pub(super) complete: Option<bool>,
     /// Commits that were answered and are not looked through.
     pub(super) behind: u64,
+    /// Items that were printed.
+    #[serde(skip)]
+    pub(super) printed: u64,
 }
 
 #[derive(Deserialize)]
@@ -82,12 +85,14 @@ impl Listing<'_> {
         take: &mut dyn FnMut(&RawValue) -> Result<(), Failure>,
     ) -> Result<Whole, Failure> {
         let mut cursor: Option<String> = None;
+        let mut printed = 0;
         loop {
             let mut query = self.query.clone();
             query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
             let page: Page = client.get(self.path, &query)?;
             for item in &page.items {
                 take(item)?;
+                printed += 1;
             }
             match page
                 .next
@@ -95,7 +100,12 @@ impl Listing<'_> {
                 .map(RawValue::get)
                 .filter(|next| *next != "null")
             {
-                None => return Ok(page.whole),
+                None => {
+                    return Ok(Whole {
+                        printed,
+                        ..page.whole
+                    });
+                }
                 Some(next) => cursor = Some(next.trim_matches('"').to_owned()),
             }
         }

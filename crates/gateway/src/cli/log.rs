@@ -22,7 +22,7 @@ pub struct Log {
     #[arg(long, conflicts_with_all = ["follow", "kind", "text", "from", "to"])]
     trace: bool,
     /// Only these kinds, separated by commas: connection, transmission, error, audit
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     kind: String,
     /// Only entries with this return code
     #[arg(long)]

@@ -55,7 +55,12 @@ pub struct Send {
     /// CSV or NDJSON, also with .gz or .zst, or Parquet
     file: PathBuf,
     /// Channel to send over
-    #[arg(long, required_unless_present = "broker_url", default_value = "")]
+    #[arg(
+        long,
+        required_unless_present = "broker_url",
+        default_value = "",
+        hide_default_value = true
+    )]
     channel: String,
     #[command(flatten)]
     mapping: Mapping,

@@ -125,7 +125,13 @@ pub(super) fn list(
         query,
         columns: COLUMNS,
     };
-    listing.print(client, format, terminal)?;
+    let printed = listing.print(client, format, terminal)?.printed;
+    if printed == 0 {
+        writeln!(
+            terminal.talk,
+            "nothing is recorded; `backtide channel trace {name}` begins"
+        )?;
+    }
     Ok(())
 }
 

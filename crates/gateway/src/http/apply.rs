@@ -165,7 +165,7 @@ fn cures(api: &Api, applied: &[Applied]) -> Vec<Cure> {
                     Declared::Device(product.key.to_string(), device.key.to_string())
                 }));
             }
-            Kind::AccessKey | Kind::Subscription => {}
+            Kind::AccessKey | Kind::Subscription | Kind::Rule => {}
         }
     }
     cured_by(api, &declared)

@@ -23,7 +23,13 @@ const CSRF: &str = "x-csrf-token";
 /// Endings of paths where a POST changes nothing.
 const DRY: [&str; 3] = ["/run", "/dry-run", "/test"];
 /// Endings of paths that show, make or end a secret.
-const SECRET: [&str; 4] = ["/connection", "/credential", "/rotate", "/revoke"];
+const SECRET: [&str; 5] = [
+    "/connection",
+    "/credential",
+    "/rotate",
+    "/revoke",
+    "/secret",
+];
 
 /// Lets a request pass that needs nothing, or whose caller may make it.
 pub(super) async fn guard(
@@ -183,6 +189,7 @@ mod tests {
             ("DELETE", "/api/v1/devices/a", Role::Operator),
             ("GET", "/api/v1/channels/a/connection", Role::Admin),
             ("POST", "/api/v1/channels/a/rotate", Role::Admin),
+            ("POST", "/api/v1/rules/a/secret", Role::Admin),
             ("GET", "/api/v1/access/users", Role::Admin),
             ("GET", "/api/v1/access/audit", Role::Admin),
         ] {

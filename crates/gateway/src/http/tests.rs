@@ -117,12 +117,29 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         clock.clone(),
         dir.join("application-rsa.key"),
     );
+    let setting = crate::rules::Setting {
+        registry: Arc::clone(&registry),
+        store: store.clone(),
+        scripts: Arc::clone(&scripts),
+        destinations: Arc::new(crate::rules::OfGateway {
+            registry: Arc::clone(&registry),
+            store: store.clone(),
+            clock: clock.clone(),
+        }),
+        organization: backtide_model::ObjectName::new("o1").unwrap(),
+        clock: clock.clone(),
+        pool: Pool::start("rules", 1, 8).unwrap(),
+        runtime: tokio::runtime::Handle::current(),
+        limits: crate::limits::Rules::default(),
+    };
+    let rules = crate::rules::Rules::open(&dir.join("rules"), setting).unwrap();
     Api {
         applications: Arc::new(applications),
         organization: ObjectName::new("o1").unwrap(),
         integrate: Box::new(|_| Box::pin(async { Err("no house is here".to_owned()) })),
         registry,
         subscriptions,
+        rules,
         store,
         quarantine,
         redriver,

@@ -66,8 +66,10 @@ pub(super) struct Judged {
     content: Content,
     /// What goes to quarantine, if anything does.
     pub(super) refused: Option<Refused>,
-    /// The payload, or the beginning of one over the limit.
+    /// The payload as it arrived, or the beginning of one over the limit.
     payload: Bytes,
+    /// What the payload is packed in.
+    compression: Compression,
     pub(super) payload_bytes: u64,
     /// Items of the message, and those of them that are stored.
     pub(super) items: u32,
@@ -103,6 +105,7 @@ pub(super) fn judge(
 ) -> Judged {
     Judged {
         is_raw: decoded.is_some(),
+        compression: sender.compression,
         decoded: decoded.and_then(|decoded| decoded.as_ref().ok().cloned()),
         ..verdict(scope, sender, uplink, decoded, arrived_ms)
     }
@@ -319,6 +322,7 @@ fn settle(
         items_stored,
         values,
         is_raw: false,
+        compression: Compression::None,
         decoded: None,
         judge_time: Duration::ZERO,
     }
@@ -393,6 +397,7 @@ fn refused_message(scope: &Scope<'_>, origin: Origin, payload: &Bytes, refused: 
         items_stored: 0,
         values: 0,
         is_raw: false,
+        compression: Compression::None,
         decoded: None,
         judge_time: Duration::ZERO,
     }
@@ -430,22 +435,8 @@ impl Judged {
         }
     }
 
-    /// What its commit weighs in memory, roughly.
-    pub(super) fn weight_bytes(&self) -> usize {
-        // A value with its row and quality, or an event or attribute with its names; a reason with
-        // its texts.
-        let value_bytes = match self.content {
-            Content::Points(_) => 24,
-            Content::Events(_) | Content::Attributes(_) => 256,
-        };
-        let reasons = self
-            .refused
-            .as_ref()
-            .map_or(0, |refused| refused.items.len());
-        self.payload.len() + self.values * value_bytes + reasons * 512
-    }
-
-    /// What is to be made durable. The content is moved out: a message is committed once.
+    /// What is to be made durable. The content is moved out, and the raw bytes of a refusal: a message
+    /// is committed once, and its reply needs the reasons alone.
     pub(super) fn commit(&mut self) -> Commit {
         let content = std::mem::take(&mut self.content);
         let stored = (!content.is_empty()).then_some(match content {
@@ -453,7 +444,13 @@ impl Judged {
             Content::Events(occurrences) => Part::Events(occurrences),
             Content::Attributes(values) => Part::Attributes(values),
         });
-        let refused = self.refused.clone().map(Part::Refused);
+        let refused = self.refused.as_mut().map(|refused| {
+            let raw = std::mem::take(&mut refused.raw);
+            Part::Refused(Refused {
+                raw,
+                ..refused.clone()
+            })
+        });
         Commit {
             origin: self.origin.clone(),
             product: self.product.clone(),
@@ -508,9 +505,12 @@ impl Judged {
 
     /// The same message with nothing stored of it, for a reason that its content does not have.
     pub(super) fn refuse(&mut self, code: Code, message: String) {
+        // A quarantine keeps plain bytes. It was inflated before, so it is again.
+        let raw = plain(&self.payload, self.compression, PAYLOAD_BYTES_MAX);
+        let raw = raw.unwrap_or_else(|_| self.payload.clone());
         self.refused = Some(Refused {
             code,
-            raw: self.payload.as_ref().into(),
+            raw: raw.as_ref().into(),
             payload_sha256: sha256(&self.payload),
             payload_bytes: self.payload_bytes,
             items: vec![whole_item(code, message)],
@@ -541,11 +541,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::ingest::payload::packed;
 
     const POST: &str = "sys/PK/integration/measurepoint/post";
 
     /// Judges `payload` on `topic` by a small model; devices a and b are registered.
     fn judged(mode: Mode, is_json: bool, topic: &str, payload: &str) -> Judged {
+        let payload = Bytes::copy_from_slice(payload.as_bytes());
+        judged_of(Compression::None, mode, is_json, topic, payload)
+    }
+
+    fn judged_of(
+        compression: Compression,
+        mode: Mode,
+        is_json: bool,
+        topic: &str,
+        payload: Bytes,
+    ) -> Judged {
         let devices: BTreeSet<DeviceKey> = ["a", "b"]
             .into_iter()
             .map(|key| DeviceKey::new(key).unwrap())
@@ -568,12 +580,12 @@ mod tests {
         let uplink = Uplink {
             is_kept_by_client: true,
             topic: topic.to_owned(),
-            payload: Payload::Whole(Bytes::copy_from_slice(payload.as_bytes())),
+            payload: Payload::Whole(payload),
             packet_id: None,
         };
         let sender = Sender {
             client: "client".into(),
-            compression: Compression::None,
+            compression,
         };
         judge(&scope, &sender, &uplink, None, 5)
     }
@@ -627,12 +639,16 @@ mod tests {
             (lenient.code(), lenient.items_stored),
             (Code::UnknownDevice, 1)
         );
-        assert_eq!(lenient.commit().parts.len(), 2);
         let alone = post(r#"[{"deviceKey":"c","time":1}]"#);
         assert_eq!(
             lenient.refused.as_ref().unwrap().raw.as_ref(),
             alone.as_bytes()
         );
+        let parts = lenient.commit().parts;
+        let [Part::Points(_), Part::Refused(kept)] = parts.as_slice() else {
+            unreachable!("{parts:?}")
+        };
+        assert_eq!(kept.raw.as_ref(), alone.as_bytes());
         assert_eq!(
             lenient.refused.as_ref().unwrap().payload_sha256,
             sha256(payload.as_bytes())
@@ -727,5 +743,18 @@ mod tests {
             judged.refused.as_ref().unwrap().raw.as_ref(),
             payload.as_bytes()
         );
+    }
+
+    #[test]
+    fn what_the_store_refuses_of_a_compressed_session_is_kept_plain() {
+        let payload = post(r#"[{"deviceKey":"a","time":1,"measurepoints":{"P":1}}]"#);
+        let arrived = packed(payload.clone().into_bytes(), Compression::Gzip);
+        let gzip = Compression::Gzip;
+        let mut judged = judged_of(gzip, Mode::Strict, true, POST, arrived.clone());
+        assert_eq!(judged.code(), Code::Ok);
+        judged.refuse(Code::ModelMismatch, "P is stored as int".to_owned());
+        let refused = judged.refused.unwrap();
+        assert_eq!(refused.raw.as_ref(), payload.as_bytes());
+        assert_eq!(refused.payload_sha256, sha256(&arrived));
     }
 }

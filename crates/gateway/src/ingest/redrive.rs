@@ -126,7 +126,7 @@ impl Ingest {
                 Err(error) => return Err(error),
             }
         }
-        let submitted = self.submit(&mut judged)?;
+        let submitted = self.submit(&mut judged).await?;
         // Every entry is in the quarantine already: it needs no more room there.
         self.settle(&mut judged, submitted).await?;
         count(&judged);

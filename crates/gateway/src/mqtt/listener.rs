@@ -56,7 +56,9 @@ pub struct Door<H: House> {
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen for MQTT on {address}: {source}; choose another address or a free port")]
+#[error(
+    "cannot listen for MQTT on {address}: {source}; give another address (--mqtt, --mqtts), or port 0 for a free one"
+)]
 pub struct BindError {
     pub address: SocketAddr,
     pub source: io::Error,

@@ -579,7 +579,7 @@ fn relist(room: &Room, entry: &Arc<Entry>, state: &State) {
 /// A reply is dropped while no connection is there to tell the channel's log.
 fn drop_for_absent(entry: &Entry, topic: &str, reason: Dropped) {
     let channel = entry.channel.as_str();
-    tracing::info!(channel, client = &*entry.client_id, topic, %reason, "a reply is dropped");
+    tracing::debug!(channel, client = &*entry.client_id, topic, %reason, "a reply is dropped");
     metrics::counter!("backtide_mqtt_replies_dropped_total", "channel" => channel.to_owned())
         .increment(1);
 }

@@ -17,7 +17,8 @@ use serde_json::value::RawValue;
 
 use super::{
     Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile,
-    product::ProductFile, script::ScriptFile, subscription::SubscriptionFile, thing_model,
+    product::ProductFile, rule::RuleFile, script::ScriptFile, subscription::SubscriptionFile,
+    thing_model,
 };
 
 /// How an object file is written.
@@ -71,6 +72,7 @@ pub enum Declared {
     Script(ObjectName, Box<ScriptFile>),
     AccessKey(ObjectName, AccessKeyFile),
     Subscription(ObjectName, Box<SubscriptionFile>),
+    Rule(ObjectName, Box<RuleFile>),
 }
 
 impl Declared {
@@ -83,6 +85,7 @@ impl Declared {
             Self::Script(..) => Kind::Script,
             Self::AccessKey(..) => Kind::AccessKey,
             Self::Subscription(..) => Kind::Subscription,
+            Self::Rule(..) => Kind::Rule,
         }
     }
 
@@ -93,7 +96,8 @@ impl Declared {
             | Self::Device(name, _)
             | Self::Script(name, _)
             | Self::AccessKey(name, _)
-            | Self::Subscription(name, _) => name.as_str(),
+            | Self::Subscription(name, _)
+            | Self::Rule(name, _) => name.as_str(),
             Self::Channel(name, _) => name.as_str(),
         }
     }
@@ -107,7 +111,8 @@ impl Declared {
             | Self::Channel(..)
             | Self::Script(..)
             | Self::AccessKey(..)
-            | Self::Subscription(..) => "",
+            | Self::Subscription(..)
+            | Self::Rule(..) => "",
         }
     }
 
@@ -418,6 +423,7 @@ impl<'de> Visitor<'de> for Header<'_> {
             Kind::Subscription => {
                 Body::Subscription(Box::new(SubscriptionFile::deserialize(members)?))
             }
+            Kind::Rule => Body::Rule(Box::new(RuleFile::deserialize(members)?)),
         };
         let name = name.ok_or_else(|| A::Error::missing_field("name"))?;
         body.named(&name).map_err(A::Error::custom)
@@ -433,6 +439,7 @@ enum Body {
     Script(Box<ScriptFile>),
     AccessKey(AccessKeyFile),
     Subscription(Box<SubscriptionFile>),
+    Rule(Box<RuleFile>),
 }
 
 impl Body {
@@ -445,6 +452,7 @@ impl Body {
             Self::Script(file) => Declared::Script(ObjectName::new(name)?, file),
             Self::AccessKey(file) => Declared::AccessKey(ObjectName::new(name)?, file),
             Self::Subscription(file) => Declared::Subscription(ObjectName::new(name)?, file),
+            Self::Rule(file) => Declared::Rule(ObjectName::new(name)?, file),
         })
     }
 }

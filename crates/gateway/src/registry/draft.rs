@@ -7,14 +7,15 @@ use backtide_model::{AssetId, ChannelName, DeviceKey, Model, ObjectName, Product
 use serde::Serialize;
 
 use super::{
-    AccessKey, Channel, Declared, Device, ENABLED_CHANNELS_MAX, Effect, Kind, Product, StoredTypes,
-    Subscription,
+    AccessKey, Channel, Declared, Device, ENABLED_CHANNELS_MAX, Effect, Kind, Product, Rule,
+    StoredTypes, Subscription,
     access_key::{self, AccessKeyFile, Credential},
     channel::{self, ChannelFile, Login},
     device::{self, DeviceFile},
     model::DeclaredModel,
     product::ProductFile,
     records::{Change, Collection, Record, RecordKey},
+    rule::{self, RuleFile, RuleState},
     script::{Script, ScriptFile, ScriptVersion, ScriptVersionRecord},
     snapshot::{AssetOwner, Snapshot},
     subscription::{self, Begin, StateRecord, SubscriptionFile},
@@ -41,6 +42,8 @@ pub(super) struct Draft<'r> {
     pub(super) credentials: HashMap<String, Credential>,
     /// Of subscriptions that are being loaded.
     pub(super) states: HashMap<String, StateRecord>,
+    /// Of rules that are being loaded.
+    pub(super) rule_states: HashMap<String, RuleState>,
     trust: Trust,
     now_ms: i64,
     seal: &'r Seal,
@@ -61,6 +64,7 @@ impl<'r> Draft<'r> {
             logins: HashMap::new(),
             credentials: HashMap::new(),
             states: HashMap::new(),
+            rule_states: HashMap::new(),
             trust,
             now_ms,
             seal,
@@ -78,6 +82,7 @@ impl<'r> Draft<'r> {
             Declared::Script(name, file) => self.put_script(&name, *file),
             Declared::AccessKey(name, file) => self.put_access_key(name, file),
             Declared::Subscription(name, file) => self.put_subscription(name, *file),
+            Declared::Rule(name, file) => self.put_rule(name, *file),
         }
     }
 
@@ -506,6 +511,91 @@ impl<'r> Draft<'r> {
         self.snapshot
             .subscriptions
             .insert(name, Arc::new(subscription));
+    }
+
+    fn put_rule(&mut self, name: ObjectName, file: RuleFile) -> Result<Effect, String> {
+        let before = self.snapshot.rules.get(&name).cloned();
+        if before.as_ref().is_some_and(|before| before.file == file) {
+            return Ok(Effect::Unchanged);
+        }
+        if self.trust == Trust::Declared {
+            rule::check(&name, &file, &self.snapshot)?;
+            if before.is_none() && self.snapshot.rules.len() >= limits::RULES_MAX {
+                return Err(format!(
+                    "there are {} rules, the most there may be; delete one",
+                    limits::RULES_MAX
+                ));
+            }
+        }
+        let kept = match &before {
+            Some(before) => Some(RuleState::of(before)),
+            None => self.rule_states.remove(name.as_str()),
+        };
+        let is_loaded = self.trust == Trust::Kept;
+        let mut state = kept.unwrap_or_else(|| RuleState {
+            uid: secrets::random_alphanumeric(16).into(),
+            created_ms: self.now_ms,
+            since: match file.begin {
+                Begin::Now => self.stored.committed(),
+                Begin::Oldest => self.stored.trimmed(),
+            },
+            stopped: false,
+            revision: 0,
+            secret: None,
+        });
+        if !is_loaded {
+            state.revision += 1;
+        }
+        self.keep(Kind::Rule, "", name.as_str(), &file);
+        let rule = state.with(name, file);
+        self.set_rule(rule);
+        if !is_loaded {
+            rule::check_loops(
+                self.snapshot.rules.values().map(Arc::as_ref),
+                &self.snapshot,
+            )?;
+        }
+        Ok(Effect::of(before.is_some()))
+    }
+
+    /// Changes what `apply` does not say about a rule.
+    pub(super) fn change_rule(&mut self, name: &ObjectName, change: impl FnOnce(&mut Rule)) {
+        let mut rule = Rule::clone(&self.snapshot.rules[name]);
+        change(&mut rule);
+        self.set_rule(rule);
+    }
+
+    fn set_rule(&mut self, rule: Rule) {
+        if self.trust == Trust::Declared {
+            let body = rule.state_record(self.seal);
+            self.keep_beside(Collection::RuleState, &rule.name, body);
+        }
+        self.snapshot
+            .rules
+            .insert(rule.name.clone(), Arc::new(rule));
+    }
+
+    /// Makes the default rules, once in the life of a registry.
+    pub(super) fn make_rules(&mut self) -> Result<(), String> {
+        for (name, file) in RuleFile::defaults() {
+            let name = ObjectName::new(name).expect("letters and dashes are a name");
+            // Somebody was quicker, in a version of their own.
+            if self.snapshot.rules.contains_key(&name) {
+                continue;
+            }
+            self.put_rule(name, file)?;
+        }
+        self.snapshot.has_made_rules = true;
+        let key = record_key(Collection::Made, "", "default-rules");
+        let body = "{}".to_owned();
+        self.changes.push(Change::Put(Record { key, body }));
+        Ok(())
+    }
+
+    pub(super) fn remove_rule(&mut self, name: &ObjectName) {
+        self.snapshot.rules.remove(name);
+        self.forget(Collection::Rule, "", name.as_str());
+        self.forget(Collection::RuleState, "", name.as_str());
     }
 
     pub(super) fn remove_access_key(&mut self, name: &ObjectName) {

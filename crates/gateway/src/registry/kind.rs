@@ -21,10 +21,12 @@ pub enum Kind {
     AccessKey,
     #[value(alias = "subscriptions", alias = "Subscription")]
     Subscription,
+    #[value(alias = "rules", alias = "Rule")]
+    Rule,
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Model,
         Self::Product,
         Self::Device,
@@ -32,6 +34,7 @@ impl Kind {
         Self::Script,
         Self::AccessKey,
         Self::Subscription,
+        Self::Rule,
     ];
 
     /// The word of `kind:` in an object file.
@@ -44,6 +47,7 @@ impl Kind {
             Self::Script => "Script",
             Self::AccessKey => "AccessKey",
             Self::Subscription => "Subscription",
+            Self::Rule => "Rule",
         }
     }
 
@@ -57,6 +61,7 @@ impl Kind {
             Self::Script => "script",
             Self::AccessKey => "access key",
             Self::Subscription => "subscription",
+            Self::Rule => "rule",
         }
     }
 
@@ -70,6 +75,7 @@ impl Kind {
             Self::Script => "scripts",
             Self::AccessKey => "access-keys",
             Self::Subscription => "subscriptions",
+            Self::Rule => "rules",
         }
     }
 
@@ -82,6 +88,7 @@ impl Kind {
             Self::Script => Collection::Script,
             Self::AccessKey => Collection::AccessKey,
             Self::Subscription => Collection::Subscription,
+            Self::Rule => Collection::Rule,
         }
     }
 
@@ -95,6 +102,7 @@ impl Kind {
             Self::Script => &["name", "product", "dialect", "description"],
             Self::AccessKey => &["name", "key", "description"],
             Self::Subscription => &["name", "type", "accessKey", "partitions", "retentionHours"],
+            Self::Rule => &["name", "description"],
         }
     }
 

@@ -23,10 +23,15 @@ pub enum Collection {
     Subscription,
     /// What is not declared about a subscription.
     SubscriptionState,
+    Rule,
+    /// What is not declared about a rule; secrets are sealed.
+    RuleState,
+    /// What the gateway made by itself, once: deleted, it stays so.
+    Made,
 }
 
 impl Collection {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Model,
         Self::Product,
         Self::Device,
@@ -40,6 +45,9 @@ impl Collection {
         Self::Credential,
         Self::Subscription,
         Self::SubscriptionState,
+        Self::Rule,
+        Self::RuleState,
+        Self::Made,
     ];
 
     pub const fn word(self) -> &'static str {
@@ -57,6 +65,9 @@ impl Collection {
             Self::Credential => "credential",
             Self::Subscription => "subscription",
             Self::SubscriptionState => "subscription-state",
+            Self::Rule => "rule",
+            Self::RuleState => "rule-state",
+            Self::Made => "made",
         }
     }
 }

@@ -7,7 +7,9 @@ use std::{
 
 use backtide_model::{AssetId, ChannelName, DeviceKey, ObjectName, ProductKey};
 
-use super::{AccessKey, Channel, Device, Product, Script, Subscription, model::DeclaredModel};
+use super::{
+    AccessKey, Channel, Device, Product, Rule, Script, Subscription, model::DeclaredModel,
+};
 
 /// The devices of a product, by key and by name.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +73,9 @@ pub struct Snapshot {
     pub(super) scripts: BTreeMap<ObjectName, Arc<Script>>,
     pub(super) access_keys: BTreeMap<ObjectName, Arc<AccessKey>>,
     pub(super) subscriptions: BTreeMap<ObjectName, Arc<Subscription>>,
+    pub(super) rules: BTreeMap<ObjectName, Arc<Rule>>,
+    /// The default rules were made, whatever became of them.
+    pub(super) has_made_rules: bool,
     pub(super) assets: Arc<Assets>,
 }
 
@@ -131,6 +136,17 @@ impl Snapshot {
 
     pub fn subscription(&self, name: impl AsRef<str>) -> Option<&Arc<Subscription>> {
         self.subscriptions.get(name.as_ref())
+    }
+
+    pub fn rule(&self, name: impl AsRef<str>) -> Option<&Arc<Rule>> {
+        self.rules.get(name.as_ref())
+    }
+
+    /// In the order of their names, those after `after`.
+    pub fn rules_after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<Rule>> {
+        self.rules
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, rule)| rule)
     }
 
     /// The device of this asset id, unless it was deleted.

@@ -167,7 +167,7 @@ pub(super) fn check_change(
 }
 
 /// The asset that an entry of `devices` means, if there is one.
-fn asset_of<'s>(device: &str, snapshot: &'s Snapshot) -> Option<&'s AssetId> {
+pub(super) fn asset_of<'s>(device: &str, snapshot: &'s Snapshot) -> Option<&'s AssetId> {
     let device = match device.split_once('/') {
         Some((product, name)) => snapshot.product(product)?.devices.named(name)?,
         None => snapshot.asset(device)?.1,

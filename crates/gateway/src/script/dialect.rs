@@ -23,6 +23,10 @@ pub enum Dialect {
     /// `Decode(fPort, bytes)` returns an object, `Encode(fPort, object)` bytes.
     #[serde(rename = "Decode")]
     Decode,
+    /// `transform(message)` of a rule returns messages; no product is decoded by it.
+    #[serde(rename = "transform")]
+    #[schemars(skip)]
+    Transform,
 }
 
 impl Dialect {
@@ -42,6 +46,7 @@ impl Dialect {
             Self::DecodeUplink => "decodeUplink",
             Self::Decoder => "Decoder",
             Self::Decode => "Decode",
+            Self::Transform => "transform",
         }
     }
 
@@ -52,6 +57,8 @@ impl Dialect {
             Self::DecodeUplink => "encodeDownlink",
             Self::Decoder => "Encoder",
             Self::Decode => "Encode",
+            // There is none: stands where the name of a function does.
+            Self::Transform => "undefined",
         }
     }
 
@@ -68,7 +75,7 @@ impl Dialect {
 
     /// Its functions speak of replies, not of commands to one device.
     const fn speaks_envelopes(self) -> bool {
-        !self.needs_mapping()
+        matches!(self, Self::RawDataToJsonStr | Self::RawDataToProtocol)
     }
 
     /// Whether replies go through the script's encoder, where it has one.

@@ -60,6 +60,27 @@ impl Program {
         (dialect, mapping): (Dialect, Option<Mapping>),
         keep_state: bool,
     ) -> Result<Self, String> {
+        if dialect == Dialect::Transform {
+            return Err("dialect transform is that of rules; write it in a rule".to_owned());
+        }
+        dialect::check(dialect, mapping.as_ref())?;
+        Self::of((name, version), source, (dialect, mapping), keep_state)
+    }
+
+    /// The transform of a rule.
+    ///
+    /// # Errors
+    /// What is wrong with the source's size.
+    pub fn transform(name: &str, version: Option<u32>, source: Arc<str>) -> Result<Self, String> {
+        Self::of((name, version), source, (Dialect::Transform, None), false)
+    }
+
+    fn of(
+        (name, version): (&str, Option<u32>),
+        source: Arc<str>,
+        (dialect, mapping): (Dialect, Option<Mapping>),
+        keep_state: bool,
+    ) -> Result<Self, String> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         if source.trim().is_empty() {
             return Err("the source is empty".to_owned());
@@ -73,7 +94,6 @@ impl Program {
         if source.contains('\0') {
             return Err("the source holds a zero byte".to_owned());
         }
-        dialect::check(dialect, mapping.as_ref())?;
         Ok(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name: name.into(),

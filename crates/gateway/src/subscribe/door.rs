@@ -63,7 +63,7 @@ pub struct Door {
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot listen for subscriptions on {address}: {source}; choose another address or a free port"
+    "cannot listen for subscriptions on {address}: {source}; give another address with --subscribe, or port 0 for a free one"
 )]
 pub struct BindError {
     pub address: SocketAddr,

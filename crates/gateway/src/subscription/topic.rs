@@ -19,12 +19,11 @@ use super::{
     Standing,
     bell::Bell,
     group::{Claim, Extent, Group, MemberId, Outcome},
-    meter::Meter,
     shelf::{Committed, Place, Shelf, ShelfError},
     source::{Member, Message, PullSize, Sought, Source, SourceError},
     standing::{GroupStanding, OffsetStanding, PartitionStanding},
 };
-use crate::{clock::Clock, limits, pool::Pool};
+use crate::{clock::Clock, limits, meter::Meter, pool::Pool};
 
 /// How long the oldest messages may be gone from the file and still be spoken of.
 const PRUNING: Duration = Duration::from_millis(100);

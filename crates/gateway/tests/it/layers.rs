@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
-const FORBIDDEN: [(&str, &[&str]); 16] = [
+const FORBIDDEN: [(&str, &[&str]); 20] = [
     (
         "mqtt",
         &[
@@ -33,6 +33,7 @@ const FORBIDDEN: [(&str, &[&str]); 16] = [
             "app",
             "quarantine",
             "channel_log",
+            "rules",
         ],
     ),
     (
@@ -77,6 +78,47 @@ const FORBIDDEN: [(&str, &[&str]); 16] = [
         &["mqtt", "http", "cli", "ingest", "house", "app", "store"],
     ),
     ("redrive", &["mqtt", "http", "cli", "house", "app", "auth"]),
+    (
+        "rules",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "house",
+            "app",
+            "subscribe",
+            "subscription",
+            "quarantine",
+        ],
+    ),
+    (
+        "sink",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "house",
+            "app",
+            "rules",
+            "subscription",
+            "quarantine",
+        ],
+    ),
+    (
+        "expression",
+        &[
+            "mqtt", "http", "cli", "ingest", "house", "app", "rules", "registry", "store",
+        ],
+    ),
+    (
+        "template",
+        &[
+            "mqtt", "http", "cli", "ingest", "house", "app", "rules", "registry", "store",
+            "message",
+        ],
+    ),
     (
         "recorder",
         &[

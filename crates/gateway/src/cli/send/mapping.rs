@@ -272,6 +272,12 @@ impl Layout {
                 quality,
             });
         }
+        if layout.points.is_empty() {
+            return Err(format!(
+                "no column holds values; the file has {}",
+                header.join(", ")
+            ));
+        }
         Ok(layout)
     }
 }

@@ -116,11 +116,12 @@ impl Target {
         &self.strings
     }
 
-    /// Logins for so many connections. A client id names one connection: the further ones differ
-    /// by their timestamp, which is signed anew (`mqtt-channel.md` §1.3).
+    /// Logins for so many connections. A client id names one connection, and who comes with the same
+    /// takes it over: so where the secret is known each is signed anew, with a timestamp of its own
+    /// (`mqtt-channel.md` §1.3), and a client that has the channel's strings is left alone.
     ///
     /// # Errors
-    /// The strings make no sense, or there is no secret to sign with.
+    /// The strings make no sense, or there is no secret to sign a second login with.
     pub fn logins(&self, connections: usize, now_ms: i64) -> Result<Vec<Login>, Failure> {
         let Strings {
             broker_url,
@@ -132,7 +133,7 @@ impl Target {
         let (host, port) = address(broker_url).map_err(Failure::Usage)?;
         let key = username.rsplit_once('&').map_or("", |(_, key)| key);
         let topic = format!("/sys/{key}/integration/measurepoint/post");
-        let first = Login {
+        let given = Login {
             host,
             port,
             client_id: client_id.clone(),
@@ -140,23 +141,25 @@ impl Target {
             password: password.clone(),
             topic,
         };
-        let mut logins = vec![first.clone()];
-        for (_, timestamp_ms) in (1..connections).zip(now_ms..) {
-            let secret = self.strings.secret.as_deref().ok_or_else(|| {
-                Failure::Usage(
+        let Some(secret) = self.strings.secret.as_deref() else {
+            if connections > 1 {
+                return Err(Failure::Usage(
                     "--connections needs the channel's secret: leave out --broker-url".into(),
-                )
-            })?;
-            let product = ProductKey::new(key).map_err(|e| Failure::Usage(e.to_string()))?;
+                ));
+            }
+            return Ok(vec![given]);
+        };
+        let product = ProductKey::new(key).map_err(|e| Failure::Usage(e.to_string()))?;
+        let logins = (0..connections).zip(now_ms..).map(|(_, timestamp_ms)| {
             let strings = ConnectionStrings::new(&product, secret, timestamp_ms);
-            logins.push(Login {
+            Login {
                 client_id: strings.client_id,
                 username: strings.user_name,
                 password: strings.password,
-                ..first.clone()
-            });
-        }
-        Ok(logins)
+                ..given.clone()
+            }
+        });
+        Ok(logins.collect())
     }
 }
 
@@ -200,15 +203,17 @@ mod tests {
     }
 
     #[test]
-    fn the_first_connection_uses_the_strings_and_the_others_are_signed_anew() {
+    fn each_connection_is_signed_anew_where_the_secret_is_known() {
         let logins = target(Some("S3cret")).logins(3, 1_700_000_000_001).unwrap();
         assert_eq!(logins[0].topic, "/sys/PKdemo/integration/measurepoint/post");
         let ids: Vec<_> = logins
             .iter()
             .map(|login| login.client_id.as_str())
             .collect();
-        assert!(ids[1].contains("timestamp=1700000000001") && ids[2].contains("1700000000002"));
+        assert!(ids[0].contains("timestamp=1700000000001") && ids[2].contains("1700000000003"));
         assert_ne!(logins[1].password, logins[0].password);
+        let given = target(None).logins(1, 1_700_000_000_001).unwrap();
+        assert!(given[0].client_id.contains("timestamp=1700000000000"));
         assert!(target(None).logins(2, 0).is_err());
         assert_eq!(target(None).logins(1, 0).unwrap().len(), 1);
     }

@@ -7,7 +7,7 @@ use axum::{
     body::Bytes,
     extract::{Path, State, rejection::BytesRejection},
 };
-use backtide_model::{Kind, Mode, Rules, TimeRule, check, open};
+use backtide_model::{Kind, Mode, ObjectName, Rules, TimeRule, check, open};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,8 +16,8 @@ use utoipa::ToSchema;
 use super::{Api, Problem, as_value, found, read, version_of};
 use crate::{
     http::Refusals,
-    registry::{Declared, Document, Fault, Product, ScriptFile, ScriptVersion},
-    script::{Call, Detail, Failure, Golden, Operation, Verdict, bytes_of},
+    registry::{Declared, Document, Fault, Product, RuleFile, ScriptFile, ScriptVersion, Snapshot},
+    script::{Call, Detail, Failure, Golden, Operation, Program, Verdict, bytes_of},
 };
 
 /// Reasons of the model named in an answer.
@@ -338,6 +338,16 @@ pub(in crate::http) async fn trials(api: &Api, documents: &[Document]) -> Result
     let mut faults = Vec::new();
     let snapshot = api.registry.snapshot();
     for document in documents {
+        if let Declared::Rule(name, file) = &document.declared {
+            if let Err(message) = trial_of_rule(api, &snapshot, name, file).await {
+                faults.push(Fault {
+                    place: document.place,
+                    object: Some(document.declared.object()),
+                    message,
+                });
+            }
+            continue;
+        }
         let Declared::Script(name, file) = &document.declared else {
             continue;
         };
@@ -366,4 +376,25 @@ pub(in crate::http) async fn trials(api: &Api, documents: &[Document]) -> Result
         true => Ok(()),
         false => Err(faults),
     }
+}
+
+/// Whether the script of a rule, where it has one, is a script with the function it needs.
+async fn trial_of_rule(
+    api: &Api,
+    snapshot: &Snapshot,
+    name: &ObjectName,
+    file: &RuleFile,
+) -> Result<(), String> {
+    let Some(source) = file.script() else {
+        return Ok(());
+    };
+    let declared = snapshot.rule(name).and_then(|rule| rule.file.script());
+    if declared == Some(source) {
+        return Ok(());
+    }
+    let program = Arc::new(Program::transform(name.as_str(), None, source.into())?);
+    let trial = api.scripts.trial(&program, &[]).await;
+    trial
+        .map(drop)
+        .map_err(|failure| format!("make: script: {failure}"))
 }

@@ -24,10 +24,19 @@ impl<H: House> Connection<H> {
                 if publishes.is_empty() {
                     return (burst, Ok(Vec::new()));
                 }
+                let count = publishes.len();
                 let taken = link
                     .house
                     .take(&link.channel, &link.client, publishes)
                     .await;
+                // Nothing is acknowledged by its place alone.
+                let taken = taken.and_then(|outcomes| {
+                    if outcomes.len() == count {
+                        return Ok(outcomes);
+                    }
+                    tracing::error!(count, outcomes = outcomes.len(), "a message has no outcome");
+                    Err(StoreDown)
+                });
                 (burst, taken)
             }
             .boxed(),

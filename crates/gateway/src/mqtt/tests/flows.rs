@@ -299,6 +299,16 @@ async fn a_store_that_is_down_means_no_ack_and_the_end() {
 }
 
 #[tokio::test]
+async fn a_message_without_an_outcome_is_not_acknowledged() {
+    let world = World::new();
+    let mut peer = world.v5("client").await;
+    world.house.is_forgetful.store(true, Ordering::Relaxed);
+    peer.send(&publish_v5(POINTS, 1, 1, b"a")).await;
+    peer.expect_disconnect(0x97).await;
+    assert!(world.has_event(|event| *event == Event::Disconnected(Ending::StoreDown)));
+}
+
+#[tokio::test]
 async fn a_connection_that_goes_away_does_not_cancel_its_bursts() {
     let world = World::new();
     world.hold_commits();

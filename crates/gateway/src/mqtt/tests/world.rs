@@ -37,6 +37,8 @@ pub(super) struct TestHouse {
     /// Each burst needs one to become durable.
     pub(super) commits: Semaphore,
     pub(super) is_down: AtomicBool,
+    /// The last message of each burst has no outcome.
+    pub(super) is_forgetful: AtomicBool,
     pub(super) refuses: Mutex<Option<Refusal>>,
     pub(super) revoked: CancellationToken,
     pub(super) bursts: AtomicU64,
@@ -99,12 +101,15 @@ impl House for TestHouse {
         burst: Vec<Publish>,
     ) -> Result<Vec<Outcome>, StoreDown> {
         // In the order of arrival, before the first await, as the contract says.
-        let outcomes = burst.iter().map(outcome).collect();
+        let mut outcomes: Vec<_> = burst.iter().map(outcome).collect();
         self.bursts.fetch_add(1, Ordering::Relaxed);
         self.taken.lock().extend(burst);
         self.commits.acquire().await.unwrap().forget();
         if self.is_down.load(Ordering::Relaxed) {
             return Err(StoreDown);
+        }
+        if self.is_forgetful.load(Ordering::Relaxed) {
+            outcomes.pop();
         }
         Ok(outcomes)
     }
@@ -165,6 +170,7 @@ impl World {
             events: Mutex::default(),
             commits: Semaphore::new(Semaphore::MAX_PERMITS / 2),
             is_down: AtomicBool::new(false),
+            is_forgetful: AtomicBool::new(false),
             refuses: Mutex::new(None),
             revoked: CancellationToken::new(),
             bursts: AtomicU64::new(0),

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{
     super::{
-        Call, Cause, Done, Failure, Operation,
+        Call, Cause, Dialect, Done, Failure, Operation,
         wire::{Functions, Load},
     },
     output,
@@ -179,7 +179,7 @@ impl Sandbox {
             unreachable!("it was just made");
         };
         let had_run = std::mem::replace(&mut realm.has_run, true);
-        let outcome = realm.call(call, &self.limits, &self.clock, self.load.keep_state);
+        let outcome = realm.call(call, &self.limits, &self.clock, &self.load);
         (outcome, had_run)
     }
 
@@ -397,12 +397,16 @@ impl Realm {
         call: &Call,
         limits: &Limits,
         clock: &Clock,
-        keeps_state: bool,
+        load: &Load,
     ) -> Result<Bytes, Failure> {
-        let prefix = if keeps_state { 0 } else { BODY_PREFIX.len() };
+        let prefix = if load.keep_state {
+            0
+        } else {
+            BODY_PREFIX.len()
+        };
         self.context.with(|ctx| {
             let outcome = match call.operation {
-                Operation::Decode => self.decode(&ctx, call, limits),
+                Operation::Decode => self.decode(&ctx, call, limits, load.dialect),
                 Operation::Encode => self.encode(&ctx, call),
             };
             let outcome = outcome.map_err(|wrong| match wrong {
@@ -420,14 +424,26 @@ impl Realm {
         })
     }
 
-    fn decode(&self, ctx: &Ctx<'_>, call: &Call, limits: &Limits) -> Result<Bytes, Wrong> {
+    fn decode(
+        &self,
+        ctx: &Ctx<'_>,
+        call: &Call,
+        limits: &Limits,
+        dialect: Dialect,
+    ) -> Result<Bytes, Wrong> {
         let decode = self.decode.clone().restore(ctx)?;
-        // A plain array: one decoder in sixty cannot do with a typed one.
-        let bytes = Array::new(ctx.clone())?;
-        for (place, byte) in call.input.iter().enumerate() {
-            bytes.set(place, *byte)?;
-        }
-        let value: Value<'_> = decode.call((bytes, time_of(call), salt_of(call)))?;
+        let value: Value<'_> = if dialect == Dialect::Transform {
+            let text = std::str::from_utf8(&call.input)
+                .map_err(|_| Wrong::Result("the message is not UTF-8".to_owned()))?;
+            decode.call((text, time_of(call), salt_of(call)))?
+        } else {
+            // A plain array: one decoder in sixty cannot do with a typed one.
+            let bytes = Array::new(ctx.clone())?;
+            for (place, byte) in call.input.iter().enumerate() {
+                bytes.set(place, *byte)?;
+            }
+            decode.call((bytes, time_of(call), salt_of(call)))?
+        };
         let Some(text) = value.as_string() else {
             return Err(Wrong::Result(format!(
                 "the function returned {}, not a text",

@@ -223,6 +223,11 @@
     },
     Decoder: (decode, bytes) => envelope(bytes, settled(decode(payload(bytes), port(bytes)))),
     Decode: (decode, bytes) => envelope(bytes, settled(decode(port(bytes), payload(bytes), {}))),
+    transform(transform, text) {
+      const result = settled(transform(parse(text)));
+      if (typeof result !== 'object') throw fail('the function returned ' + shown(result) + ', not a message, an array of messages or null');
+      return stringify(result);
+    },
   };
   const payload = (bytes) => (mapping.payload ? part(bytes, mapping.payload.from) : bytes);
   const port = (bytes) => {

@@ -5,20 +5,20 @@ const BUCKETS: i64 = 12;
 
 /// Counts by five seconds.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     counts: [u64; 12],
     /// The bucket counted into last, since 1970.
     at: i64,
 }
 
 impl Meter {
-    pub(super) fn add(&mut self, count: usize, now_ms: i64) {
+    pub(crate) fn add(&mut self, count: usize, now_ms: i64) {
         self.turn(now_ms);
         self.counts[slot(self.at)] += count as u64;
     }
 
     /// A second, over the last minute.
-    pub(super) fn rate(mut self, now_ms: i64) -> f64 {
+    pub(crate) fn rate(mut self, now_ms: i64) -> f64 {
         self.turn(now_ms);
         let count: u64 = self.counts.iter().sum();
         let counted_ms = BUCKET_MS * (BUCKETS - 1) + now_ms.rem_euclid(BUCKET_MS);
