@@ -73,12 +73,13 @@ demo: $(CONSOLE) | need-rust
 	$(TARGET)/release/backtide demo $(ARGS)
 
 bench: | need-rust
-	$(CARGO) build --release --bin backtide --example decode_bench
+	$(CARGO) build --release --bin backtide --example decode_bench --example kafka_ceiling
 	bench/run $(ARGS)
 
 soak: tools build
 	BACKTIDE_SEEDS=$${BACKTIDE_SEEDS:-1000} $(CARGO) test --workspace --release
-	BACKTIDE_KILLS=$${BACKTIDE_KILLS:-200} $(PYTEST) tests/outside $(ARGS)
+	BACKTIDE_KILLS=$${BACKTIDE_KILLS:-200} BACKTIDE_KAFKA_TROUBLES=$${BACKTIDE_KAFKA_TROUBLES:-40} \
+		BACKTIDE_KAFKA_STOP_S=$${BACKTIDE_KAFKA_STOP_S:-120} $(PYTEST) tests/outside $(ARGS)
 
 clean:
 	$(CARGO) clean

@@ -11,8 +11,9 @@ import time
 from statistics import median
 
 from . import load, machine
+from .queries import queries
 from .load import DEVICES
-from .servers import Failed, Gateway, Influxdb, Mosquitto, Postgresql, Writer, ROOT
+from .servers import Failed, Gateway, Influxdb, Kafka, Mosquitto, Postgresql, Writer, ROOT
 
 POINTS = ["Ba_avg", "P_avg", "Ws_avg", "Va_avg", "Ot_avg", "Ya_avg", "Wa_avg"]
 TARGET_POINTS_PER_SECOND = 1_000_000
@@ -23,6 +24,10 @@ class Plan:
 
     def __init__(self, binary, history, work, seconds, quick):
         self.binary, self.history, self.work, self.seconds, self.quick = binary, history, work, seconds, quick
+
+    def gateway(self):
+        """A fresh gateway that knows nothing."""
+        return Gateway(self.work, self.binary)
 
     @contextlib.contextmanager
     def farm(self, settings=""):
@@ -190,6 +195,70 @@ def taken_up(gateway, rows):
     return {"rows": held, "seconds": seconds, "rowsPerSecond": held / seconds, "cpuMicrosecondsPerRow": cpu_s / held * 1e6}
 
 
+RULE = """
+kind: Rule
+name: default-points
+from: {{ type: points }}
+begin: oldest
+to: {{ kafka: {{ topic: "{topic}", guarantee: {guarantee} }} }}
+"""
+
+
+def kafka(plan):
+    """From a prepared log to Kafka under each guarantee, and while more comes in; beside it rdkafka's own producer with
+    records of the same size. CPU is that of Backtide's own process; Kafka's is not counted."""
+    with Kafka(plan.work) as broker, plan.farm(f'[kafka]\nbootstrap_servers = "{broker.address}"\n') as (gateway, channel):
+        def load_for(seconds, *options, **more):
+            return load.send(gateway.mqtt, [gateway], "--order", "in-order", "--seconds", seconds, *options, **more,
+                             secret=channel["secret"], product_key=channel["productKey"])
+
+        gateway.cli("rule", "stop", "default-points")
+        rows = load_for(max(3, plan.seconds // 6))["points"] // len(POINTS)
+        machine.settle([gateway.pid])
+        done = {}
+        for guarantee in ("at-least-once", "exactly-once"):
+            name = f"bench-{guarantee}"
+            rule = RULE.format(topic=name, guarantee=guarantee).replace("default-points", name)
+            done[guarantee] = caught_up(gateway, name, rows, lambda: gateway.cli("apply", "-f", "-", input=rule))
+        load_for(max(5, plan.seconds // 3), "--rate", FOLLOWED_ROWS_PER_SECOND * len(POINTS))
+        done["lagAfterFollowing"] = rule_standing(gateway, "bench-at-least-once")["lag"]
+        done["ceiling"] = ceiling(plan, broker, rows)
+        return done
+
+
+def rule_standing(gateway, name):
+    return json.loads(gateway.cli("rule", "show", name, "-o", "json"))
+
+
+def caught_up(gateway, name, rows, begin):
+    """How long until the rule has published what the log has, and what it cost."""
+    cpu_s, start = machine.cpu_s(gateway.pid), time.monotonic()
+    begin()
+    while (now := rule_standing(gateway, name))["published"] < rows:
+        if time.monotonic() - start > 600:
+            raise Failed(f"{name} has published {now['published']} rows of {rows}: {now}")
+        time.sleep(0.2)
+    seconds, cpu_s = time.monotonic() - start, machine.cpu_s(gateway.pid) - cpu_s
+    return {"rows": rows, "seconds": seconds, "rowsPerSecond": rows / seconds, "cpuMicrosecondsPerRow": cpu_s / rows * 1e6}
+
+
+def ceiling(plan, broker, rows):
+    bench = plan.binary.parent / "examples/kafka_ceiling"
+    if not bench.exists():
+        raise Failed(f"{bench} is not there; `cargo build --release --example kafka_ceiling` builds it")
+    done = subprocess.run([bench, broker.address, "bench-at-least-once", str(rows), str(MESSAGE_BYTES)], capture_output=True,
+                          text=True, timeout=600)
+    if done.returncode:
+        raise Failed(f"kafka_ceiling ended with {done.returncode}: {done.stderr[-2000:]}")
+    sent = json.loads(done.stdout)
+    return {**sent, "rowsPerSecond": sent["rows"] / sent["seconds"],
+            "cpuMicrosecondsPerRow": sent["cpuSeconds"] / sent["rows"] * 1e6}
+
+
+# A row of seven points as the published text, about.
+MESSAGE_BYTES = 480
+
+
 def waiting_subscribers(plan):
     """Sessions with a pull that finds nothing, after a pull that found nothing."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -291,9 +360,11 @@ def backtide_scenarios(plan):
     yield "raw-channel", lambda done: raw_channel(plan, keep_state=True)
     yield "raw-channel-default", lambda done: raw_channel(plan, keep_state=False)
     yield "subscriber", lambda done: subscriber(plan)
+    yield "kafka", lambda done: kafka(plan)
     yield "waiting-subscribers", lambda done: waiting_subscribers(plan)
     yield "idle", lambda done: idle(plan)
     yield "real-history", lambda done: real_history(plan)
+    yield "queries", lambda done: queries(plan)
 
 
 def peer_scenarios(plan):

@@ -88,6 +88,50 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class Kafka(Server):
+    """One node of Apache Kafka, as the outside suite installs it. Its CPU is its own affair."""
+
+    name = "kafka"
+    libs = ROOT / ".tools/kafka/libs"
+
+    def open(self):
+        if not self.libs.exists():
+            raise Failed(f"no Apache Kafka in {self.libs}: run `make tools`")
+        held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        port, controller = (listener.getsockname()[1] for listener in held)
+        for listener in held:
+            listener.close()
+        self.address = f"127.0.0.1:{port}"
+        settings = self.folder / "server.properties"
+        settings.write_text(f"""process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+log.dirs={self.folder}/logs
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+""")
+        java = ["java", "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{self.libs}/*"]
+        subprocess.run([*java, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", settings],
+                       check=True, capture_output=True, timeout=120)
+        self.start(*java, "kafka.Kafka", settings)
+        host, port = self.address.split(":")
+        self.wait_until(lambda: is_open(host, int(port)), "its port is not open")
+
+
+def is_open(host, port):
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 class Answer(http.client.HTTPResponse):
     """An answer that keeps its trailers among its headers: the library reads over them."""
 

@@ -118,6 +118,10 @@ def others(rounds, say):
                             ("following", "one subscriber, following 50 k rows/s")):
             line(title, f"{run[what]['rowsPerSecond']:,.0f} rows/s, {run[what]['cpuMicrosecondsPerRow']:.1f} µs of server CPU each")
         line("a row kept for subscribers", f"{run['bytesPerRow']:.0f} bytes on disk")
+    for run in of(rounds, "kafka")[:1]:
+        for what, title in (("at-least-once", "log to Kafka, at least once"), ("exactly-once", "log to Kafka, exactly once"),
+                            ("ceiling", "rdkafka's own producer")):
+            line(title, f"{run[what]['rowsPerSecond'] / 1000:.0f} k rows/s, {run[what]['cpuMicrosecondsPerRow']:.1f} µs CPU a row")
     for run in of(rounds, "waiting-subscribers")[:1]:
         line(f"{run['connections']} subscribers that wait", f"{run['residentBytesPerConnection'] / 1024:.1f} KiB resident each")
     for run in of(rounds, "idle")[:1]:
@@ -125,7 +129,16 @@ def others(rounds, say):
     for run in of(rounds, "real-history")[:1]:
         line("two years of La Haute Borne", f"{run['valuesThere']:,} values sent in {run['seconds']:.1f} s, compacted "
              f"{run['bytesPerValue']:.3f} bytes a value")
+    for run in of(rounds, "queries")[:1]:
+        one, latest = run["aggregate"], run["latest"]
+        line(f"a year hourly of {one['devices']} devices", f"{one['rows']:,} windows of {one['values']:,} values: Arrow {beside(one['arrow'])}, "
+             f"CSV {beside(one['csv'])}; DuckDB {beside(one['duckdb'])}")
+        line(f"the latest of {latest['devices']:,} devices", f"{beside(latest)}; DuckDB {beside(latest['duckdb'])}")
     say("")
+
+
+def beside(run):
+    return f"{run['seconds'] * 1000:.0f} ms, {run['cpuSeconds'] * 1000:.0f} ms of CPU"
 
 
 def read_text(read):

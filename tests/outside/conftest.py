@@ -8,6 +8,7 @@ import pytest
 import truth
 import world
 from browser import Browser, Console
+from kafka import Kafka
 from mqtt import Client
 from proxy import Proxy
 
@@ -105,6 +106,22 @@ def console_of(browser):
 def console(farm, console_of):
     """The console of the farm's gateway, an admin signed in."""
     return console_of(farm).sign_in()
+
+
+@pytest.fixture(scope="session")
+def kafka_node(tmp_path_factory):
+    """One Apache Kafka for all tests of a worker; each takes an organization of its own, and so topics."""
+    node = Kafka(tmp_path_factory.mktemp("kafka")).start()
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def own_kafka(tmp_path):
+    """An Apache Kafka that the test may kill, stop and start."""
+    node = Kafka(tmp_path / "kafka").start()
+    yield node
+    node.close()
 
 
 @pytest.fixture

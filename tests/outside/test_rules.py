@@ -312,7 +312,7 @@ def test_a_rule_is_tried_without_publishing(farm, connect, hook, tmp_path):
 def test_the_default_rules_are_idle_without_kafka_and_stay_away_once_deleted(farm, connect):
     listed = {row["name"]: row for row in farm.cli("rule", "ls", "-o", "csv").csv()}
     assert sorted(listed) == DEFAULTS
-    assert all(row["state"] == "idle" and "kafka.brokers" in row["why"] for row in listed.values())
+    assert all(row["state"] == "idle" and "kafka.bootstrap_servers" in row["why"] for row in listed.values())
     assert farm.http("GET", "/readyz").json().get("warnings", []) == []
     farm.cli("delete", "rule", "default-events")
     farm.cli("rule", "stop", "default-attributes")

@@ -1,6 +1,7 @@
 """Subscriptions: the vendor's SDKs, unmodified, over every framing; groups, kills, keys; five thousand who wait."""
 
 import collections
+import itertools
 import json
 import resource
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from certs import Certs
+from mqtt import Client
 from subscription_wire import PULL_RSP, Session
 from test_clients import HERE
 from world import CSV_COLUMNS, FAILED, FARM, POINTS, SAMPLE, TOOLS, TOPIC, TURBINES, eventually, points_message
@@ -17,6 +19,7 @@ from world import CSV_COLUMNS, FAILED, FARM, POINTS, SAMPLE, TOOLS, TOPIC, TURBI
 ID = "history"
 OBJECTS = f"{{kind: AccessKey, name: analytics}}\n---\n{{kind: Subscription, name: {ID}, accessKey: analytics}}\n"
 T0 = 1_388_534_400_000
+ORGANIZATIONS = itertools.count(1)
 ROWS = 9_791  # of the sample that have a value; one has none
 
 
@@ -90,11 +93,34 @@ def read():
         reader.kill()
 
 
+@pytest.fixture(params=["log", pytest.param("kafka", marks=pytest.mark.xdist_group("kafka"))])
+def subscribed(request, gateways):
+    """The farm with a subscription to everything, which lies in Backtide's own files or in real Kafka."""
+    gateway = gateways()
+    if request.param == "kafka":
+        node = request.getfixturevalue("kafka_node")
+        # An organization of its own, and so topics of its own.
+        config = gateway.folder / "backtide.toml"
+        config.write_text(f'organization = "o{next(ORGANIZATIONS)}"\n[kafka]\nbootstrap_servers = "{node.address}"\n')
+        gateway.options += ["--config", str(config)]
+    gateway.start()
+    gateway.apply(FARM)
+    gateway.apply(OBJECTS)
+    return gateway
+
+
 @pytest.fixture
-def subscribed(farm):
-    """The farm with a subscription to everything."""
-    farm.apply(OBJECTS)
-    return farm
+def connect(subscribed):
+    """Connects paho clients to the channel; they go away with the test."""
+    clients = []
+
+    def connected():
+        clients.append(Client(subscribed.mqtt_address, subscribed.channel()).connect())
+        return clients[-1]
+
+    yield connected
+    for client in clients:
+        client.close()
 
 
 def rows_of(messages):
@@ -210,6 +236,26 @@ def test_two_groups_see_everything_and_three_members_share_it(subscribed, connec
 
 
 # --- what SDKs do not show ---
+
+
+@pytest.mark.xdist_group("kafka")
+@pytest.mark.parametrize("subscribed", ["kafka"], indirect=True)
+def test_on_kafka_the_groups_are_ones_that_its_own_tools_show(subscribed, connect, kafka_node):
+    node = kafka_node
+    send(connect, 5)
+    session, messages = Session(address(subscribed)).subscribe(key_of(subscribed), ID, "g"), []
+    while len(messages) < 20:
+        messages += session.pull()
+    for partition, offset, _ in messages:
+        session.commit(ID, partition, offset + 1)
+    organization = (subscribed.folder / "backtide.toml").read_text().split('"')[1]
+    topic = f"SUBSCRIPTION_{organization}_{ID}"
+    wanted = {(topic, partition): offset + 1 for partition, offset, _ in messages}
+    eventually(lambda: node.committed(f"{topic}.g") == wanted, lambda: node.committed(f"{topic}.g"))
+    assert node.topics()[topic] == 2 and node.settings(topic)["retention.ms"] == str(72 * 3_600_000)
+    assert sorted(record.value().decode() for record in node.read(topic)) == sorted(value for _, _, value in messages)
+    subscribed.cli("delete", "subscription", ID)
+    eventually(lambda: topic not in node.topics(), "its topic is gone", 30)
 
 
 def test_a_commit_is_where_the_group_begins_again_after_a_kill(subscribed, connect):

@@ -25,8 +25,9 @@ use crate::{
     clock::Clock,
     config::Config,
     house::{self, House},
-    http::{self, Api, Live, Readiness},
+    http::{self, Api, Live, Readiness, Seats},
     ingest::{Budgets, Ingest, Shares},
+    kafka::Cluster,
     limits,
     mqtt::{self, Door, Peer, Transport},
     pool::Pool,
@@ -51,6 +52,8 @@ const STREAMS_WAITING_MAX: usize = 64;
 const SUBSCRIPTION_THREADS: usize = 2;
 /// The RSA key that applications of one SDK encrypt for.
 const APPLICATION_KEY_FILE: &str = "application-rsa.key";
+/// The same where they lie in Kafka: each read waits for an answer.
+const KAFKA_SUBSCRIPTION_THREADS: usize = 8;
 /// The one job that runs waits for each piece of its work.
 const REDRIVE_WAITING_MAX: usize = 4;
 /// Changes of rules that wait to be carried out.
@@ -170,9 +173,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.recorder,
     )?);
     let (budgets, alarms) = Budgets::new();
+    let way = Arc::new(Way::to(store.clone()));
     let ingest = Arc::new(Ingest {
         registry: Arc::clone(&registry),
-        way: Way::to(store.clone()),
+        way: Arc::clone(&way),
         store: store.clone(),
         quarantine: Arc::clone(&quarantine),
         log: Arc::clone(&log),
@@ -187,14 +191,26 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Arc::clone(&ingest),
         Pool::start("redrive", 1, REDRIVE_WAITING_MAX).map_err(StartError::Thread)?,
     )?);
-    let subscriptions = open_subscriptions(&config, &registry, &store, &clock)?;
+    // Nothing is connected to here: Kafka may be away.
+    let kafka = config.kafka.clone().map(|settings| {
+        let organization = config.organization.clone();
+        Cluster::new(settings, organization, store.id())
+    });
+    let subscriptions = open_subscriptions(&config, &registry, &store, &clock, kafka.clone())?;
+    let rules = open_rules(
+        &config,
+        &registry,
+        &store,
+        &scripts,
+        (way, &clock),
+        kafka.clone(),
+    )?;
     let applications = Applications::new(
         Arc::clone(&registry),
         clock.clone(),
         config.data_dir.join(APPLICATION_KEY_FILE),
     );
     let integrate = house::integrate(Arc::clone(&ingest));
-    let rules = open_rules(&config, &registry, &store, &scripts, &clock)?;
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
     let wall_clock = || Clock::system().now_ms();
@@ -234,6 +250,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         log: Arc::clone(&log),
         scripts,
         subscriptions: Arc::clone(&subscriptions),
+        kafka,
         rules: Arc::clone(&rules),
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
@@ -246,6 +263,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         organization: config.organization.clone(),
         integrate,
         live: Live::default(),
+        reads: Seats::new(limits::READS_MAX, limits::READS_PER_CALLER_MAX),
         broker_url: config
             .mqtt
             .advertised_url
@@ -417,6 +435,7 @@ fn open_subscriptions(
     registry: &Arc<Registry>,
     store: &Store,
     clock: &Clock,
+    kafka: Option<Cluster>,
 ) -> Result<Arc<Subscriptions>, StartError> {
     let limits = limits::Topics {
         bytes_max: config.subscribe.bytes_max,
@@ -424,7 +443,11 @@ fn open_subscriptions(
     };
     // Each session has one pull under way: none of them is refused for want of room.
     let waiting_max = subscribe_limits(&config.subscribe).connections_max;
-    let pool = Pool::start("subscriptions", SUBSCRIPTION_THREADS, waiting_max);
+    let threads = match kafka {
+        None => SUBSCRIPTION_THREADS,
+        Some(_) => KAFKA_SUBSCRIPTION_THREADS,
+    };
+    let pool = Pool::start("subscriptions", threads, waiting_max);
     let setting = subscription::Setting {
         registry: Arc::clone(registry),
         store: store.clone(),
@@ -432,6 +455,7 @@ fn open_subscriptions(
         clock: clock.clone(),
         pool: pool.map_err(StartError::Thread)?,
         limits,
+        kafka,
     };
     let dir = config.data_dir.join("subscriptions");
     Ok(Subscriptions::open(&dir, setting)?)
@@ -442,7 +466,8 @@ fn open_rules(
     registry: &Arc<Registry>,
     store: &Store,
     scripts: &Arc<Scripts>,
-    clock: &Clock,
+    (way, clock): (Arc<Way>, &Clock),
+    kafka: Option<Cluster>,
 ) -> Result<Arc<Rules>, StartError> {
     registry
         .make_default_rules()
@@ -454,8 +479,9 @@ fn open_rules(
         scripts: Arc::clone(scripts),
         destinations: Arc::new(OfGateway {
             registry: Arc::clone(registry),
-            store: store.clone(),
+            way,
             clock: clock.clone(),
+            kafka,
         }),
         organization: config.organization.clone(),
         clock: clock.clone(),

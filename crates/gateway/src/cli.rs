@@ -16,6 +16,7 @@ pub mod delete;
 pub mod demo;
 pub mod export;
 pub mod get;
+pub mod kafka;
 mod listing;
 pub mod log;
 pub mod output;
@@ -116,6 +117,9 @@ pub enum Command {
     /// Show, rotate or revoke the access key of an application
     #[command(subcommand)]
     AccessKey(access_key::AccessKey),
+    /// Say what is wrong with the Kafka cluster that is configured
+    #[command(subcommand)]
+    Kafka(kafka::Kafka),
     /// Run a gateway with real sample history, to look around
     Demo(demo::Demo),
     /// Make certificates for a trial: a private authority, its servers and clients
@@ -303,6 +307,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Subscription(subscription) => subscription.run(&connection, terminal),
         Command::Rule(rule) => rule.run(&connection, terminal),
         Command::AccessKey(access_key) => access_key.run(&connection, terminal),
+        Command::Kafka(kafka) => kafka.run(&connection, terminal),
         Command::Demo(demo) => demo.run(&connection, terminal),
         Command::Cert(cert) => cert.run(terminal),
         Command::Config(config) => config.run(&connection, terminal),

@@ -11,6 +11,7 @@
 
 mod access;
 mod access_keys;
+mod aggregates;
 mod apply;
 mod attributes;
 mod channels;
@@ -19,8 +20,10 @@ mod console;
 mod devices;
 mod events;
 mod extremes;
+mod folds;
 mod guard;
 mod health;
+mod kafka;
 mod latest;
 mod lineage;
 mod lines;
@@ -38,9 +41,11 @@ mod receipts;
 mod rules;
 mod schemas;
 mod scripts;
+mod seats;
 mod store;
 mod stream;
 mod subscriptions;
+mod tables;
 mod trace;
 mod vendor;
 mod websocket;
@@ -59,13 +64,14 @@ use utoipa_axum::router::OpenApiRouter;
 pub use health::Readiness;
 pub use live::{Live, beat};
 pub use problem::{Problem, Refusals};
+pub use seats::Seats;
 pub use vendor::{Integrate, Posted, Verdict};
 pub use websocket::{Attend, Stream};
 
 use crate::{
-    access::Access, application::Applications, channel_log::Log, clock::Clock, limits, pool::Pool,
-    quarantine::Quarantine, recorder::Recorder, redrive::Redriver, registry::Registry,
-    rules::Rules, script::Scripts, subscription::Subscriptions,
+    access::Access, application::Applications, channel_log::Log, clock::Clock, kafka::Cluster,
+    limits, pool::Pool, quarantine::Quarantine, recorder::Recorder, redrive::Redriver,
+    registry::Registry, rules::Rules, script::Scripts, subscription::Subscriptions,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -81,11 +87,15 @@ pub struct Api {
     pub log: Arc<Log>,
     pub scripts: Arc<Scripts>,
     pub subscriptions: Arc<Subscriptions>,
+    /// The Kafka cluster, if one is configured.
+    pub kafka: Option<Cluster>,
     pub rules: Arc<Rules>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
     pub streams: Pool,
+    /// Reads of history that are under way.
+    pub reads: Seats,
     /// Cancelled to close the door: answers without an end then end.
     pub closing: CancellationToken,
     pub clock: Clock,
@@ -123,6 +133,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(log::routes())
         .merge(trace::routes())
         .merge(points::routes())
+        .merge(aggregates::routes())
         .merge(extremes::routes())
         .merge(lineage::routes())
         .merge(latest::routes())
@@ -137,6 +148,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(access_keys::routes())
         .routes(utoipa_axum::routes!(vendor::public_key))
         .merge(subscriptions::routes())
+        .merge(kafka::routes())
         .merge(rules::routes())
         .merge(health::routes())
 }
@@ -177,6 +189,8 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>) {
     listener::serve(listener, router(api), limits::Http::default(), closing).await;
 }
 
+#[cfg(test)]
+mod aggregates_tests;
 #[cfg(test)]
 mod history_tests;
 #[cfg(test)]

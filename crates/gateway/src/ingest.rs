@@ -53,7 +53,7 @@ const SUBMISSION_BYTES: usize = 4 << 20;
 pub struct Ingest {
     pub registry: Arc<Registry>,
     pub store: Store,
-    pub way: Way,
+    pub way: Arc<Way>,
     pub quarantine: Arc<Quarantine>,
     pub log: Arc<Log>,
     pub scripts: Arc<Scripts>,

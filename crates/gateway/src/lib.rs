@@ -14,6 +14,7 @@ pub mod expression;
 pub mod house;
 pub mod http;
 pub mod ingest;
+pub mod kafka;
 pub mod limits;
 pub mod message;
 mod meter;

@@ -33,6 +33,19 @@ pub const EXTREMES_BUCKETS_MAX: usize = 5_000;
 /// Series, a device's point each, in one such answer.
 pub const EXTREMES_SERIES_MAX: usize = 100;
 
+/// Answers from history that are made or wait to be, in all: the threads for them and what waits …
+pub const READS_MAX: usize = 72;
+/// … and of one user or token.
+pub const READS_PER_CALLER_MAX: usize = 16;
+/// Windows of one device in an answer: fills make a row of each.
+pub const AGGREGATE_WINDOWS_MAX: i64 = 10_000_000;
+/// Gaps that one row of a coverage lists; all are counted.
+pub const COVERAGE_GAPS_MAX: usize = 1_000;
+/// Results that wait for the value that ends their gap, where gaps are filled with lines.
+pub const AGGREGATE_WAITING_MAX: usize = 2_000_000;
+/// Different values in one window whose durations are asked for.
+pub const AGGREGATE_STATES_MAX: usize = 1_000;
+
 /// Caps of the HTTP door. Long answers end by themselves: a client that takes nothing is given up.
 #[derive(Debug, Clone, Copy)]
 pub struct Http {
@@ -92,6 +105,18 @@ pub const VENDOR_BATCH_DEVICES_MAX: usize = 1_000;
 pub const VENDOR_PAGE_MAX: usize = 1_000;
 /// How deep a lenient message nests.
 pub const VENDOR_JSON_DEPTH_MAX: usize = 32;
+
+/// Partitions of a topic that is made in Kafka.
+pub const KAFKA_PARTITIONS_MAX: u16 = 1_000;
+/// A record, or a batch of them: what a broker takes in one request is 100 MB unless configured.
+pub const KAFKA_MESSAGE_BYTES_MAX: u32 = 64 << 20;
+/// Records of one producer that wait to be delivered, whatever their size.
+pub const KAFKA_WAITING_RECORDS_MAX: u32 = 100_000;
+/// The same in KiB.
+pub const KAFKA_WAITING_KIB_MAX: u32 = 64 << 10;
+
+/// Partitions that groups of one subscription on Kafka read at one time, each with a connection.
+pub const KAFKA_READERS_MAX: usize = 64;
 
 /// Subscriptions that are declared at one time: each follows the log on a thread of its own.
 pub const SUBSCRIPTIONS_MAX: usize = 64;

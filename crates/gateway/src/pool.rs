@@ -75,6 +75,21 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Runs `job` on a thread of the pool; nobody waits for it.
+    ///
+    /// # Errors
+    /// [`PoolError::Full`]: `job` is dropped here.
+    pub fn leave(&self, job: impl FnOnce() + Send + 'static) -> Result<(), PoolError> {
+        let job = Box::new(move || {
+            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                tracing::error!("work that nobody waits for ended in a bug");
+            }
+        });
+        self.jobs.try_send(job).map_err(|_| PoolError::Full)
+    }
+}
+
 fn work(queue: &Mutex<Receiver<Job>>) {
     loop {
         // The lock is held while waiting: the others wait for the lock instead of a job.

@@ -399,7 +399,7 @@ pub(crate) fn of_test(
 ) -> Arc<Redriver> {
     let ingest = Arc::new(Ingest {
         registry: Arc::clone(registry),
-        way: crate::store::Way::to(store.clone()),
+        way: Arc::new(crate::store::Way::to(store.clone())),
         store: store.clone(),
         quarantine: Arc::clone(quarantine),
         log: Arc::clone(log),

@@ -6,6 +6,7 @@
 //! dead letters stand above it, once.
 
 pub mod calculated;
+pub mod kafka;
 pub mod webhook;
 
 use std::{borrow::Cow, sync::Arc};
@@ -51,6 +52,11 @@ pub enum SinkError {
     /// It cannot be reached, or takes nothing now: to be tried again, whole.
     #[error("{0}")]
     Unavailable(String),
+    /// Exactly once, and some records will never be taken: nothing was delivered. They are to be set
+    /// aside durably, then the stretch is to be delivered again without them, to the same `reached`.
+    /// (A cursor that moved with the rest would lose them if we ended before they are set aside.)
+    #[error("{} records will never be taken", .0.len())]
+    Refused(Vec<Poison>),
     /// Another instance has taken over under the same name: trying again would harm it.
     #[error("another instance publishes for this rule: {0}")]
     Fenced(String),
@@ -60,14 +66,16 @@ pub enum SinkError {
 pub trait Sink: Send + Sync {
     /// The cursor that the destination keeps, where it keeps it in one piece with the records
     /// (exactly once). `None`: the rule keeps its cursor itself. Asked once, before the first
-    /// stretch; fences an older instance.
+    /// stretch; fences an older instance. Asked again where a delivery was given up: whether it
+    /// arrived is not known then.
     ///
     /// # Errors
     /// [`SinkError`].
     fn reached(&self) -> BoxFuture<'_, Result<Option<Sequence>, SinkError>>;
 
     /// Delivers a stretch; all records but the poison returned are safe at the destination then, and
-    /// so is its cursor, where it keeps one. One stretch at a time.
+    /// so is its cursor, where it keeps one. One stretch at a time. After [`SinkError::Unavailable`]
+    /// the same stretch comes again. Poison is returned only by a sink that keeps no cursor.
     ///
     /// # Errors
     /// [`SinkError`]: some of it may have arrived.

@@ -5,6 +5,8 @@
 //! log ─▶ follower: filter, message text, partition ─▶ shelf (a file) ─▶ topic: groups ─▶ members
 //! ```
 //!
+//! Where Kafka is configured, the messages lie there instead: see [`kafka`].
+//!
 //! [`Subscriptions`] runs a topic for every subscription that is declared and not stopped. The door
 //! and the API know [`Source`] and [`Member`] alone.
 
@@ -12,6 +14,7 @@ mod bell;
 mod filter;
 mod follower;
 mod group;
+mod kafka;
 mod shelf;
 mod source;
 mod standing;
@@ -38,11 +41,14 @@ pub use standing::{GroupStanding, OffsetStanding, PartitionStanding, Standing};
 
 use crate::{
     clock::Clock,
+    kafka::Cluster,
     limits,
     pool::Pool,
     registry::{Registry, Subscription},
+    sink::kafka::Guarantee,
 };
 use follower::{Follower, cursor};
+use kafka::{Fetcher, Publisher};
 use shelf::{Shelf, ShelfError};
 use topic::{Local, Topic};
 
@@ -68,6 +74,8 @@ pub struct Setting {
     /// Runs what blocks: reads of messages, the opening of topics.
     pub pool: Pool,
     pub limits: limits::Topics,
+    /// Where messages are kept; `None`: here.
+    pub kafka: Option<Cluster>,
 }
 
 /// Every subscription that runs.
@@ -78,9 +86,13 @@ pub struct Subscriptions {
     running: Mutex<HashMap<Box<str>, Running>>,
 }
 
+/// What the thread of a topic does, until the topic ends.
+type Work = Box<dyn FnOnce() + Send>;
+
 struct Running {
     name: String,
     topic: Arc<Topic>,
+    ending: CancellationToken,
     follower: thread::JoinHandle<()>,
 }
 
@@ -205,6 +217,7 @@ impl Subscriptions {
                 Err(error) => tracing::error!(%error, "a subscription does not run"),
             }
         }
+        self.forget_in_kafka();
     }
 
     fn start(&self, subscription: &Subscription) -> Result<Running, SubscriptionError> {
@@ -213,9 +226,12 @@ impl Subscriptions {
             name: name.clone(),
             reason,
         };
-        let (topic, follower) = self
-            .topic(subscription)
-            .map_err(|error| failed(error.to_string()))?;
+        let ending = CancellationToken::new();
+        let opened = match &self.setting.kafka {
+            None => self.topic(subscription),
+            Some(cluster) => self.kafka_topic(subscription, cluster, ending.clone()),
+        };
+        let (topic, follower) = opened.map_err(|error| failed(error.to_string()))?;
         let place = topic.place();
         self.setting
             .store
@@ -223,16 +239,17 @@ impl Subscriptions {
             .map_err(|error| failed(error.to_string()))?;
         let follower = thread::Builder::new()
             .name("subscription".to_owned())
-            .spawn(move || follower.run())
+            .spawn(follower)
             .map_err(|error| failed(error.to_string()))?;
         Ok(Running {
             name,
             topic,
+            ending,
             follower,
         })
     }
 
-    fn topic(&self, subscription: &Subscription) -> Result<(Arc<Topic>, Follower), ShelfError> {
+    fn topic(&self, subscription: &Subscription) -> Result<(Arc<Topic>, Work), ShelfError> {
         let setting = &self.setting;
         let path = self.path(&subscription.uid);
         let partitions = subscription.file.partitions;
@@ -242,7 +259,8 @@ impl Subscriptions {
         let now_ms = shelf.newest_ms()?;
         let topic = Topic::new(
             subscription.name.as_str(),
-            reader,
+            &shelf,
+            Arc::new(Mutex::new(reader)),
             setting.store.clone(),
             setting.pool.clone(),
             setting.clock.clone(),
@@ -259,7 +277,58 @@ impl Subscriptions {
             now_ms,
             tidied_at: Instant::now(),
         };
-        Ok((topic, follower))
+        Ok((topic, Box::new(|| follower.run())))
+    }
+
+    /// Its messages lie in Kafka. Nothing is asked of Kafka here: it may be away.
+    fn kafka_topic(
+        &self,
+        subscription: &Subscription,
+        cluster: &Cluster,
+        ending: CancellationToken,
+    ) -> Result<(Arc<Topic>, Work), ShelfError> {
+        let setting = &self.setting;
+        let kafka_topic = kafka::topic_name(&setting.organization, subscription);
+        let path = kafka::path(&self.dir, &subscription.uid, &kafka_topic);
+        let file = &subscription.file;
+        let mut shelf = Shelf::open(&path, file.partitions, Sequence(subscription.since))?;
+        agree_with(&mut shelf, setting.store.durable(), &subscription.name)?;
+        let fetcher = Arc::new(Fetcher::new(
+            cluster.clone(),
+            kafka_topic.clone(),
+            file.partitions,
+            file.retention_hours,
+        ));
+        let topic = Topic::new(
+            subscription.name.as_str(),
+            &shelf,
+            Arc::clone(&fetcher) as Arc<dyn topic::Pages>,
+            setting.store.clone(),
+            setting.pool.clone(),
+            setting.clock.clone(),
+            setting.limits.clone(),
+        )?;
+        let sink_name = cursor(&subscription.uid);
+        let publisher = Publisher {
+            topic: Arc::clone(&topic),
+            shelf,
+            uid: subscription.uid.clone(),
+            store: setting.store.clone(),
+            registry: Arc::clone(&setting.registry),
+            organization: setting.organization.clone(),
+            clock: setting.clock.clone(),
+            cluster: cluster.clone(),
+            kafka_topic: kafka_topic.into(),
+            // Transactions would leave gaps in the offsets, and readers are told at least once anyway.
+            sink: cluster.sink(&sink_name, Guarantee::AtLeastOnce),
+            ending,
+            fetcher,
+            desk: None,
+            retention_hours: file.retention_hours,
+            tidied_at: Instant::now(),
+            trouble: None,
+        };
+        Ok((topic, Box::new(|| publisher.run())))
     }
 
     fn path(&self, uid: &str) -> PathBuf {
@@ -276,14 +345,47 @@ impl Subscriptions {
     /// It was deleted, and its messages with it.
     fn forget(&self, uid: &str) {
         self.let_go(uid);
-        for ending in ["db-wal", "db-shm", "db"] {
-            let path = self.dir.join(format!("{uid}.{ending}"));
-            match fs::remove_file(&path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "a file is left behind");
+        remove(&self.path(uid));
+    }
+
+    /// Topics of Kafka whose subscription was deleted. Their files stay until Kafka has let them go.
+    fn forget_in_kafka(&self) {
+        let Some(cluster) = &self.setting.kafka else {
+            return;
+        };
+        let Ok(entries) = fs::read_dir(&self.dir) else {
+            return;
+        };
+        let snapshot = self.setting.registry.snapshot();
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            let Some((uid, topic)) = kafka::owner(&path) else {
+                continue;
+            };
+            let mut declared = snapshot.subscriptions_after(None);
+            if declared.any(|declared| *declared.uid == *uid) {
+                continue;
+            }
+            let organization = &self.setting.organization;
+            let mut declared = snapshot.subscriptions_after(None);
+            // One of the same name was declared since: the topic is its own now.
+            let is_taken =
+                declared.any(|declared| kafka::topic_name(organization, declared) == topic);
+            let cluster = cluster.clone();
+            let left = self.setting.pool.leave(move || {
+                let outcome = if is_taken {
+                    Ok(())
+                } else {
+                    kafka::delete(&cluster, &topic)
+                };
+                match outcome {
+                    Ok(()) => remove(&path),
+                    Err(error) => {
+                        tracing::warn!(topic, %error, "a topic is left behind in Kafka for now");
+                    }
                 }
+            });
+            if left.is_err() {
+                tracing::debug!("topics of deleted subscriptions stay for now");
             }
         }
     }
@@ -309,9 +411,26 @@ impl Subscriptions {
 
 impl Running {
     fn end(self) {
+        self.ending.cancel();
         self.topic.end();
         if self.follower.join().is_err() {
             tracing::error!(subscription = self.name, "a subscription's thread panicked");
+        }
+    }
+}
+
+/// Removes a file of SQLite, with what stands beside it.
+fn remove(path: &Path) {
+    for ending in ["-wal", "-shm", ""] {
+        let mut path = path.as_os_str().to_owned();
+        path.push(ending);
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let path = Path::new(&path).display();
+                tracing::warn!(%path, %error, "a file is left behind");
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ pub use journal::{
 pub use library::{
     AttributePlace, AttributeRange, ChronicleStats, Conflict, ConflictFilter, ConflictPage,
     ConflictRow, ConflictRows, ConflictSide, EventPlace, EventRange, FlushError, Latest,
-    LibraryStats, Lineage, StoredAttribute, StoredEvent,
+    LibraryStats, Lineage, StoredAttribute, StoredEvent, quality_column, value_column,
 };
 pub use memtable::MemtableStats;
 pub use options::Options;

@@ -60,6 +60,7 @@ pub use fault::FlushError;
 pub(crate) use fault::OpenError;
 pub use latest::Latest;
 pub(crate) use merge::Haste;
+pub use names::{quality_column, value_column};
 pub use origins::Lineage;
 
 use self::{

@@ -99,6 +99,11 @@ impl Shared {
 }
 
 impl Store {
+    /// Random, made with the store: the front of its receipts. A copy has the same.
+    pub fn id(&self) -> u32 {
+        self.shared().library.store_id()
+    }
+
     /// Opens a store, or makes an empty one; moves what the journal holds on to memory and
     /// segments. Memory stays bounded by the memtable's size.
     ///

@@ -10,15 +10,17 @@ use std::{
 use super::{
     Connection, Exit, Failure, Terminal,
     client::Client,
-    query::{Selection, copy},
+    query::{Computed, Selection, copy},
 };
 
 #[derive(Debug, clap::Args)]
 pub struct Export {
-    /// File to write: .csv or .ndjson, also with .gz or .zst, or .parquet
+    /// File to write: .csv or .ndjson, also with .gz or .zst, .parquet, or .arrows (an Arrow stream)
     file: PathBuf,
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    computed: Computed,
     /// Write the quality of values that have one
     #[arg(long)]
     quality: bool,
@@ -39,9 +41,11 @@ impl Export {
         let (format, packing) = form_of(&self.file).map_err(Failure::Usage)?;
         let client = Client::new(connection)?;
         let quality = self.quality.then(|| "true".to_owned());
-        let answer = self
-            .selection
-            .ask(&client, format, &[("quality", &quality)])?;
+        self.computed.check(false)?;
+        let (path, computed) = self.computed.asked();
+        let mut more = vec![("quality", &quality)];
+        more.extend(computed.iter().map(|(name, value)| (*name, value)));
+        let answer = self.selection.ask(&client, path, format, &more)?;
         // Under another name until it is whole: a file of the right name is never half of one.
         let mut part = self.file.clone().into_os_string();
         part.push(".part");
@@ -98,9 +102,10 @@ fn form_of(path: &Path) -> Result<(&'static str, Packing), String> {
         (Some("csv"), packing) => Ok(("csv", packing)),
         (Some("ndjson" | "jsonl"), packing) => Ok(("ndjson", packing)),
         (Some("parquet"), Packing::None) => Ok(("parquet", Packing::None)),
+        (Some("arrows"), Packing::None) => Ok(("arrow", Packing::None)),
         _ => Err(format!(
             "{}: the ending does not say what to write; use .csv or .ndjson, also with .gz or \
-             .zst, or .parquet",
+             .zst, .parquet, or .arrows",
             path.display()
         )),
     }

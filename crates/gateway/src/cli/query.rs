@@ -1,4 +1,4 @@
-//! `backtide query`: points, events or attributes by device, name and time.
+//! `backtide query`: points, what is computed of them, events or attributes by device, name and time.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
@@ -11,14 +11,27 @@ const TABLE_ROWS: usize = 1_000;
 pub struct Query {
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    computed: Computed,
+    /// Print what is there of each point, and what is missing
+    #[arg(long, conflicts_with_all = ["aggregate", "quality", "long"])]
+    coverage: bool,
+    /// With --coverage: tell spans longer than this that have no value, such as 1h
+    #[arg(
+        long,
+        value_name = "SPAN",
+        requires = "coverage",
+        conflicts_with = "interval"
+    )]
+    gap: Option<String>,
     /// Print events instead of points
-    #[arg(long, conflicts_with_all = ["attributes", "points", "quality"])]
+    #[arg(long, conflicts_with_all = ["attributes", "points", "quality", "aggregate", "coverage", "filter", "long"])]
     events: bool,
     /// With --events: only these, separated by commas
     #[arg(long, requires = "events")]
     event: Option<String>,
     /// Print the values of attributes instead of points
-    #[arg(long, conflicts_with_all = ["points", "quality", "from", "to"])]
+    #[arg(long, conflicts_with_all = ["points", "quality", "from", "to", "timezone", "aggregate", "coverage", "filter", "long"])]
     attributes: bool,
     /// With --attributes: only these, separated by commas
     #[arg(long, requires = "attributes")]
@@ -48,26 +61,78 @@ pub struct Selection {
     /// Points, separated by commas [default: all of the model]
     #[arg(long)]
     points: Option<String>,
-    /// Begin: ISO time or milliseconds since 1970, inclusive
+    /// Begin, inclusive: ISO time, milliseconds since 1970, or local time in --timezone
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     from: Option<String>,
     /// End, exclusive
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<String>,
+    /// Where times without an offset are local and days begin, such as Europe/Paris [default: UTC]
+    #[arg(long, value_name = "ZONE")]
+    timezone: Option<String>,
+}
+
+/// What is computed of points, and which of their values count.
+#[derive(Debug, clap::Args)]
+pub struct Computed {
+    /// Functions, separated by commas: count, sum, min, max, avg, first, last, twa, durations,
+    /// increase, stddev, firstTime, lastTime
+    #[arg(long, value_name = "FUNCTIONS", conflicts_with = "quality")]
+    aggregate: Option<String>,
+    /// A row for each: 10m, 1h, 1d, 1mo [default: one for the whole range]
+    #[arg(long)]
+    interval: Option<String>,
+    /// With --aggregate: what stands where an interval has no result
+    #[arg(long, requires = "aggregate", value_parser = ["none", "null", "previous", "linear"])]
+    fill: Option<String>,
+    /// With --aggregate: how long a value holds at most, for twa and durations
+    #[arg(long, value_name = "SPAN", requires = "aggregate")]
+    hold: Option<String>,
+    /// With --aggregate: how far before --from the value before is looked for [default: 1d]
+    #[arg(long, value_name = "SPAN", requires = "aggregate")]
+    lookback: Option<String>,
+    /// Only values for which comparisons hold, such as 'P_avg>=0,P_avg.quality<3'
+    #[arg(long)]
+    filter: Option<String>,
+    /// A row for each point instead of each device and time
+    #[arg(long)]
+    long: bool,
+}
+
+impl Computed {
+    /// Where to ask, and what to ask beside the selection.
+    pub(super) fn asked(&self) -> (&'static str, [(&'static str, Option<String>); 7]) {
+        let path = match self.aggregate {
+            Some(_) => "/api/v1/points/aggregates",
+            None => "/api/v1/points",
+        };
+        let asked = [
+            ("aggregate", self.aggregate.clone()),
+            ("interval", self.interval.clone()),
+            ("fill", self.fill.clone()),
+            ("hold", self.hold.clone()),
+            ("lookback", self.lookback.clone()),
+            ("filter", self.filter.clone()),
+            ("form", self.long.then(|| "long".to_owned())),
+        ];
+        (path, asked)
+    }
+
+    /// # Errors
+    /// An interval of nothing.
+    pub(super) fn check(&self, coverage: bool) -> Result<(), Failure> {
+        match self.interval.is_some() && self.aggregate.is_none() && !coverage {
+            true => Err(Failure::Usage(
+                "--interval is of --aggregate or --coverage; add one of them".to_owned(),
+            )),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Selection {
-    /// Asks for the points as a stream of bytes in this format.
+    /// Asks for the rows as a stream of bytes in this format.
     pub(super) fn ask(
-        &self,
-        client: &Client,
-        format: &str,
-        more: &[(&str, &Option<String>)],
-    ) -> Result<impl Read + use<>, Failure> {
-        self.ask_of(client, "/api/v1/points", format, more)
-    }
-
-    fn ask_of(
         &self,
         client: &Client,
         path: &str,
@@ -80,6 +145,7 @@ impl Selection {
             ("points", &self.points),
             ("from", &self.from),
             ("to", &self.to),
+            ("timezone", &self.timezone),
         ]);
         query.push(("format", format));
         query.extend(given(more));
@@ -93,6 +159,7 @@ impl Query {
         connection: &Connection,
         terminal: &mut Terminal,
     ) -> Result<Exit, Failure> {
+        self.computed.check(self.coverage)?;
         let client = Client::new(connection)?;
         let format = match self.output {
             Format::Ndjson | Format::Json => "ndjson",
@@ -101,20 +168,25 @@ impl Query {
         let limit = self.limit.map(|limit| limit.to_string());
         let given = |flag: bool| flag.then(|| "true".to_owned());
         let (quality, history) = (given(self.quality), given(self.history));
-        let more = [
+        let (path, computed) = self.computed.asked();
+        let mut more = vec![
             ("limit", &limit),
+            ("gap", &self.gap),
             ("quality", &quality),
             ("event", &self.event),
             ("attribute", &self.attribute),
             ("history", &history),
         ];
+        more.extend(computed.iter().map(|(name, value)| (*name, value)));
         // What is text stands to the left, numbers to the right.
-        let (path, texts) = match (self.events, self.attributes) {
-            (true, _) => ("/api/v1/events", usize::MAX),
-            (_, true) => ("/api/v1/attributes", usize::MAX),
-            _ => ("/api/v1/points", 2),
+        let (path, texts) = match (self.events, self.attributes, self.coverage) {
+            (true, _, _) => ("/api/v1/events", usize::MAX),
+            (_, true, _) => ("/api/v1/attributes", usize::MAX),
+            (_, _, true) => ("/api/v1/points/coverage", 3),
+            _ if self.computed.long => (path, 3),
+            _ => (path, 2),
         };
-        let answer = self.selection.ask_of(&client, path, format, &more)?;
+        let answer = self.selection.ask(&client, path, format, &more)?;
         let out = &mut *terminal.out;
         match self.output {
             Format::Ndjson | Format::Csv => copy(answer, out)?,

@@ -69,13 +69,14 @@ impl Trace {
             until if until.is_empty() => "until it is stopped".to_owned(),
             until => format!("until {until}"),
         };
+        let share = match state["sample"].as_f64() {
+            Some(share) if share < 1.0 => format!("{} % of the messages", share * 100.0),
+            _ => "all messages".to_owned(),
+        };
         writeln!(
             terminal.talk,
-            "{} of the messages of channel {} are recorded {until}; \
-             `backtide channel log {} --trace` shows them",
-            text(&state, "sample"),
-            self.name,
-            self.name
+            "{share} of channel {} are recorded {until}; `backtide channel log {} --trace` shows them",
+            self.name, self.name
         )?;
         Ok(())
     }
@@ -158,7 +159,7 @@ pub(super) fn print_verdict(
             }
             for step in verdict["steps"].as_array().into_iter().flatten() {
                 let mark = if step["ok"] == true {
-                    "ok    "
+                    "ok     "
                 } else {
                     "refused"
                 };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::Response};
+use axum::{Extension, extract::State, response::Response};
 use backtide_store::AttributeRange;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -13,7 +13,10 @@ use super::{
     lines::{self, LineFormat},
     problem::Params,
 };
-use crate::query::{Asked, attributes_asked};
+use crate::{
+    access::Caller,
+    query::{Asked, attributes_asked},
+};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new().routes(routes!(attributes))
@@ -52,6 +55,7 @@ struct AttributeParams {
         Refusals))]
 async fn attributes(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Params(params): Params<AttributeParams>,
 ) -> Result<Response, Problem> {
     let asked = Asked {
@@ -62,8 +66,12 @@ async fn attributes(
         ..Asked::default()
     };
     let range = attributes_asked(&asked, params.history, &api.registry.snapshot())?;
-    lines::answer(&api, params.format, params.limit, move |store, rows_max| {
-        store.attributes(&AttributeRange { rows_max, ..range })
-    })
+    lines::answer(
+        &api,
+        &caller,
+        params.format,
+        params.limit,
+        move |store, rows_max| store.attributes(&AttributeRange { rows_max, ..range }),
+    )
     .await
 }

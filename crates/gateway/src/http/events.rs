@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::Response};
+use axum::{Extension, extract::State, response::Response};
 use backtide_store::EventRange;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -13,7 +13,10 @@ use super::{
     lines::{self, LineFormat},
     problem::Params,
 };
-use crate::query::{Asked, events_asked};
+use crate::{
+    access::Caller,
+    query::{Asked, events_asked},
+};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new().routes(routes!(events))
@@ -31,10 +34,12 @@ struct EventParams {
     /// Events, separated by commas; all unless given.
     #[serde(default)]
     event: String,
-    /// ISO time or milliseconds since 1970, inclusive.
+    /// Milliseconds since 1970, ISO time, or local time in `timezone`; inclusive.
     from: Option<String>,
     /// Exclusive.
     to: Option<String>,
+    /// Where times without an offset are local, such as Europe/Paris.
+    timezone: Option<String>,
     /// Events at most. JSON: 1 to 10000, 1000 unless given. Streams: all unless given.
     limit: Option<usize>,
     /// `next` of the page before.
@@ -53,6 +58,7 @@ struct EventParams {
         Refusals))]
 async fn events(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Params(params): Params<EventParams>,
 ) -> Result<Response, Problem> {
     let asked = Asked {
@@ -61,11 +67,16 @@ async fn events(
         names: &params.event,
         from: params.from.as_deref(),
         to: params.to.as_deref(),
+        timezone: params.timezone.as_deref(),
         cursor: params.cursor.as_deref(),
     };
     let range = events_asked(&asked, &api.registry.snapshot())?;
-    lines::answer(&api, params.format, params.limit, move |store, rows_max| {
-        store.events(&EventRange { rows_max, ..range })
-    })
+    lines::answer(
+        &api,
+        &caller,
+        params.format,
+        params.limit,
+        move |store, rows_max| store.events(&EventRange { rows_max, ..range }),
+    )
     .await
 }

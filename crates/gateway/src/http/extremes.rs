@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, Problem, Refusals, problem::Params, stream};
+use super::{Api, Problem, Refusals, problem::Params, stream, tables};
 use crate::{
+    access::Caller,
     limits::{EXTREMES_BUCKETS_MAX, EXTREMES_SERIES_MAX},
     query::{Asked, Extremes, Question},
 };
@@ -36,10 +37,12 @@ struct ExtremesParams {
     /// Points, separated by commas; all that the model declares unless given.
     #[serde(default)]
     points: String,
-    /// ISO time or milliseconds since 1970, inclusive.
+    /// Milliseconds since 1970, ISO time, or local time in `timezone`; inclusive.
     from: Option<String>,
     /// Exclusive.
     to: Option<String>,
+    /// Where times without an offset are local, such as Europe/Paris.
+    timezone: Option<String>,
     /// Buckets of time at most, 10 to 5000; 1000 unless given.
     #[param(minimum = 10, maximum = 5000)]
     buckets: Option<usize>,
@@ -80,6 +83,7 @@ struct Answer {
     responses((status = 200, description = "A series for each point of each device", body = Answer), Refusals))]
 async fn extremes(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Params(params): Params<ExtremesParams>,
 ) -> Result<Response, Problem> {
     let began = Instant::now();
@@ -94,13 +98,15 @@ async fn extremes(
         names: &params.points,
         from: params.from.as_deref(),
         to: params.to.as_deref(),
+        timezone: params.timezone.as_deref(),
         cursor: None,
     };
     let question = Question::new(&asked, &api.registry.snapshot())?;
     let range = question.range(usize::MAX);
-    let store = api.store.clone();
+    let (store, seat) = (api.store.clone(), tables::seat(&api, &caller)?);
     // It may read for long: on the pool for long answers.
     let read = move || -> Result<Extremes, Problem> {
+        let _seat = seat;
         let mut extremes = Extremes::new(&question.points, buckets, EXTREMES_SERIES_MAX);
         for slab in store.read(&range)? {
             let added = extremes.add(&slab?)?;

@@ -21,7 +21,14 @@ pub(super) const COOKIE: &str = "backtide_session";
 const CSRF: &str = "x-csrf-token";
 
 /// Endings of paths where a POST changes nothing.
-const DRY: [&str; 3] = ["/run", "/dry-run", "/test"];
+const DRY: [&str; 6] = [
+    "/run",
+    "/dry-run",
+    "/test",
+    "/points/query",
+    "/points/aggregates",
+    "/points/coverage",
+];
 /// Endings of paths that show, make or end a secret.
 const SECRET: [&str; 5] = [
     "/connection",
@@ -184,6 +191,9 @@ mod tests {
             ("GET", "/api/v1/access/me", Role::Viewer),
             ("POST", "/api/v1/quarantine/dry-run", Role::Viewer),
             ("POST", "/api/v1/quarantine/7/run", Role::Viewer),
+            ("POST", "/api/v1/points/query", Role::Viewer),
+            ("POST", "/api/v1/points/aggregates", Role::Viewer),
+            ("POST", "/api/v1/products/aggregates", Role::Operator),
             ("POST", "/api/v1/scripts/a/test", Role::Operator),
             ("POST", "/api/v1/apply", Role::Operator),
             ("DELETE", "/api/v1/devices/a", Role::Operator),

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::tests::World;
 use crate::channel_log::{Entry, What};
 
-const T0: i64 = 1_388_534_400_000;
+pub(super) const T0: i64 = 1_388_534_400_000;
 
 fn origin() -> Origin {
     Origin {
@@ -42,7 +42,7 @@ fn commit(world: &World, part: Part) {
 }
 
 /// Rows of (device, time, P_avg).
-fn store(world: &World, rows: &[(&str, i64, f64)]) {
+pub(super) fn store(world: &World, rows: &[(&str, i64, f64)]) {
     let mut builder = BatchBuilder::new();
     for (device, time_ms, value) in rows {
         builder.row(&DeviceKey::new(device).unwrap(), *time_ms);
@@ -57,7 +57,7 @@ fn store(world: &World, rows: &[(&str, i64, f64)]) {
     commit(world, Part::Points(builder.build()));
 }
 
-async fn farm_with_rows() -> World {
+pub(super) async fn farm_with_rows() -> World {
     let world = World::with_farm().await;
     store(
         &world,

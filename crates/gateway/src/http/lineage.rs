@@ -70,6 +70,7 @@ async fn lineage(
         names: &params.point,
         from: Some(&from),
         to: Some(&to),
+        timezone: None,
         cursor: None,
     };
     let question = Question::new(&asked, &api.registry.snapshot())?;

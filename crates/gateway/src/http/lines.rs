@@ -12,8 +12,12 @@ use super::{
     Api, Problem,
     problem::limit,
     stream::{self, CHUNK_BYTES, Ended, Outlet},
+    tables,
 };
-use crate::query::{Line, LineWriter, RowForm};
+use crate::{
+    access::Caller,
+    query::{Line, LineWriter, RowForm},
+};
 
 const LIMIT_DEFAULT: usize = 1_000;
 const LIMIT_MAX: usize = 10_000;
@@ -34,6 +38,7 @@ pub(super) enum LineFormat {
 /// Answers with the lines that `read` finds, at most as many as it is told.
 pub(super) async fn answer<L, S>(
     api: &Api,
+    caller: &Caller,
     format: LineFormat,
     rows: Option<usize>,
     read: impl FnOnce(&Store, usize) -> Result<S, ReadError> + Send + 'static,
@@ -42,19 +47,24 @@ where
     L: Line,
     S: Iterator<Item = Result<Vec<L>, ReadError>>,
 {
-    let store = api.store.clone();
+    let (store, seat) = (api.store.clone(), tables::seat(api, caller)?);
     let (form, content_type) = match format {
         LineFormat::Json => {
             let rows_max = limit(rows, LIMIT_DEFAULT, LIMIT_MAX).map_err(|problem| {
                 problem.fix("page with cursor, or ask for format=ndjson, which streams")
             })?;
-            let body = api.pool.run(move || page(&store, rows_max, read)).await??;
+            let page = move || {
+                let _seat = seat;
+                page(&store, rows_max, read)
+            };
+            let body = api.pool.run(page).await??;
             return Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response());
         }
         LineFormat::Ndjson => (RowForm::Ndjson, "application/x-ndjson"),
         LineFormat::Csv => (RowForm::Csv, "text/csv; charset=utf-8"),
     };
     stream::answer(&api.streams, content_type, "lines", move |outlet| {
+        let _seat = seat;
         let slabs = read(&store, rows.unwrap_or(usize::MAX)).map_err(Problem::from)?;
         lines(&store, form, slabs, outlet)
     })

@@ -6,7 +6,7 @@
 //! some and costs nothing.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
@@ -33,6 +33,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api, Problem, Refusals, objects,
     problem::{Params, limit},
+    seats::{Seat, Seats},
 };
 use crate::{
     access::Caller,
@@ -65,7 +66,7 @@ pub struct Live {
     /// When, messages and values so far.
     samples: Mutex<VecDeque<(Instant, u64, u64)>>,
     /// Open streams by caller.
-    open: Arc<Mutex<HashMap<String, usize>>>,
+    seats: Seats,
 }
 
 impl Default for Live {
@@ -73,7 +74,7 @@ impl Default for Live {
         Self {
             latest: watch::Sender::new("".into()),
             samples: Mutex::default(),
-            open: Arc::default(),
+            seats: Seats::new(LIVE_STREAMS_MAX, LIVE_STREAMS_PER_CALLER_MAX),
         }
     }
 }
@@ -102,38 +103,11 @@ impl Live {
     }
 
     fn seat(&self, caller: &str) -> Result<Seat, Problem> {
-        let mut open = self.open.lock();
-        let own = open.get(caller).copied().unwrap_or(0);
-        if own >= LIVE_STREAMS_PER_CALLER_MAX || open.values().sum::<usize>() >= LIVE_STREAMS_MAX {
+        self.seats.take(caller).map_err(|own| {
             let detail = format!("{caller} has {own} streams open; no more can be opened now");
-            return Err(
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
-                    .fix("close other tabs of the console, or ask /api/v1/overview now and then"),
-            );
-        }
-        open.insert(caller.to_owned(), own + 1);
-        Ok(Seat {
-            caller: caller.to_owned(),
-            open: Arc::clone(&self.open),
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+                .fix("close other tabs of the console, or ask /api/v1/overview now and then")
         })
-    }
-}
-
-/// The right to one stream.
-struct Seat {
-    caller: String,
-    open: Arc<Mutex<HashMap<String, usize>>>,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut open = self.open.lock();
-        if let Some(own) = open.get_mut(&self.caller) {
-            *own -= 1;
-            if *own == 0 {
-                open.remove(&self.caller);
-            }
-        }
     }
 }
 

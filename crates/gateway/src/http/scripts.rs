@@ -278,7 +278,8 @@ fn before_live(script: &Script) -> Result<u32, Problem> {
         .find(|number| live.is_some_and(|live| *number < live))
         .ok_or_else(|| {
             let detail = format!("script {} has no version before the live one", script.name);
-            Problem::new(StatusCode::CONFLICT, "conflict", detail).fix("name a version with to")
+            Problem::new(StatusCode::CONFLICT, "conflict", detail)
+                .fix("name a version with `to` (--to N)")
         })
 }
 

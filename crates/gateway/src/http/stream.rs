@@ -80,6 +80,11 @@ impl Outlet {
         }
     }
 
+    /// Nobody will take what is sent.
+    pub(super) fn is_gone(&self) -> bool {
+        self.chunks.is_closed()
+    }
+
     /// The same, once the chunk is worth it.
     pub(super) fn send_full(&self, chunk: &mut Vec<u8>) -> Result<(), Gone> {
         if chunk.len() < CHUNK_BYTES {
@@ -93,6 +98,8 @@ impl Outlet {
 /// Why a job ended early.
 pub(super) enum Ended {
     Gone,
+    /// The answer has all the rows it may have.
+    Full,
     Problem(Problem),
 }
 
@@ -132,7 +139,7 @@ pub(super) async fn answer(
         };
         let last = match pool.run(run).await {
             Ok(Ok(trailers)) => Ok(Frame::trailers(trailers)),
-            Ok(Err(Ended::Gone)) => return,
+            Ok(Err(Ended::Gone | Ended::Full)) => return,
             Ok(Err(Ended::Problem(problem))) => Err(problem),
             Err(error) => Err(error.into()),
         };

@@ -109,6 +109,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         clock: clock.clone(),
         pool: Pool::start("subscriptions", 1, 8).unwrap(),
         limits: crate::limits::Topics::default(),
+        kafka: None,
     };
     let subscriptions =
         crate::subscription::Subscriptions::open(&dir.join("subscriptions"), setting).unwrap();
@@ -123,8 +124,9 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         scripts: Arc::clone(&scripts),
         destinations: Arc::new(crate::rules::OfGateway {
             registry: Arc::clone(&registry),
-            store: store.clone(),
+            way: Arc::new(crate::store::Way::to(store.clone())),
             clock: clock.clone(),
+            kafka: None,
         }),
         organization: backtide_model::ObjectName::new("o1").unwrap(),
         clock: clock.clone(),
@@ -139,6 +141,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         integrate: Box::new(|_| Box::pin(async { Err("no house is here".to_owned()) })),
         registry,
         subscriptions,
+        kafka: None,
         rules,
         store,
         quarantine,
@@ -152,6 +155,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         clock,
         access,
         live: Live::default(),
+        reads: Seats::new(limits::READS_MAX, limits::READS_PER_CALLER_MAX),
         broker_url: "tcp://127.0.0.1:11883".into(),
         broker_tls_url: None,
         mqtt: Box::new(|_, _| Box::pin(async {})),
@@ -234,7 +238,7 @@ impl World {
         self.send(request).await
     }
 
-    async fn tell(&self, method: Method, path: &str, body: Value) -> Answer {
+    pub(super) async fn tell(&self, method: Method, path: &str, body: Value) -> Answer {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -244,7 +248,7 @@ impl World {
         self.send(request).await
     }
 
-    async fn apply(&self, query: &str, yaml: &str) -> Answer {
+    pub(super) async fn apply(&self, query: &str, yaml: &str) -> Answer {
         let path = format!("/api/v1/apply{query}");
         self.post(&path, "application/yaml; charset=utf-8", yaml.to_owned())
             .await

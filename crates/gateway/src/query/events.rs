@@ -7,7 +7,7 @@ use super::{
     Asked, Line, QuestionError, cursor,
     question::{Subject, names, subject},
     rows::csv_text,
-    time::span,
+    time::{span, zone},
 };
 use crate::{clock, registry::Snapshot};
 
@@ -19,14 +19,15 @@ pub fn events_asked(asked: &Asked<'_>, registry: &Snapshot) -> Result<EventRange
     let Subject { product, devices } = subject(asked, registry)?;
     let is_declared = |name: &ElementName| product.model.events.contains_key(name);
     let events = names(&product, "event", asked.names, is_declared)?;
-    let (from_ms, to_ms) = span(asked.from, asked.to)?;
+    let zone = asked.timezone.map(zone).transpose()?;
+    let (from_ms, to_ms) = span(asked.from, asked.to, zone.as_ref())?;
     let after = |text| place(text).ok_or(QuestionError::Cursor);
     Ok(EventRange {
         product: product.key.clone(),
         devices,
         events,
-        from_ms,
-        to_ms,
+        from_ms: from_ms.unwrap_or(i64::MIN),
+        to_ms: to_ms.unwrap_or(i64::MAX),
         after: asked.cursor.map(after).transpose()?,
         rows_max: usize::MAX,
     })

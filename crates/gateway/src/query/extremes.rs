@@ -14,10 +14,10 @@ use arrow_array::{
 };
 use arrow_schema::DataType;
 
-use super::{AskedPoint, RowError};
-
-const DEVICE: &str = "_device";
-const TIME: &str = "_time";
+use super::{
+    AskedPoint, OutColumn, RowError,
+    columns::{DEVICE, TIME},
+};
 
 /// A value with its time.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -141,7 +141,7 @@ pub struct TooManySeries(pub usize);
 pub struct Extremes {
     buckets_max: usize,
     series_max: usize,
-    points: Vec<String>,
+    points: Vec<OutColumn>,
     /// For each device, where the series of each point is.
     places: HashMap<Box<str>, Vec<Option<usize>>>,
     /// With the device and the point's number.
@@ -154,7 +154,7 @@ impl Extremes {
         Self {
             buckets_max,
             series_max,
-            points: points.iter().map(|point| point.name.to_string()).collect(),
+            points: OutColumn::of(points),
             places: HashMap::new(),
             series: Vec::new(),
             rows: 0,
@@ -177,10 +177,13 @@ impl Extremes {
             .ok_or_else(|| wrong(TIME))?;
         for at in 0..self.points.len() {
             let point = &self.points[at];
-            let Some(numbers) = slab.column_by_name(point).and_then(Numbers::of) else {
+            let Some(numbers) = slab.column_by_name(&point.source).and_then(Numbers::of) else {
                 continue;
             };
-            let quality = slab.column_by_name(&format!("{point}.quality"));
+            let quality = point
+                .quality
+                .as_ref()
+                .and_then(|name| slab.column_by_name(name));
             let quality = quality.and_then(|array| array.as_primitive_opt::<UInt8Type>());
             // Rows of one device often follow each other: it is looked up when it changes.
             let mut here: Option<(&str, usize)> = None;
@@ -239,7 +242,7 @@ impl Extremes {
         order.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
         let named = order.into_iter();
         named
-            .map(|(device, at, series)| (&**device, self.points[*at].as_str(), series))
+            .map(|(device, at, series)| (&**device, self.points[*at].name.as_str(), series))
             .collect()
     }
 }

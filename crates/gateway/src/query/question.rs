@@ -4,8 +4,12 @@ use std::{collections::HashSet, sync::Arc};
 
 use backtide_model::{DataType, DeviceKey, ElementName, NameError, Storage};
 use backtide_store::{Order, Range};
+use jiff::tz::TimeZone;
 
-use super::{Cursor, TimeError, time::span};
+use super::{
+    Cursor, TimeError,
+    time::{span, zone},
+};
 use crate::registry::{Product, Snapshot};
 
 /// A question as it arrives. Lists are separated by commas; an empty one asks for all.
@@ -19,6 +23,8 @@ pub struct Asked<'a> {
     pub from: Option<&'a str>,
     /// Exclusive.
     pub to: Option<&'a str>,
+    /// Where times without an offset are local: an IANA name.
+    pub timezone: Option<&'a str>,
     pub cursor: Option<&'a str>,
 }
 
@@ -37,8 +43,11 @@ pub struct Question {
     pub product: Arc<Product>,
     pub devices: Vec<DeviceKey>,
     pub points: Vec<AskedPoint>,
-    pub from_ms: i64,
-    pub to_ms: i64,
+    /// `None`: not bounded.
+    pub from_ms: Option<i64>,
+    pub to_ms: Option<i64>,
+    /// As named; UTC unless it is.
+    pub zone: TimeZone,
     pub after: Option<Cursor>,
 }
 
@@ -94,13 +103,15 @@ impl Question {
                 .map(|name| named_point(&product, name))
                 .collect(),
         };
-        let (from_ms, to_ms) = span(asked.from, asked.to)?;
+        let zone = asked.timezone.map(zone).transpose()?;
+        let (from_ms, to_ms) = span(asked.from, asked.to, zone.as_ref())?;
         let cursor = |text| Cursor::decode(text).ok_or(QuestionError::Cursor);
         Ok(Self {
             devices,
             points,
             from_ms,
             to_ms,
+            zone: zone.unwrap_or(TimeZone::UTC),
             after: asked.cursor.map(cursor).transpose()?,
             product,
         })
@@ -112,8 +123,8 @@ impl Question {
             product: self.product.key.clone(),
             devices: self.devices.clone(),
             points: self.points.iter().map(|point| point.name.clone()).collect(),
-            from_ms: self.from_ms,
-            to_ms: self.to_ms,
+            from_ms: self.from_ms.unwrap_or(i64::MIN),
+            to_ms: self.to_ms.unwrap_or(i64::MAX),
             order: Order::TimeDevice,
             after: self
                 .after

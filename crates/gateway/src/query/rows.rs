@@ -9,13 +9,14 @@ use arrow_array::{
     types::{Float32Type, Float64Type, Int32Type, Int64Type, UInt8Type},
 };
 use arrow_schema::DataType;
-use backtide_model::{Cell, DeviceKey};
+use backtide_model::Cell;
 
-use super::{AskedPoint, Cursor};
+use super::{
+    OutColumn,
+    columns::{DEVICE, TIME},
+};
 use crate::clock;
 
-const DEVICE: &str = "_device";
-const TIME: &str = "_time";
 const QUALITY_ENDING: &str = ".quality";
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -51,30 +52,26 @@ pub struct RowWriter {
     with_quality: bool,
     points: Vec<Point>,
     rows: usize,
-    last: Option<Cursor>,
     calendar: Calendar,
 }
 
 struct Point {
-    name: String,
-    is_json: bool,
+    column: OutColumn,
     /// `,"P_avg":`
     key: Vec<u8>,
 }
 
 impl RowWriter {
-    pub fn new(form: RowForm, points: &[AskedPoint], with_quality: bool) -> Self {
-        let points = points.iter().map(|point| Point {
-            name: point.name.to_string(),
-            is_json: point.is_json,
-            key: format!(",\"{}\":", point.name).into_bytes(),
+    pub fn new(form: RowForm, columns: Vec<OutColumn>, with_quality: bool) -> Self {
+        let points = columns.into_iter().map(|column| Point {
+            key: format!(",\"{}\":", column.name).into_bytes(),
+            column,
         });
         Self {
             form,
             with_quality,
             points: points.collect(),
             rows: 0,
-            last: None,
             calendar: Calendar::default(),
         }
     }
@@ -82,11 +79,6 @@ impl RowWriter {
     /// How many rows were written.
     pub fn rows(&self) -> usize {
         self.rows
-    }
-
-    /// The place behind the row written last.
-    pub fn cursor(&self) -> Option<&Cursor> {
-        self.last.as_ref()
     }
 
     /// What comes before the first row.
@@ -97,10 +89,10 @@ impl RowWriter {
         out.extend_from_slice(b"deviceKey,time");
         for point in &self.points {
             out.push(b',');
-            out.extend_from_slice(point.name.as_bytes());
+            out.extend_from_slice(point.column.name.as_bytes());
             if self.with_quality {
                 out.push(b',');
-                out.extend_from_slice(point.name.as_bytes());
+                out.extend_from_slice(point.column.name.as_bytes());
                 out.extend_from_slice(QUALITY_ENDING.as_bytes());
             }
         }
@@ -141,16 +133,6 @@ impl RowWriter {
             }
         }
         self.rows += slab.times.len();
-        if let Some(last) = slab.times.len().checked_sub(1) {
-            let device = DeviceKey::new(slab.devices.value(last)).map_err(|error| RowError {
-                column: DEVICE.into(),
-                found: error.to_string(),
-            })?;
-            self.last = Some(Cursor {
-                device,
-                time_ms: slab.times.value(last),
-            });
-        }
         Ok(())
     }
 
@@ -166,22 +148,26 @@ impl RowWriter {
                 None
             };
             let Some(quality) = quality else {
-                column.values.write_json(out, row, point.is_json);
+                column.values.write_json(out, row, point.column.is_json);
                 continue;
             };
             out.extend_from_slice(b"{\"value\":");
-            column.values.write_json(out, row, point.is_json);
+            column.values.write_json(out, row, point.column.is_json);
             out.extend_from_slice(b",\"quality\":");
             out.extend_from_slice(itoa::Buffer::new().format(quality).as_bytes());
             out.push(b'}');
         }
     }
 
-    fn write_csv_cells(&self, out: &mut Vec<u8>, slab: &Slab<'_>, row: usize) {
-        for column in &slab.columns {
+    fn write_csv_cells(&mut self, out: &mut Vec<u8>, slab: &Slab<'_>, row: usize) {
+        for (point, column) in self.points.iter().zip(&slab.columns) {
             out.push(b',');
-            if column.values.is_present(row) {
-                column.values.write_csv(out, row);
+            match &column.values {
+                Values::Long(array) if point.column.is_time && array.is_valid(row) => {
+                    self.calendar.write(out, array.value(row));
+                }
+                values if values.is_present(row) => values.write_csv(out, row),
+                _ => {}
             }
             if self.with_quality {
                 out.push(b',');
@@ -221,10 +207,13 @@ impl<'a> Slab<'a> {
         let wrong = RowError::of;
         let (devices, times) = (slab.column_by_name(DEVICE), slab.column_by_name(TIME));
         let columns = points.iter().map(|point| {
-            let array = slab.column_by_name(&point.name);
-            let quality = slab.column_by_name(&format!("{}{QUALITY_ENDING}", point.name));
+            let OutColumn {
+                source, quality, ..
+            } = &point.column;
+            let array = slab.column_by_name(source);
+            let quality = quality.as_ref().and_then(|name| slab.column_by_name(name));
             Ok(Column {
-                values: Values::of(array).ok_or_else(|| wrong(&point.name, array))?,
+                values: Values::of(array).ok_or_else(|| wrong(source, array))?,
                 quality: quality.and_then(|array| array.as_primitive_opt::<UInt8Type>()),
             })
         });
@@ -392,6 +381,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::query::{AskedPoint, Cursor};
 
     fn slab() -> RecordBatch {
         let columns: Vec<(&str, ArrayRef)> = vec![
@@ -421,22 +411,22 @@ mod tests {
             .unwrap()
     }
 
-    fn points(names: &[&str]) -> Vec<AskedPoint> {
+    fn points(names: &[&str]) -> Vec<OutColumn> {
         let point = |name: &&str| AskedPoint {
             name: ElementName::new(name).unwrap(),
             storage: Storage::Double,
             is_json: *name == "pos",
         };
-        names.iter().map(point).collect()
+        OutColumn::of(&names.iter().map(point).collect::<Vec<_>>())
     }
 
     fn written(form: RowForm, names: &[&str], with_quality: bool) -> String {
-        let mut writer = RowWriter::new(form, &points(names), with_quality);
+        let mut writer = RowWriter::new(form, points(names), with_quality);
         let mut out = Vec::new();
         writer.begin(&mut out);
         writer.write(&mut out, &slab()).unwrap();
         assert_eq!(writer.rows(), 2);
-        assert_eq!(writer.cursor().unwrap().device.as_str(), "R80721");
+        assert_eq!(Cursor::behind(&slab()).unwrap().device.as_str(), "R80721");
         String::from_utf8(out).unwrap()
     }
 

@@ -2,29 +2,43 @@
 
 use std::sync::Arc;
 
-use backtide_store::Store;
-
 use super::Destinations;
 use crate::{
     clock::Clock,
-    registry::{Destination, Registry, Rule},
-    sink::{Sink, calculated::Calculated, webhook, webhook::Webhook},
+    kafka::Cluster,
+    registry::{self, Destination, Registry, Rule},
+    sink::{Sink, calculated::Calculated, kafka::Guarantee, webhook, webhook::Webhook},
+    store::Way,
 };
 
-const NO_KAFKA: &str = "no Kafka cluster is configured; set kafka.brokers in the gateway's \
-                        configuration and restart it";
+const NO_KAFKA: &str = "no Kafka cluster is configured; set kafka.bootstrap_servers in the \
+                        gateway's configuration and restart it";
 
 /// Makes the sinks of this gateway.
 pub struct OfGateway {
     pub registry: Arc<Registry>,
-    pub store: Store,
+    pub way: Arc<Way>,
     pub clock: Clock,
+    /// The cluster that is configured, if one is.
+    pub kafka: Option<Cluster>,
+}
+
+impl OfGateway {
+    fn cluster(&self) -> Result<&Cluster, String> {
+        self.kafka.as_ref().ok_or_else(|| NO_KAFKA.to_owned())
+    }
 }
 
 impl Destinations for OfGateway {
     fn sink(&self, rule: &Rule) -> Result<Arc<dyn Sink>, String> {
         match &rule.file.to {
-            Destination::Kafka(_) => Err(NO_KAFKA.to_owned()),
+            Destination::Kafka(kafka) => {
+                let guarantee = match kafka.guarantee {
+                    registry::Guarantee::AtLeastOnce => Guarantee::AtLeastOnce,
+                    registry::Guarantee::ExactlyOnce => Guarantee::ExactlyOnce,
+                };
+                Ok(self.cluster()?.sink(&rule.uid, guarantee))
+            }
             Destination::Webhook(webhook) => {
                 Ok(Arc::new(Webhook::new(webhook, rule.secret.as_ref())?))
             }
@@ -32,7 +46,7 @@ impl Destinations for OfGateway {
                 rule: rule.name.clone(),
                 points: calculated.points.clone(),
                 registry: Arc::clone(&self.registry),
-                store: self.store.clone(),
+                way: Arc::clone(&self.way),
                 clock: self.clock.clone(),
             })),
         }
@@ -40,7 +54,7 @@ impl Destinations for OfGateway {
 
     fn check(&self, rule: &Rule) -> Result<(), String> {
         match &rule.file.to {
-            Destination::Kafka(_) => Err(NO_KAFKA.to_owned()),
+            Destination::Kafka(_) => self.cluster().map(drop),
             Destination::Webhook(file) if webhook::needs_secret(file) && rule.secret.is_none() => {
                 Err("its headers name ${secret} and it has none; set it with `backtide rule secret`"
                     .to_owned())

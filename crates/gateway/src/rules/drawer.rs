@@ -40,6 +40,7 @@ const TABLES: &str = "
         input TEXT NOT NULL,
         made TEXT
     );
+    CREATE INDEX IF NOT EXISTS letter_source ON letter (sequence);
     CREATE INDEX IF NOT EXISTS letter_waits ON letter (id) WHERE waits = 1;
 ";
 /// Letters that a step of pruning removes at most.
@@ -238,9 +239,13 @@ impl Drawer {
         for letter in letters {
             transaction
                 .prepare_cached(
+                    // Put aside again after a crash, or by a replay, it is the same letter.
                     "INSERT INTO letter (time_ms, sequence, row, channel, asset, cause, reason,
                         revision, line, column_, attempts, waits, input, made)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, ?11, ?12)",
+                     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, ?11, ?12
+                     WHERE NOT EXISTS (SELECT 1 FROM letter
+                        WHERE sequence = ?2 AND row IS ?3 AND cause = ?6 AND input = ?11
+                            AND made IS ?12)",
                 )?
                 .execute(params![
                     now_ms,

@@ -111,6 +111,10 @@ impl From<SinkError> for StepError {
         match error {
             SinkError::Unavailable(reason) => Self::Unavailable(reason),
             fenced @ SinkError::Fenced(_) => Self::Fenced(fenced.to_string()),
+            // A stretch without those is delivered before this is asked.
+            SinkError::Refused(poison) => {
+                Self::Unavailable(format!("{} records will never be taken", poison.len()))
+            }
         }
     }
 }
@@ -194,12 +198,7 @@ impl Runner {
             .increment(1);
         if is_fenced {
             tracing::error!(rule = %self.name, reason, "the rule stands still until it is started again");
-            self.runtime.block_on(async {
-                tokio::select! {
-                    () = self.desk.end.cancelled() => {}
-                    () = self.desk.nudge.notified() => {}
-                }
-            });
+            self.wait_for_another_rule();
             self.work.sink = None;
             return;
         }
@@ -208,6 +207,21 @@ impl Runner {
         self.work.pause_ms = pause_ms;
         self.desk
             .rest(&self.runtime, Duration::from_millis(pause_ms));
+    }
+
+    /// Waits until the rule is another. A nudge alone may be an old one, and trying again would fence
+    /// the other instance.
+    fn wait_for_another_rule(&self) {
+        let now = self.work.plan.as_ref().map(|plan| Arc::clone(&plan.rule));
+        let is_same = || self.registry.current().rule(&self.name).cloned() == now;
+        self.runtime.block_on(async {
+            while is_same() {
+                tokio::select! {
+                    () = self.desk.end.cancelled() => return,
+                    () = self.desk.nudge.notified() => {}
+                }
+            }
+        });
     }
 
     /// The rule and everything else as they are declared now, compiled; the way to its destination.
@@ -230,7 +244,6 @@ impl Runner {
             };
             let before = self.work.plan.as_ref().map(|plan| Arc::clone(&plan.rule));
             if before.is_some_and(|before| before != rule) {
-                // What was made and not delivered is made anew.
                 self.forget_pending();
             }
             let mut plan =
@@ -246,14 +259,13 @@ impl Runner {
         self.open_sink()
     }
 
+    /// What was made and not delivered is made anew. Whether some of it arrived is asked of the
+    /// destination again.
     fn forget_pending(&mut self) {
-        if let Some(Pending {
-            followed,
-            kind: PendingKind::Live,
-            ..
-        }) = self.work.pending.take()
-        {
-            for followed in followed.into_iter().rev() {
+        let is_live = |pending: &mut Pending| matches!(pending.kind, PendingKind::Live);
+        if let Some(pending) = self.work.pending.take_if(is_live) {
+            self.work.sink = None;
+            for followed in pending.followed.into_iter().rev() {
                 self.work.page.push_front(followed);
             }
         }
@@ -302,6 +314,12 @@ impl Runner {
             return Ok(());
         }
         self.work.page.clear();
+        self.work
+            .pending
+            .take_if(|pending| matches!(pending.kind, PendingKind::Live));
+        if let Some(pending) = &mut self.work.pending {
+            pending.stretch.reached = Sequence(kept);
+        }
         self.work.place.reached = kept;
         self.save()
     }
@@ -545,7 +563,10 @@ impl Runner {
         // A sink that keeps the cursor is told of every stretch, the others of records alone.
         let poison = match pending.stretch.records.is_empty() && !self.keeps_cursor() {
             true => Vec::new(),
-            false => self.outside(|| sink.deliver(&pending.stretch))??,
+            false => match self.outside(|| sink.deliver(&pending.stretch))? {
+                Err(SinkError::Refused(poison)) => return self.set_aside(poison),
+                outcome => outcome?,
+            },
         };
         if let Some(trouble) = self.desk.succeed() {
             let seconds = (self.clock.now_ms() - trouble.since) / 1_000;
@@ -557,6 +578,59 @@ impl Runner {
         self.settle(pending, poison)
     }
 
+    /// Nothing of the stretch was delivered: what will never be is put aside first, durably, and
+    /// the rest comes next.
+    fn set_aside(&mut self, poison: Vec<Poison>) -> Result<(), StepError> {
+        let Some(mut pending) = self.work.pending.take() else {
+            return Ok(());
+        };
+        let refused: BTreeSet<usize> = poison.iter().map(|poison| poison.index).collect();
+        if let PendingKind::Redrive {
+            letters,
+            of_record,
+            failed,
+        } = &mut pending.kind
+        {
+            for poison in poison {
+                let letter = &letters[of_record[poison.index]];
+                let record = &pending.stretch.records[poison.index];
+                let kept = self.again(letter, DeadCause::Refused, poison.reason, Some(record));
+                if failed.iter().all(|(id, _)| *id != letter.id) {
+                    failed.push((letter.id, kept));
+                }
+            }
+            retain(of_record, &refused);
+        } else {
+            let letters = self.refused(&pending, poison);
+            self.write(&letters)?;
+        }
+        retain(&mut pending.stretch.records, &refused);
+        retain(&mut pending.sources, &refused);
+        self.work.pending = Some(pending);
+        Ok(())
+    }
+
+    /// Letters of records that the destination will never take.
+    fn refused(&self, pending: &Pending, poison: Vec<Poison>) -> Vec<Letter> {
+        let plan = self.plan();
+        let sources = poison.iter().map(|poison| pending.sources[poison.index]);
+        let inputs = Inputs::of(plan, &pending.followed, sources);
+        let letter = |poison: Poison| {
+            let source = pending.sources[poison.index];
+            let failed = Failed {
+                source,
+                reason: poison.reason,
+                line: None,
+                column: None,
+                input: inputs.get(source),
+            };
+            let mut letter = letter_of(plan, &pending.followed, failed, DeadCause::Refused);
+            letter.made = Some(text_of(&pending.stretch.records[poison.index]));
+            letter
+        };
+        poison.into_iter().map(letter).collect()
+    }
+
     fn keeps_cursor(&self) -> bool {
         let to = self.work.sink.as_ref().map(|open| &open.rule.file.to);
         matches!(to, Some(Destination::Kafka(kafka))
@@ -564,14 +638,7 @@ impl Runner {
     }
 
     fn settle(&mut self, pending: Pending, poison: Vec<Poison>) -> Result<(), StepError> {
-        let Pending {
-            stretch,
-            sources,
-            mut letters,
-            followed,
-            kind,
-        } = pending;
-        let delivered = stretch.records.len().saturating_sub(poison.len());
+        let delivered = pending.stretch.records.len().saturating_sub(poison.len());
         let place = &mut self.work.place;
         place.published += delivered as u64;
         self.desk.published(delivered, self.clock.now_ms());
@@ -581,36 +648,26 @@ impl Runner {
             letters,
             of_record,
             failed,
-        } = kind
+        } = pending.kind
         {
             let refused = |poison: Poison| {
                 let letter = &letters[of_record[poison.index]];
-                let record = &stretch.records[poison.index];
+                let record = &pending.stretch.records[poison.index];
                 let refused = self.again(letter, DeadCause::Refused, poison.reason, Some(record));
                 (letter.id, refused)
             };
             let refused: Vec<(i64, Letter)> = poison.into_iter().map(refused).collect();
             return self.settle_redrive(&letters, failed, refused);
         }
-        let plan = self.plan();
-        let inputs = Inputs::of(
-            plan,
-            &followed,
-            poison.iter().map(|poison| sources[poison.index]),
-        );
-        letters.extend(poison.into_iter().map(|poison| {
-            let source = sources[poison.index];
-            let failed = Failed {
-                source,
-                reason: poison.reason,
-                line: None,
-                column: None,
-                input: inputs.get(source),
-            };
-            let mut letter = letter_of(plan, &followed, failed, DeadCause::Refused);
-            letter.made = Some(text_of(&stretch.records[poison.index]));
-            letter
-        }));
+        let refused = self.refused(&pending, poison);
+        let Pending {
+            stretch,
+            mut letters,
+            followed,
+            kind,
+            ..
+        } = pending;
+        letters.extend(refused);
         match kind {
             PendingKind::Replay(replay) => {
                 let replay = replay.map(|replay| Replay {
@@ -952,6 +1009,16 @@ impl Runner {
         self.put_pending(made, letters, followed, reached, PendingKind::Replay(next));
         self.deliver()
     }
+}
+
+/// Takes the items at `places` out.
+fn retain<T>(items: &mut Vec<T>, places: &BTreeSet<usize>) {
+    let mut place = 0;
+    items.retain(|_| {
+        let is_kept = !places.contains(&place);
+        place += 1;
+        is_kept
+    });
 }
 
 fn same_secret(one: &Rule, other: &Rule) -> bool {

@@ -16,8 +16,8 @@ use futures::future::BoxFuture;
 use super::*;
 use crate::{
     message::header,
-    registry::{self, Form, Run, StoredTypes},
-    sink::{Poison, SinkError, Stretch},
+    registry::{self, Destination, Form, Run, StoredTypes},
+    sink::{Poison, Record, SinkError, Stretch},
 };
 
 const FARM: &str = "
@@ -76,8 +76,6 @@ struct Behaviour {
     fenced: AtomicBool,
 }
 
-use crate::sink::Record;
-
 impl Sink for Arc<Behaviour> {
     fn reached(&self) -> BoxFuture<'_, Result<Option<Sequence>, SinkError>> {
         let kept = (*self.cursor.lock()).flatten();
@@ -100,7 +98,9 @@ impl Sink for Arc<Behaviour> {
                 return Err(SinkError::Unavailable("down, as the test says".into()));
             }
             let marker = self.poison.lock().clone();
+            let has_cursor = self.cursor.lock().is_some();
             let mut poison = Vec::new();
+            let before = self.records.lock().len();
             for (index, record) in stretch.records.iter().enumerate() {
                 let text = String::from_utf8_lossy(&record.value).into_owned();
                 if marker.as_ref().is_some_and(|marker| text.contains(marker)) {
@@ -111,6 +111,10 @@ impl Sink for Arc<Behaviour> {
                 } else {
                     self.records.lock().push(record.clone());
                 }
+            }
+            if has_cursor && !poison.is_empty() {
+                self.records.lock().truncate(before);
+                return Err(SinkError::Refused(poison));
             }
             let mut cursor = self.cursor.lock();
             if cursor.is_some() {
@@ -131,7 +135,7 @@ struct TestDestinations {
 impl Destinations for TestDestinations {
     fn sink(&self, rule: &Rule) -> Result<Arc<dyn Sink>, String> {
         match &rule.file.to {
-            crate::registry::Destination::Kafka(kafka) => {
+            Destination::Kafka(kafka) => {
                 let mut topics = self.topics.lock();
                 let behaviour = topics.entry(kafka.topic.clone()).or_default();
                 Ok(Arc::new(Arc::clone(behaviour)))
@@ -142,10 +146,8 @@ impl Destinations for TestDestinations {
 
     fn check(&self, rule: &Rule) -> Result<(), String> {
         match &rule.file.to {
-            crate::registry::Destination::Kafka(_) if self.has_kafka.load(Ordering::SeqCst) => {
-                Ok(())
-            }
-            crate::registry::Destination::Kafka(_) => Err("no Kafka".into()),
+            Destination::Kafka(_) if self.has_kafka.load(Ordering::SeqCst) => Ok(()),
+            Destination::Kafka(_) => Err("no Kafka".into()),
             _ => self.rest.check(rule),
         }
     }
@@ -335,8 +337,9 @@ fn open(
         has_kafka: AtomicBool::new(has_kafka),
         rest: OfGateway {
             registry: Arc::clone(&registry),
-            store: store.clone(),
+            way: Arc::new(crate::store::Way::to(store.clone())),
             clock: clock.clone(),
+            kafka: None,
         },
     });
     let setting = Setting {
@@ -538,6 +541,38 @@ async fn the_cursor_of_a_destination_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn poison_of_a_destination_that_keeps_the_cursor_is_put_aside_before_the_rest_goes() {
+    let world = World::new();
+    *world.topic("once").cursor.lock() = Some(None);
+    *world.topic("once").poison.lock() = Some("13.0".into());
+    let rule =
+        "{ kind: Rule, name: once, to: { kafka: { topic: once, guarantee: exactly-once } } }";
+    world.apply(rule).await;
+    for number in 10..16 {
+        world.value("a", number, number as f64);
+    }
+    world.caught_up("once").await;
+    assert_eq!(powers(&world.topic("once")), [10.0, 11.0, 12.0, 14.0, 15.0]);
+    assert_eq!(world.letters("once").len(), 1);
+    world
+        .rules
+        .redrive(&world.rule("once"), &Letters::All)
+        .unwrap();
+    world
+        .until("tried again", || world.letters("once")[0].attempts == 1)
+        .await;
+    *world.topic("once").poison.lock() = None;
+    world
+        .rules
+        .redrive(&world.rule("once"), &Letters::All)
+        .unwrap();
+    world
+        .until("delivered", || world.letters("once").is_empty())
+        .await;
+    assert_eq!(powers(&world.topic("once")).last(), Some(&13.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rule_that_is_fenced_stands_still_until_it_is_started_again() {
     let world = World::new();
     world.apply(&all("all")).await;
@@ -586,7 +621,7 @@ async fn a_stopped_rule_keeps_its_place_and_not_the_log() {
         .unwrap();
     world.rules.agree_soon().await;
     assert_eq!(
-        std::fs::read_dir(world.dir.path().join("rules"))
+        fs::read_dir(world.dir.path().join("rules"))
             .unwrap()
             .count(),
         0

@@ -10,7 +10,7 @@ use backtide_model::{
     ChannelName, ConflictPolicy, Content, ElementName, Items, Mode, Model, ObjectName, ProductKey,
     Rules as CheckRules, TimeRule, check,
 };
-use backtide_store::{Commit, CommitError, Origin, Part, Sequence, Store};
+use backtide_store::{Commit, CommitError, Origin, Part, Sequence};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     message::{self, Body, CALCULATED_TOPIC, Row, Value, header},
     registry::{Registry, Snapshot},
-    store::submit,
+    store::Way,
 };
 
 /// What is handed to the store at once, roughly; far below what it takes at once.
@@ -31,7 +31,8 @@ pub struct Calculated {
     /// These points are written; others of a row are not.
     pub points: Vec<ElementName>,
     pub registry: Arc<Registry>,
-    pub store: Store,
+    /// The way that messages of devices take too.
+    pub way: Arc<Way>,
     pub clock: Clock,
 }
 
@@ -224,7 +225,7 @@ impl Calculated {
             .into_iter()
             .map(|draft| (draft.commit, draft.records))
             .unzip();
-        let submitted = submit(&self.store, commits).map_err(unavailable)?;
+        let submitted = self.way.submit(commits).await.map_err(unavailable)?;
         let results = submitted.results().await.map_err(unavailable)?;
         for (result, range) in results.into_iter().zip(ranges) {
             match result {

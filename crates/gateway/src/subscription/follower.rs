@@ -129,19 +129,7 @@ impl Follower {
 
     /// The log no longer holds what comes next.
     fn skip_to(&mut self, place: Place, oldest: Sequence) -> Result<(), WorkError> {
-        let skipped = oldest.0 - 1 - place.reached.0;
-        tracing::error!(
-            subscription = self.topic.name,
-            from = place.reached.0 + 1,
-            to = oldest.0 - 1,
-            "the log was trimmed before the subscription saw it: what was in these commits is \
-             missing"
-        );
-        let place = Place {
-            reached: Sequence(oldest.0 - 1),
-            skipped: place.skipped + skipped,
-            ..place
-        };
+        let place = place.skip_to(oldest, &self.topic.name);
         self.write(place, Page::new(self.topic.extents(), self.now_ms))
     }
 

@@ -222,6 +222,16 @@ impl Group {
         share.epoch += 1;
     }
 
+    /// Takes an offset that is committed, and kept, elsewhere; what is being read goes on from there
+    /// only if it is another one.
+    pub(super) fn recommit(&mut self, partition: usize, offset: u64) {
+        let share = &mut self.shares[partition];
+        if share.committed == share.saved && share.committed != Some(offset) {
+            self.seek(partition, offset);
+        }
+        self.saved(partition, offset);
+    }
+
     /// The commits that are not on disk, by partition.
     pub(super) fn unsaved(&self) -> impl Iterator<Item = (usize, u64)> {
         let shares = self.shares.iter().enumerate();

@@ -89,6 +89,24 @@ pub(super) struct Place {
     pub(super) dropped: u64,
 }
 
+impl Place {
+    /// The log no longer holds what comes next: goes on at what it holds.
+    pub(super) fn skip_to(self, oldest: Sequence, subscription: &str) -> Self {
+        tracing::error!(
+            subscription,
+            from = self.reached.0 + 1,
+            to = oldest.0 - 1,
+            "the log was trimmed before the subscription saw it: what was in these commits is \
+             missing"
+        );
+        Self {
+            reached: Sequence(oldest.0 - 1),
+            skipped: self.skipped + (oldest.0 - 1 - self.reached.0),
+            ..self
+        }
+    }
+}
+
 /// Consecutive messages of one partition, compressed.
 #[derive(Debug)]
 pub(super) struct Block {

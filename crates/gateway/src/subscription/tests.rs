@@ -186,6 +186,7 @@ fn open(
             block_messages_max: 7,
             ..limits::Topics::default()
         },
+        kafka: None,
     };
     let subscriptions = Subscriptions::open(&dir.join("subscriptions"), setting).unwrap();
     (store, registry, subscriptions)

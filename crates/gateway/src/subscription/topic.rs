@@ -34,11 +34,46 @@ pub(super) struct Topic {
     pub(super) bell: Arc<Bell>,
     pub(super) limits: limits::Topics,
     state: Mutex<State>,
-    /// For members and replays; the follower writes through a connection of its own.
-    reader: Mutex<Shelf>,
+    /// For members and replays; the follower writes by a way of its own.
+    pages: Arc<dyn Pages>,
     store: Store,
     pool: Pool,
     clock: Clock,
+}
+
+/// Where the messages of a topic lie. What it does blocks.
+pub(super) trait Pages: Send + Sync {
+    /// The messages of a partition from `from` on, for a member of `group`, in order; at least one,
+    /// if there is one. Empty where they cannot be had at the moment.
+    fn read(
+        &self,
+        group: &str,
+        partition: usize,
+        from: u64,
+        size: PullSize,
+    ) -> Result<Vec<Message>, String>;
+
+    /// The first message of a partition at or behind `time_ms`; the next one to come where there is
+    /// none.
+    fn offset_at(&self, partition: usize, time_ms: i64) -> Result<u64, String>;
+}
+
+impl Pages for Mutex<Shelf> {
+    fn read(
+        &self,
+        _: &str,
+        partition: usize,
+        from: u64,
+        size: PullSize,
+    ) -> Result<Vec<Message>, String> {
+        let messages = self.lock().read(partition, from, size);
+        messages.map_err(|error| error.to_string())
+    }
+
+    fn offset_at(&self, partition: usize, time_ms: i64) -> Result<u64, String> {
+        let offset = self.lock().offset_at(partition, time_ms);
+        offset.map_err(|error| error.to_string())
+    }
 }
 
 struct State {
@@ -56,22 +91,23 @@ struct State {
 impl Topic {
     pub(super) fn new(
         name: &str,
-        reader: Shelf,
+        shelf: &Shelf,
+        pages: Arc<dyn Pages>,
         store: Store,
         pool: Pool,
         clock: Clock,
         limits: limits::Topics,
     ) -> Result<Arc<Self>, ShelfError> {
-        let extents = reader.extents()?;
+        let extents = shelf.extents()?;
         let state = State {
-            groups: groups(&reader.committed()?, extents.len()),
+            groups: groups(&shelf.committed()?, extents.len()),
             extents,
             delivered: HashMap::new(),
             members: HashMap::new(),
             next_member: 1,
-            place: reader.place()?,
+            place: shelf.place()?,
             produced: Meter::default(),
-            bytes: reader.bytes_used()?,
+            bytes: shelf.bytes_used()?,
             has_ended: false,
         };
         Ok(Arc::new(Self {
@@ -79,7 +115,7 @@ impl Topic {
             bell: Arc::default(),
             limits,
             state: Mutex::new(state),
-            reader: Mutex::new(reader),
+            pages,
             store,
             pool,
             clock,
@@ -146,6 +182,22 @@ impl Topic {
                 group.saved(*partition, *next);
             }
         }
+    }
+
+    /// Every group that is known.
+    pub(super) fn groups(&self) -> Vec<String> {
+        self.state.lock().groups.keys().cloned().collect()
+    }
+
+    /// Takes an offset that is committed elsewhere: it wins.
+    pub(super) fn recommit(&self, group: &str, partition: usize, next: u64) {
+        let mut state = self.state.lock();
+        let partitions = state.extents.len();
+        let known = state
+            .groups
+            .entry(group.to_owned())
+            .or_insert_with(|| Group::new(&vec![None; partitions]));
+        known.recommit(partition, next);
     }
 
     /// The groups that somebody is in.
@@ -222,15 +274,16 @@ impl Topic {
     }
 
     async fn read(
-        self: &Arc<Self>,
+        &self,
+        group: &str,
         claim: Claim,
         size: PullSize,
     ) -> Result<Vec<Message>, SourceError> {
-        let topic = Arc::clone(self);
-        let read = move || topic.reader.lock().read(claim.partition, claim.from, size);
+        let (pages, group) = (Arc::clone(&self.pages), group.to_owned());
+        let read = move || pages.read(&group, claim.partition, claim.from, size);
         match self.pool.run(read).await {
             Ok(Ok(messages)) => Ok(messages),
-            Ok(Err(error)) => Err(SourceError::Failed(error.to_string())),
+            Ok(Err(error)) => Err(SourceError::Failed(error)),
             Err(error) => Err(SourceError::Failed(error.to_string())),
         }
     }
@@ -330,11 +383,11 @@ impl Source for Local {
         let topic = &self.0;
         let partitions = topic.extents().len();
         let offsets: Vec<u64> = {
-            let reader = topic.reader.lock();
-            let offsets = (0..partitions).map(|partition| reader.offset_at(partition, time_ms));
+            let offsets =
+                (0..partitions).map(|partition| topic.pages.offset_at(partition, time_ms));
             offsets
                 .collect::<Result<_, _>>()
-                .map_err(|error| SourceError::Failed(error.to_string()))?
+                .map_err(SourceError::Failed)?
         };
         let mut state = topic.state.lock();
         let names: Vec<String> = match group {
@@ -424,7 +477,7 @@ impl Seat {
                 self.bell.notified().await;
                 continue;
             };
-            let messages = self.topic.read(claim, size).await?;
+            let messages = self.topic.read(&self.group, claim, size).await?;
             if messages.is_empty() {
                 // Retention has just taken them away: the follower is about to say so.
                 tokio::time::sleep(PRUNING).await;

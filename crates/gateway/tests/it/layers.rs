@@ -132,6 +132,21 @@ const FORBIDDEN: [(&str, &[&str]); 20] = [
             "app",
         ],
     ),
+    (
+        "kafka",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "registry",
+            "house",
+            "app",
+            "sink",
+            "subscription",
+            "store",
+        ],
+    ),
     ("query", &["mqtt", "http", "cli", "ingest", "house", "app"]),
     ("auth", &["mqtt", "http", "cli", "ingest", "house", "app"]),
     (

@@ -43,6 +43,16 @@ pub(super) fn column_name(point: &ElementName, role: Role) -> String {
     }
 }
 
+/// The column of a slab that has the values of a point.
+pub fn value_column(point: &ElementName) -> String {
+    column_name(point, Role::Value)
+}
+
+/// The column of a slab that has the qualities of a point's values, where any has one.
+pub fn quality_column(point: &ElementName) -> String {
+    column_name(point, Role::Quality)
+}
+
 fn is_ambiguous(point: &str) -> bool {
     point.starts_with('_')
         || ROLES.iter().any(|(_, suffix)| {
