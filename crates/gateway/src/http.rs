@@ -34,6 +34,7 @@ mod models;
 mod objects;
 mod openapi;
 mod points;
+mod policies;
 mod problem;
 mod products;
 mod quarantine;
@@ -148,6 +149,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(access_keys::routes())
         .routes(utoipa_axum::routes!(vendor::public_key))
         .merge(subscriptions::routes())
+        .merge(policies::routes())
         .merge(kafka::routes())
         .merge(rules::routes())
         .merge(health::routes())

@@ -16,7 +16,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile,
+    Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile, policy::PolicyFile,
     product::ProductFile, rule::RuleFile, script::ScriptFile, subscription::SubscriptionFile,
     thing_model,
 };
@@ -72,6 +72,7 @@ pub enum Declared {
     Script(ObjectName, Box<ScriptFile>),
     AccessKey(ObjectName, AccessKeyFile),
     Subscription(ObjectName, Box<SubscriptionFile>),
+    Policy(ObjectName, Box<PolicyFile>),
     Rule(ObjectName, Box<RuleFile>),
 }
 
@@ -85,6 +86,7 @@ impl Declared {
             Self::Script(..) => Kind::Script,
             Self::AccessKey(..) => Kind::AccessKey,
             Self::Subscription(..) => Kind::Subscription,
+            Self::Policy(..) => Kind::Policy,
             Self::Rule(..) => Kind::Rule,
         }
     }
@@ -97,6 +99,7 @@ impl Declared {
             | Self::Script(name, _)
             | Self::AccessKey(name, _)
             | Self::Subscription(name, _)
+            | Self::Policy(name, _)
             | Self::Rule(name, _) => name.as_str(),
             Self::Channel(name, _) => name.as_str(),
         }
@@ -112,6 +115,7 @@ impl Declared {
             | Self::Script(..)
             | Self::AccessKey(..)
             | Self::Subscription(..)
+            | Self::Policy(..)
             | Self::Rule(..) => "",
         }
     }
@@ -423,6 +427,7 @@ impl<'de> Visitor<'de> for Header<'_> {
             Kind::Subscription => {
                 Body::Subscription(Box::new(SubscriptionFile::deserialize(members)?))
             }
+            Kind::Policy => Body::Policy(Box::new(PolicyFile::deserialize(members)?)),
             Kind::Rule => Body::Rule(Box::new(RuleFile::deserialize(members)?)),
         };
         let name = name.ok_or_else(|| A::Error::missing_field("name"))?;
@@ -439,6 +444,7 @@ enum Body {
     Script(Box<ScriptFile>),
     AccessKey(AccessKeyFile),
     Subscription(Box<SubscriptionFile>),
+    Policy(Box<PolicyFile>),
     Rule(Box<RuleFile>),
 }
 
@@ -452,6 +458,7 @@ impl Body {
             Self::Script(file) => Declared::Script(ObjectName::new(name)?, file),
             Self::AccessKey(file) => Declared::AccessKey(ObjectName::new(name)?, file),
             Self::Subscription(file) => Declared::Subscription(ObjectName::new(name)?, file),
+            Self::Policy(file) => Declared::Policy(ObjectName::new(name)?, file),
             Self::Rule(file) => Declared::Rule(ObjectName::new(name)?, file),
         })
     }
