@@ -24,6 +24,8 @@ fuzz_target!(|payload: &[u8]| {
         mode: Mode::Lenient,
         time: TimeRule::Arrival { now_ms: 0 },
         conflict: ConflictPolicy::KeepLast,
+        policies: None,
+        oldest: None,
     };
     let find = |key: &str| (key == "dev").then_some(&device);
     let checked = check(envelope.items, envelope.params, &rules, find);

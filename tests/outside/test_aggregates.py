@@ -83,7 +83,7 @@ def starts(times, interval, zone):
         begin = wall.dt.to_period("M").dt.start_time
     else:
         length = {"10m": 600_000, "1h": HOUR_MS, "6h": 6 * HOUR_MS}[interval]
-        anchor = pandas.Timestamp("1970-01-01").tz_localize(zone).value // 1_000_000
+        anchor = pandas.Timestamp("2000-01-01").tz_localize(zone).value // 1_000_000
         return (pandas.Series(times) - anchor) // length * length + anchor
     return begin.dt.tz_localize(zone).dt.tz_convert("UTC").dt.as_unit("ms").astype("int64")
 

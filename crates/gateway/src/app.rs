@@ -34,6 +34,7 @@ use crate::{
     recorder::{Recorder, RecorderError},
     redrive::{RedriveError, Redriver},
     registry::{Refused, Registry, StoredTypes},
+    retention::Retention,
     rules::{self, OfGateway, Rules, RulesError},
     script::{Scripts, WorkerCommand},
     secrets::{AdminToken, SecretError},
@@ -188,6 +189,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Arc::clone(&ingest),
         Pool::start("redrive", 1, REDRIVE_WAITING_MAX).map_err(StartError::Thread)?,
     )?);
+    let retention = Retention {
+        registry: Arc::clone(&registry),
+        store: store.clone(),
+        clock: clock.clone(),
+    };
+    // Before anything is read: the store does not remember what is too old.
+    retention.set();
     // Nothing is connected to here: Kafka may be away.
     let kafka = config.kafka.clone().map(|settings| {
         let organization = config.organization.clone();
@@ -289,6 +297,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             closing.clone(),
         )),
         tokio::spawn(upkeep(metrics, closing.clone())),
+        tokio::spawn(retention.keep(
+            Pool::start("retention", 1, 1).map_err(StartError::Thread)?,
+            closing.clone(),
+        )),
         tokio::spawn(redriver.run(closing.clone())),
         tokio::spawn(http::beat(Arc::clone(&api))),
         tokio::spawn(http::serve(http_listener, api)),

@@ -238,6 +238,7 @@ mod tests {
                 topic: "/sys/p/integration/measurepoint/post".into(),
                 bytes: 512,
                 items: 3,
+                reduced: 0,
                 code,
                 ms: 1.5,
                 receipt: (code == 200).then(|| "0000002a-7".into()),

@@ -20,6 +20,7 @@ pub mod kafka;
 mod listing;
 pub mod log;
 pub mod output;
+pub mod policy;
 pub mod quarantine;
 pub mod query;
 pub mod rule;
@@ -108,6 +109,9 @@ pub enum Command {
     /// Draft, test, publish and roll back data parsing scripts
     #[command(subcommand)]
     Script(script::Script),
+    /// Policies: what is in force for a point, what a change would touch
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Subscriptions: list, show, start, stop, replay
     #[command(subcommand)]
     Subscription(subscription::Subscription),
@@ -304,6 +308,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
         Command::Script(script) => script.run(&connection, terminal),
+        Command::Policy(policy) => policy.run(&connection, terminal),
         Command::Subscription(subscription) => subscription.run(&connection, terminal),
         Command::Rule(rule) => rule.run(&connection, terminal),
         Command::AccessKey(access_key) => access_key.run(&connection, terminal),

@@ -34,6 +34,7 @@ mod models;
 mod objects;
 mod openapi;
 mod points;
+mod policies;
 mod problem;
 mod products;
 mod quarantine;
@@ -138,6 +139,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(scripts::routes())
         .merge(access_keys::routes())
         .merge(subscriptions::routes())
+        .merge(policies::routes())
         .merge(kafka::routes())
         .merge(rules::routes())
         .merge(health::routes())

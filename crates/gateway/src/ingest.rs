@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backtide_model::{ChannelName, Code, Compression};
+use backtide_model::{ChannelName, Code, Compression, Oldest};
 use backtide_store::{CommitError, Committed, Store};
 use tokio::time::timeout_at;
 
@@ -34,7 +34,8 @@ use crate::{
     limits::INFLATED_MESSAGES_MAX,
     quarantine::Quarantine,
     recorder::{Account, Recorder, Step},
-    registry::{Product, Quotas, Registry, Snapshot},
+    registry::{KeptBy, Product, Quotas, Registry, Snapshot},
+    retention,
     script::Scripts,
     store::{Submitted, Way},
 };
@@ -117,7 +118,9 @@ impl Ingest {
             let decoded = self
                 .decode_burst(product, sender.compression, slice, arrived_ms)
                 .await?;
-            let mut those = judge_burst(&snapshot, channel, sender, slice, &decoded, arrived_ms)?;
+            let mut those = judge_burst(
+                &snapshot, channel, sender, slice, &decoded, arrived_ms, arrived_ms,
+            )?;
             self.released(channel, began + HOLD).await?;
             if let Some(quotas) = quotas {
                 self.pay(quotas, gate, slice, &mut those, began.into())
@@ -319,6 +322,7 @@ impl Ingest {
             topic: origin.topic.clone(),
             bytes: judged.payload_bytes,
             items: u64::from(judged.items),
+            reduced: u64::from(judged.reduced),
             code: code.number(),
             ms: took_ms,
             receipt: Some(proof.receipt().to_string().into()),
@@ -374,10 +378,12 @@ fn judge_burst(
     burst: &[Uplink],
     decoded: &[Option<Decoded>],
     arrived_ms: i64,
+    now_ms: i64,
 ) -> Result<Vec<Judged>, NotTaken> {
     let gone = || NotTaken::ChannelGone(channel.clone());
     let product = product_of(snapshot, channel)?;
     let channel = snapshot.channel(channel).ok_or_else(gone)?;
+    let oldest = oldest(snapshot, product, arrived_ms, now_ms);
     let scope = Scope {
         channel: &channel.name,
         product: &product.key,
@@ -386,6 +392,8 @@ fn judge_burst(
         mode: channel.mode,
         stamps_arrival: channel.stamp_arrival,
         conflict: channel.conflict,
+        oldest: oldest.as_ref(),
+        chain: snapshot.chain(&channel.name).map(Arc::as_ref),
         find_device: &|key| product.find_device(key),
     };
     Ok(burst
@@ -397,6 +405,19 @@ fn judge_burst(
             judged.in_time(began.elapsed())
         })
         .collect())
+}
+
+/// What is too old to be stored: a re-driven message may have grown so since it arrived.
+fn oldest(snapshot: &Snapshot, product: &Product, arrived_ms: i64, now_ms: i64) -> Option<Oldest> {
+    let (_, storage) = snapshot.storage(&product.name)?;
+    let oldest_ms = storage.oldest_ms(now_ms);
+    let time_ms = match storage.by {
+        KeptBy::Event => oldest_ms,
+        KeptBy::Import if arrived_ms < oldest_ms => i64::MAX,
+        KeptBy::Import => return None,
+    };
+    let message = retention::refusal(snapshot, product.name.as_str())?;
+    Some(Oldest { time_ms, message })
 }
 
 /// What the flight recorder says of a message.
@@ -438,6 +459,10 @@ fn count(judged: &Judged, code: Code) {
         .increment(stored);
     metrics::counter!("backtide_items_refused_total", "channel" => channel.clone())
         .increment(items - stored);
+    if judged.reduced > 0 {
+        metrics::counter!("backtide_values_reduced_total", "channel" => channel.clone())
+            .increment(u64::from(judged.reduced));
+    }
     metrics::counter!("backtide_values_stored_total", "channel" => channel)
         .increment(u64::try_from(judged.values).unwrap_or(u64::MAX));
 }

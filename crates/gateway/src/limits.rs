@@ -89,6 +89,21 @@ pub const PARTITIONS_MAX: u16 = 64;
 /// How long a subscription may keep messages: a year.
 pub const RETENTION_HOURS_MAX: u32 = 8_760;
 
+/// Policies that are declared at one time.
+pub const POLICIES_MAX: usize = 256;
+/// Steps of one policy.
+pub const POLICY_STEPS_MAX: usize = 100;
+/// Points that one step names.
+pub const POLICY_POINTS_MAX: usize = 1_000;
+/// Characters of an expression.
+pub const EXPRESSION_CHARS_MAX: usize = 1_024;
+/// Days that a storage policy may keep values: a hundred years.
+pub const KEEP_DAYS_MAX: u32 = 36_500;
+/// Points that a preview of a change shows.
+pub const PREVIEW_POINTS_MAX: usize = 1_000;
+/// Changes of policies, each kept for ever: values name the revision that processed them.
+pub const POLICY_REVISIONS_MAX: u32 = 100_000;
+
 /// Caps of what subscriptions keep.
 #[derive(Debug, Clone)]
 pub struct Topics {

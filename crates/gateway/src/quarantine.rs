@@ -329,6 +329,7 @@ mod tests {
                 topic: "/sys/P/integration/measurepoint/post".into(),
                 message_id: "\"1\"".into(),
                 packet_id: None,
+                policies: None,
                 arrived_ms,
             },
             product: ProductKey::new("P").unwrap(),

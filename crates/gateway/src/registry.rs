@@ -1,4 +1,4 @@
-//! What has been declared: models, products, devices, channels.
+//! What has been declared: models, products, devices, channels, policies …
 //!
 //! Writers are one at a time: read the documents, put them into a draft, commit its records in one
 //! transaction, then show the draft to readers. Readers hold a [`Snapshot`]: no lock and no
@@ -13,6 +13,9 @@ mod document;
 mod draft;
 mod kind;
 mod model;
+mod policy;
+#[cfg(test)]
+mod policy_tests;
 mod product;
 pub mod records;
 mod rule;
@@ -45,6 +48,7 @@ pub use device::{Attributes, Device};
 pub use document::{Declared, Document, Fault, Form, Place, read};
 pub use kind::Kind;
 pub use model::DeclaredModel;
+pub use policy::{KeptBy, Policies, Policy, PolicyFile, StorageRule, chain};
 pub use product::{Format, Product};
 pub use rule::{
     BatchFormat, Calculated, Comparison, Constant, Destination, Guarantee, KafkaFile, Listen,
@@ -274,31 +278,28 @@ impl Registry {
     /// # Errors
     /// [`Refused`]; then nothing has changed.
     pub fn apply(&self, documents: Vec<Document>, run: Run) -> Result<Vec<Applied>, Refused> {
-        let mut faults = repeated(&documents);
-        let mut applied: Vec<Option<Applied>> = vec![None; documents.len()];
-        let mut order: Vec<(usize, Document)> = documents.into_iter().enumerate().collect();
-        // Stable: what is referred to comes first, else the order of the files.
-        order.sort_by_key(|(_, document)| document.declared.kind());
+        let mut applied = Vec::new();
         self.change(run, |draft| {
-            for (at, Document { place, declared }) in order {
-                let (kind, object) = (declared.kind(), declared.object());
-                let name = declared.name().to_owned();
-                match draft.put(declared) {
-                    Ok(effect) => applied[at] = Some(Applied { kind, name, effect }),
-                    Err(message) => faults.push(Fault {
-                        place,
-                        object: Some(object),
-                        message,
-                    }),
-                }
-            }
-            if faults.is_empty() {
-                Ok(())
-            } else {
-                Err(refused(faults))
-            }
+            applied = put_all(draft, documents)?;
+            Ok(())
         })?;
-        Ok(applied.into_iter().flatten().collect())
+        Ok(applied)
+    }
+
+    /// What is declared now, and what would be with these documents. Nothing changes.
+    ///
+    /// # Errors
+    /// [`Refused`], as [`Self::apply`] would.
+    pub fn preview(&self, documents: Vec<Document>) -> Result<(Snapshot, Snapshot), Refused> {
+        let mut preview = None;
+        self.change(Run::Dry, |draft| {
+            let before = draft.snapshot.clone();
+            put_all(draft, documents)?;
+            draft.settle_policies().map_err(Refused::Conflict)?;
+            preview = Some((before, draft.snapshot.clone()));
+            Ok(())
+        })?;
+        Ok(preview.expect("a change that was drawn has a draft"))
     }
 
     /// Deletes a declaration that nothing uses. `product` tells devices of one name apart.
@@ -330,7 +331,7 @@ impl Registry {
                 Kind::Product => {
                     let product = snapshot.product(name).ok_or_else(not_found)?;
                     let listens = |rule: &Rule| rule.file.from.products.contains(&product.name);
-                    let users = users_of_product(product).into_iter();
+                    let users = users_of_product(&snapshot, product).into_iter();
                     unused(users.chain(rules(&snapshot, listens)).collect())?;
                     draft.remove_product(product);
                 }
@@ -341,7 +342,9 @@ impl Registry {
                 Kind::Channel => {
                     let channel = snapshot.channel(name).ok_or_else(not_found)?;
                     let listens = |rule: &Rule| rule.file.from.channels.contains(&channel.name);
-                    unused(rules(&snapshot, listens).collect())?;
+                    let is_about = |file: &PolicyFile| file.channels.contains(&channel.name);
+                    let users = rules(&snapshot, listens);
+                    unused(users.chain(policies(&snapshot, is_about)).collect())?;
                     draft.remove_channel(channel);
                 }
                 Kind::Script => {
@@ -355,6 +358,12 @@ impl Registry {
                 Kind::Subscription => {
                     let subscription = snapshot.subscription(name).ok_or_else(not_found)?;
                     draft.remove_subscription(&subscription.name);
+                }
+                Kind::Policy => {
+                    let policy = snapshot.policy(name).ok_or_else(not_found)?;
+                    draft
+                        .remove_policy(&policy.name)
+                        .map_err(Refused::Conflict)?;
                 }
                 Kind::Rule => {
                     let rule = snapshot.rule(name).ok_or_else(not_found)?;
@@ -642,6 +651,7 @@ impl Registry {
         let now_ms = self.clock.now_ms();
         let mut draft = Draft::new(before, Trust::Declared, now_ms, &self.seal, &*self.stored);
         draw(&mut draft)?;
+        draft.settle_policies().map_err(Refused::Conflict)?;
         if run == Run::Dry || draft.changes.is_empty() {
             return Ok(());
         }
@@ -662,6 +672,31 @@ impl Registry {
             witness(altered, more);
         }
         Ok(())
+    }
+}
+
+/// Puts all documents into a draft, or tells every fault.
+fn put_all(draft: &mut Draft<'_>, documents: Vec<Document>) -> Result<Vec<Applied>, Refused> {
+    let mut faults = repeated(&documents);
+    let mut applied: Vec<Option<Applied>> = vec![None; documents.len()];
+    let mut order: Vec<(usize, Document)> = documents.into_iter().enumerate().collect();
+    // Stable: what is referred to comes first, else the order of the files.
+    order.sort_by_key(|(_, document)| document.declared.kind());
+    for (at, Document { place, declared }) in order {
+        let (kind, object) = (declared.kind(), declared.object());
+        let name = declared.name().to_owned();
+        match draft.put(declared) {
+            Ok(effect) => applied[at] = Some(Applied { kind, name, effect }),
+            Err(message) => faults.push(Fault {
+                place,
+                object: Some(object),
+                message,
+            }),
+        }
+    }
+    match faults.is_empty() {
+        true => Ok(applied.into_iter().flatten().collect()),
+        false => Err(refused(faults)),
     }
 }
 
@@ -752,10 +787,21 @@ fn users_of_model(snapshot: &Snapshot, name: &str) -> Vec<User> {
             .iter()
             .any(|model| model.as_str() == name)
     };
+    let is_about = |file: &PolicyFile| file.models.iter().any(|model| model.as_str() == name);
     products
         .chain(subscriptions(snapshot, has_it))
         .chain(rules(snapshot, listens))
+        .chain(policies(snapshot, is_about))
         .collect()
+}
+
+fn policies(snapshot: &Snapshot, that: impl Fn(&PolicyFile) -> bool) -> impl Iterator<Item = User> {
+    let all = snapshot.policies_after(None);
+    all.filter(move |policy| that(&policy.file))
+        .map(|policy| User {
+            kind: Kind::Policy,
+            name: policy.name.to_string(),
+        })
 }
 
 fn rules(snapshot: &Snapshot, that: impl Fn(&Rule) -> bool) -> impl Iterator<Item = User> {
@@ -782,7 +828,8 @@ fn subscriptions(
         })
 }
 
-fn users_of_product(product: &Product) -> Vec<User> {
+fn users_of_product(snapshot: &Snapshot, product: &Product) -> Vec<User> {
+    let is_about = |file: &PolicyFile| file.products.contains(&product.name);
     let channels = product.channels.iter().map(|channel| User {
         kind: Kind::Channel,
         name: channel.name.to_string(),
@@ -795,7 +842,11 @@ fn users_of_product(product: &Product) -> Vec<User> {
         kind: Kind::Script,
         name: script.name.to_string(),
     });
-    channels.chain(script).chain(devices).collect()
+    channels
+        .chain(script)
+        .chain(policies(snapshot, is_about))
+        .chain(devices)
+        .collect()
 }
 
 /// An object declared twice in one go: which one counts would be a guess.
@@ -837,6 +888,7 @@ fn loaded(
     let mut draft = Draft::new(Snapshot::default(), Trust::Kept, now_ms, seal, stored);
     let mut declared = Vec::new();
     let mut scripts = Scripts::default();
+    let mut said_by_policies = Vec::new();
     for record in records.load()? {
         let name = record.key.name.as_str();
         let object = || format!("{} {name}", record.key.collection.word());
@@ -874,6 +926,18 @@ fn loaded(
                     serde_json::from_str(&record.body).map_err(|e| damaged(e.to_string()))?;
                 draft.states.insert(name.to_owned(), state);
             }
+            Collection::PolicyRevision => {
+                let policy = backtide_model::ObjectName::new(&record.key.owner)
+                    .map_err(|e| damaged(e.to_string()))?;
+                let revision: u32 = name
+                    .parse()
+                    .map_err(|_| damaged("its name is no number".into()))?;
+                let said: policy::SaidRecord =
+                    serde_json::from_str(&record.body).map_err(|e| damaged(e.to_string()))?;
+                said_by_policies.push((revision, policy, said));
+            }
+            // Its revisions say it too, and what it said before.
+            Collection::Policy => {}
             Collection::RuleState => {
                 let state = RuleState::from_record(name, &record.body, seal)?;
                 draft.rule_states.insert(name.to_owned(), state);
@@ -906,5 +970,15 @@ fn loaded(
     {
         draft.set_script(script);
     }
+    said_by_policies.sort_by_key(|(revision, _, _)| *revision);
+    for (revision, policy, said) in said_by_policies {
+        draft.said(policy, revision, said.file);
+    }
+    draft
+        .settle_policies()
+        .map_err(|reason| OpenError::Damaged {
+            object: "policies".to_owned(),
+            reason,
+        })?;
     Ok(draft.snapshot)
 }

@@ -545,6 +545,17 @@ impl Rules {
     }
 }
 
+impl Drop for Rules {
+    /// Nothing is left of it that works on.
+    fn drop(&mut self) {
+        let running = self.running.get_mut();
+        for running in running.values() {
+            running.desk.end.cancel();
+        }
+        running.drain().for_each(|(_, running)| running.end());
+    }
+}
+
 impl Running {
     fn end(self) {
         self.desk.end.cancel();

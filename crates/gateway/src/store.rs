@@ -87,6 +87,7 @@ mod tests {
                 topic: "topic".into(),
                 message_id: "\"1\"".into(),
                 packet_id: None,
+                policies: None,
                 arrived_ms: 1,
             },
             product: ProductKey::new("PK").unwrap(),

@@ -13,7 +13,8 @@ use serde_json::value::RawValue;
 
 use self::{attributes::Attributes, events::Events, points::Points};
 use crate::{
-    Attribute, Code, ConflictPolicy, Content, DataType, DeviceKey, Items, Model,
+    Attribute, Code, ConflictPolicy, Content, DataType, DeviceKey, Items, Model, Process,
+    Processed,
     types::{canonical_text, each_field, milliseconds, shown, string},
 };
 
@@ -44,13 +45,26 @@ pub enum TimeRule {
 }
 
 /// What the check of a message needs to know of its channel.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Rules<'m> {
     pub model: &'m Model,
     pub mode: Mode,
     pub time: TimeRule,
     /// For points that do not set their own.
     pub conflict: ConflictPolicy,
+    /// What is too old to be stored, of points.
+    pub oldest: Option<&'m Oldest>,
+    /// What is done to rows of points that fit the model.
+    pub policies: Option<&'m dyn Process>,
+}
+
+/// What is too old to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oldest {
+    /// The earliest time that is stored, milliseconds since 1970 UTC.
+    pub time_ms: i64,
+    /// Why what is earlier is not, and what to do.
+    pub message: String,
 }
 
 /// The verdict on a message.
@@ -62,6 +76,8 @@ pub struct Checked {
     pub items: u32,
     /// Items that are stored (or hold no values).
     pub items_good: u32,
+    /// What policies did to the values of `content`.
+    pub processed: Processed,
     /// In item order.
     pub rejections: Vec<Rejection>,
     /// Reasons beyond those kept.
@@ -99,9 +115,15 @@ trait Reading: Default {
     const HAS_TIME: bool;
     /// Values of one item.
     const VALUES_MAX: usize;
+    /// What is too old is refused.
+    const HAS_RETENTION: bool = false;
 
     /// Reads a value of the item. It waits until all of the item are read.
     fn read(&mut self, rules: &Rules<'_>, name: &str, json: &str) -> Result<(), Vec<Fault>>;
+    /// All values of the item fit: what policies make of them.
+    fn process(&mut self, _rules: &Rules<'_>) -> Result<Processed, Vec<Fault>> {
+        Ok(Processed::default())
+    }
     /// The item is good: its values are to be stored.
     fn keep(&mut self, device: &DeviceKey, time_ms: i64);
     /// The item is refused.
@@ -160,9 +182,11 @@ fn walk<'d, R: Reading>(
         checked.items += 1;
         let item = Item::read::<R>(raw.get());
         match item.and_then(|item| item.check(rules, find, &mut reading)) {
-            Ok((device, time_ms)) => {
+            Ok(good) => {
                 checked.items_good += 1;
-                reading.keep(device, time_ms);
+                checked.processed.is_touched |= good.processed.is_touched;
+                checked.processed.reduced += good.processed.reduced;
+                reading.keep(good.device, good.time_ms);
             }
             Err(refusal) => {
                 reading.forget();
@@ -185,8 +209,18 @@ fn walk<'d, R: Reading>(
     }
     if rules.mode == Mode::Lenient || checked.rejections.is_empty() {
         checked.content = reading.finish();
+    } else {
+        // Nothing is stored, so nothing of it was reduced either.
+        checked.processed = Processed::default();
     }
     checked
+}
+
+/// An item that is to be stored.
+struct Good<'d> {
+    device: &'d DeviceKey,
+    time_ms: i64,
+    processed: Processed,
 }
 
 impl Checked {
@@ -295,13 +329,14 @@ impl<'a> Item<'a> {
         })
     }
 
-    /// Device, then time, then values; every value is looked at, the good ones wait in `reading`.
+    /// Device, then time, then values; every value is looked at, the good ones wait in `reading`. Then
+    /// policies act, on all of them or none.
     fn check<'d, R: Reading>(
         &self,
         rules: &Rules<'_>,
         find: &impl Fn(&str) -> Option<&'d DeviceKey>,
         reading: &mut R,
-    ) -> Result<(&'d DeviceKey, i64), Refusal> {
+    ) -> Result<Good<'d>, Refusal> {
         let key = self.device.as_ref();
         let device = find(key).ok_or_else(|| {
             let message = format!(
@@ -315,6 +350,12 @@ impl<'a> Item<'a> {
             true => self.time_ms(rules.time).map_err(malformed)?,
             false => 0,
         };
+        if R::HAS_RETENTION
+            && let Some(oldest) = rules.oldest.filter(|oldest| time_ms < oldest.time_ms)
+        {
+            let message = format!("time {time_ms}: {}", oldest.message);
+            return Err(Refusal::of(Some(key), Code::ModelMismatch, message));
+        }
         let member = R::MEMBER;
         let Some(values) = self.values else {
             return Err(malformed(format!("{member} is absent; send an object")));
@@ -346,13 +387,21 @@ impl<'a> Item<'a> {
             );
             reasons.insert(0, Reason::whole(Code::ModelMismatch, message));
         }
-        match reasons.is_empty() {
-            true => Ok((device, time_ms)),
-            false => Err(Refusal {
-                device: Some(key.into()),
-                reasons,
-            }),
+        let refusal = |reasons| Refusal {
+            device: Some(key.into()),
+            reasons,
+        };
+        if !reasons.is_empty() {
+            return Err(refusal(reasons));
         }
+        let processed = reading
+            .process(rules)
+            .map_err(|faults| refusal(faults.into_iter().map(Reason::value).collect()))?;
+        Ok(Good {
+            device,
+            time_ms,
+            processed,
+        })
     }
 
     fn time_ms(&self, rule: TimeRule) -> Result<i64, String> {
@@ -492,6 +541,8 @@ mod tests {
             mode,
             time,
             conflict: ConflictPolicy::KeepLast,
+            policies: None,
+            oldest: None,
         };
         super::check(items, params, &rules, |key| devices.get(key))
     }

@@ -332,6 +332,7 @@ fn commit_of(batch: Batch, number: i64) -> Commit {
         topic: "/sys/farm/device/thing/measurepoint/post".into(),
         message_id: number.to_string().into(),
         packet_id: None,
+        policies: None,
         arrived_ms: number,
     };
     let product = ProductKey::new("farm").unwrap();

@@ -145,6 +145,7 @@ fn commit(number: u64, occurrences: Vec<Occurrence>) -> Commit {
             topic: "/sys/farm/integration/event/post".into(),
             message_id: number.to_string().into(),
             packet_id: None,
+            policies: None,
             arrived_ms: i64::try_from(number).unwrap(),
         },
         product: product(),

@@ -151,6 +151,7 @@ fn commit(batch: Batch) -> Outcome<Commit> {
         topic: "bench".into(),
         message_id: "1".into(),
         packet_id: None,
+        policies: None,
         arrived_ms: 0,
     };
     let product = ProductKey::new("farm")?;

@@ -1,6 +1,10 @@
 //! What is committed, and the proof that it was.
 
-use std::{fmt, num::NonZeroU16, sync::Arc};
+use std::{
+    fmt,
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+};
 
 use backtide_model::{AttributeValue, Batch, ChannelName, Code, Occurrence, ProductKey};
 
@@ -19,6 +23,8 @@ pub struct Origin {
     pub message_id: Box<str>,
     /// The packet id of a QoS 2 publish: a persistent session rebuilds its set from these.
     pub packet_id: Option<NonZeroU16>,
+    /// The revision of the policies that processed its values; `None` where none touched them.
+    pub policies: Option<NonZeroU32>,
     /// Wall time of arrival, milliseconds since 1970 UTC.
     pub arrived_ms: i64,
 }

@@ -23,6 +23,7 @@ pub(crate) use frame::FrameBuilder;
 pub use frame::decode_frame;
 pub(crate) use log::Log;
 pub use log::{FollowError, Followed, FollowedRefusals};
+pub(crate) use origin::{marks, unmark};
 pub(crate) use points::check as check_batch;
 pub use recover::Recovery;
 pub(crate) use recover::{Place, open};

@@ -37,8 +37,8 @@ pub use journal::{
 };
 pub use library::{
     AttributePlace, AttributeRange, ChronicleStats, Conflict, ConflictFilter, ConflictPage,
-    ConflictRow, ConflictRows, ConflictSide, EventPlace, EventRange, FlushError, Latest,
-    LibraryStats, Lineage, StoredAttribute, StoredEvent, quality_column, value_column,
+    ConflictRow, ConflictRows, ConflictSide, EventPlace, EventRange, Expirable, Floor, FlushError,
+    Latest, LibraryStats, Lineage, StoredAttribute, StoredEvent, quality_column, value_column,
 };
 pub use memtable::MemtableStats;
 pub use options::Options;

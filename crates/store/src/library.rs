@@ -19,6 +19,7 @@ mod classify;
 mod codec;
 mod conflicts;
 mod fault;
+mod floor;
 mod fold;
 mod index;
 mod latest;
@@ -58,6 +59,7 @@ pub use conflicts::{
 };
 pub use fault::FlushError;
 pub(crate) use fault::OpenError;
+pub use floor::{Expirable, Floor};
 pub use latest::Latest;
 pub(crate) use merge::Haste;
 pub use names::{quality_column, value_column};
@@ -66,6 +68,7 @@ pub use origins::Lineage;
 use self::{
     chains::Chains,
     chronicle::Chronicle,
+    floor::Floors,
     fold::Refusals,
     latest::Board,
     manifest::{Flushed, Manifest, unsigned},
@@ -101,6 +104,7 @@ pub(crate) struct Library {
     points: RwLock<HashMap<ProductKey, BTreeMap<ElementName, Storage>>>,
     latest: Mutex<Board>,
     refusals: Refusals,
+    floors: Mutex<Floors>,
     next_id: AtomicU64,
     /// Merges on their way; the last is the most urgent.
     merges: Mutex<Vec<Merge>>,
@@ -202,6 +206,7 @@ impl Library {
             points: RwLock::new(points),
             latest: Mutex::new(latest),
             refusals,
+            floors: Mutex::default(),
             next_id: AtomicU64::new(next_id),
             merges: Mutex::new(Vec::new()),
             is_stuck: AtomicBool::new(false),
@@ -353,6 +358,11 @@ impl Library {
         mut entries: Vec<Arc<Entry>>,
         range: &Range,
     ) -> Result<Box<dyn Slabs>, ReadError> {
+        let floor = self.floor(&range.product);
+        let range = &Range {
+            from_ms: range.from_ms.max(floor.time_ms),
+            ..range.clone()
+        };
         let shelf = self.shelf();
         entries.retain(|entry| entry.product == range.product && entry.sequence > shelf.flushed);
         entries.sort_by_key(|entry| entry.sequence);
@@ -384,7 +394,8 @@ impl Library {
             .get(&range.product)
             .cloned()
             .unwrap_or_default();
-        reading::Query::new(segments, entries, points, range, self.refusals.first()).slabs()
+        let query = reading::Query::new(segments, entries, points, range, self.refusals.first());
+        query.from(floor.sequence).slabs()
     }
 
     /// Events and attribute values.
@@ -415,7 +426,10 @@ impl Library {
         devices: &[DeviceKey],
         points: &[ElementName],
     ) -> Vec<Latest> {
-        self.latest.lock().list(product, devices, points)
+        let floor = self.floor(product);
+        let mut latest = self.latest.lock().list(product, devices, points);
+        latest.retain(|one| floor.keeps(one.time_ms, one.sequence.0));
+        latest
     }
 
     /// Where flushed commits came from; others are left out. Sorted sequences decode each chunk once.

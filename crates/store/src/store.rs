@@ -1,6 +1,7 @@
 //! The store as its users see it.
 
 use std::{
+    collections::HashMap,
     io,
     path::Path,
     sync::{
@@ -26,7 +27,8 @@ use crate::{
     journal::{self, Log},
     library::{
         AttributeRange, ChronicleStats, ConflictFilter, ConflictPage, ConflictRows, EventRange,
-        FlushError, Latest, Library, LibraryStats, Lineage, StoredAttribute, StoredEvent,
+        Expirable, Floor, FlushError, Latest, Library, LibraryStats, Lineage, StoredAttribute,
+        StoredEvent,
     },
     memtable::Memtable,
     queue::{Queue, Submission},
@@ -333,6 +335,26 @@ impl Store {
     pub fn find_receipt(&self, receipt: &str) -> Option<Sequence> {
         let sequence = Receipt::read(receipt, self.shared().library.store_id())?;
         (sequence <= self.durable()).then_some(sequence)
+    }
+
+    /// Sets what is too old to be kept, of every product; those that are not named keep everything.
+    /// Nothing below a floor is read from now on; it goes from the disk little by little. Floors are
+    /// not kept over a restart.
+    pub fn set_floors(&self, floors: HashMap<ProductKey, Floor>) {
+        self.shared().library.set_floors(floors);
+    }
+
+    /// A commit before which every one arrived earlier than `arrived_ms`, milliseconds since 1970 UTC.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn first_since(&self, arrived_ms: i64) -> Result<Sequence, ReadError> {
+        self.shared().library.first_since(arrived_ms)
+    }
+
+    /// What a floor would take of a product's segments.
+    pub fn expirable(&self, product: &ProductKey, floor: Floor) -> Expirable {
+        self.shared().library.expirable(product, floor)
     }
 
     /// Where commits came from, in order of sequence; commits that there are not are left out.

@@ -42,6 +42,9 @@ pub enum What {
         bytes: u64,
         /// Entries of `params`.
         items: u64,
+        /// Values that a policy dropped.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        reduced: u64,
         code: u16,
         /// From the last byte's arrival to the answer.
         ms: f64,
@@ -63,6 +66,11 @@ pub enum What {
     Audit { message: Box<str> },
     /// Entries that the log had no room to take.
     Dropped { entries: u64, message: Box<str> },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl What {

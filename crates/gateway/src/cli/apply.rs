@@ -139,15 +139,15 @@ fn read_answer<T: serde::de::DeserializeOwned>(answer: &RawValue) -> Result<T, F
 
 /// The files as one request body, and which lines of it each file is.
 #[derive(Debug)]
-struct Body {
-    text: Vec<u8>,
-    content_type: &'static str,
+pub(super) struct Body {
+    pub(super) text: Vec<u8>,
+    pub(super) content_type: &'static str,
     /// Name of the file and its first line in the body, from 1; ascending.
     files: Vec<(String, usize)>,
 }
 
 impl Body {
-    fn read(paths: &[PathBuf]) -> Result<Self, Failure> {
+    pub(super) fn read(paths: &[PathBuf]) -> Result<Self, Failure> {
         let texts = paths
             .iter()
             .map(|path| read(path))
@@ -188,7 +188,7 @@ impl Body {
     }
 
     /// Prints every fault under the name and line of the file that it is in.
-    fn locate(&self, failure: Failure, talk: &mut dyn Write) -> Failure {
+    pub(super) fn locate(&self, failure: Failure, talk: &mut dyn Write) -> Failure {
         match failure {
             Failure::Refused(problem) if !problem.errors.is_empty() => {
                 let lines: Vec<String> = problem.errors.iter().map(|f| self.line_of(f)).collect();

@@ -76,19 +76,7 @@ async fn apply(
     } else {
         Run::Commit
     };
-    let documents = api
-        .pool
-        .run(move || -> Result<Vec<Document>, Problem> {
-            let text = std::str::from_utf8(&body).map_err(|error| {
-                Problem::bad_request("body", format!("the body is not UTF-8: {error}"))
-            })?;
-            let documents = registry::read(text, form).map_err(registry::refused)?;
-            if documents.is_empty() {
-                return Err(Problem::bad_request("body", "the body declares nothing"));
-            }
-            Ok(documents)
-        })
-        .await??;
+    let documents = api.pool.run(move || documents(&body, form)).await??;
     super::scripts::trials(&api, &documents)
         .await
         .map_err(registry::refused)?;
@@ -125,6 +113,17 @@ async fn apply(
             .collect(),
         cures,
     }))
+}
+
+/// What a body declares.
+pub(super) fn documents(body: &[u8], form: Form) -> Result<Vec<Document>, Problem> {
+    let text = std::str::from_utf8(body)
+        .map_err(|error| Problem::bad_request("body", format!("the body is not UTF-8: {error}")))?;
+    let documents = registry::read(text, form).map_err(registry::refused)?;
+    if documents.is_empty() {
+        return Err(Problem::bad_request("body", "the body declares nothing"));
+    }
+    Ok(documents)
 }
 
 /// What of the quarantine the changes cure. They stand, whether this can be said or not.
@@ -165,6 +164,13 @@ fn cures(api: &Api, applied: &[Applied]) -> Vec<Cure> {
                     Declared::Device(product.key.to_string(), device.key.to_string())
                 }));
             }
+            Kind::Policy => {
+                let file = snapshot.policy(name).map(|policy| &policy.file);
+                let products = snapshot.products_after(None);
+                let its =
+                    products.filter(|product| file.is_some_and(|file| file.is_about(product)));
+                declared.extend(its.map(|product| of_product(&product.key)));
+            }
             Kind::AccessKey | Kind::Subscription | Kind::Rule => {}
         }
     }
@@ -186,7 +192,7 @@ fn cured_by(api: &Api, declared: &BTreeSet<Declared>) -> Vec<Cure> {
     })
 }
 
-fn form_of(headers: &HeaderMap) -> Result<Form, Problem> {
+pub(super) fn form_of(headers: &HeaderMap) -> Result<Form, Problem> {
     let value = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());

@@ -21,10 +21,11 @@ pub(super) const COOKIE: &str = "backtide_session";
 const CSRF: &str = "x-csrf-token";
 
 /// Endings of paths where a POST changes nothing.
-const DRY: [&str; 6] = [
+const DRY: [&str; 7] = [
     "/run",
     "/dry-run",
     "/test",
+    "/policy-preview",
     "/points/query",
     "/points/aggregates",
     "/points/coverage",
@@ -191,6 +192,7 @@ mod tests {
             ("GET", "/api/v1/access/me", Role::Viewer),
             ("POST", "/api/v1/quarantine/dry-run", Role::Viewer),
             ("POST", "/api/v1/quarantine/7/run", Role::Viewer),
+            ("POST", "/api/v1/policy-preview", Role::Viewer),
             ("POST", "/api/v1/points/query", Role::Viewer),
             ("POST", "/api/v1/points/aggregates", Role::Viewer),
             ("POST", "/api/v1/products/aggregates", Role::Operator),

@@ -20,6 +20,7 @@ fn origin() -> Origin {
         topic: "/sys/LHBfarm1/integration/measurepoint/post".into(),
         message_id: "\"41\"".into(),
         packet_id: None,
+        policies: None,
         arrived_ms: 1_700_000_000_000,
     }
 }

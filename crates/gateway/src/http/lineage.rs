@@ -4,13 +4,18 @@ use std::sync::Arc;
 
 use arrow_array::{RecordBatch, cast::AsArray, types::UInt64Type};
 use axum::{Json, extract::State};
-use backtide_store::{Sequence, Store};
+use backtide_model::ElementName;
+use backtide_store::{Origin, Sequence, Store};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Api, Problem, Refusals, problem::Params};
-use crate::query::{Asked, Question};
+use crate::{
+    policy::Step,
+    query::{Asked, Question},
+    registry::{Product, Snapshot, chain},
+};
 
 const SEQUENCE: &str = "_sequence";
 
@@ -53,6 +58,19 @@ struct Lineage {
     /// When the message arrived, milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     arrived: Option<i64>,
+    /// What policies did to the message's values; absent where none touched them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policies: Option<Processing>,
+}
+
+/// What policies did to a value before it was stored.
+#[derive(Debug, Serialize, ToSchema)]
+struct Processing {
+    /// Of all policies, as they were when the message was stored.
+    revision: u32,
+    /// Those with a part in this point, in order. Empty where they touched other points of the
+    /// message alone.
+    steps: Vec<Step>,
 }
 
 /// Show which message a value came with
@@ -73,7 +91,8 @@ async fn lineage(
         timezone: None,
         cursor: None,
     };
-    let question = Question::new(&asked, &api.registry.snapshot())?;
+    let snapshot = api.registry.snapshot();
+    let question = Question::new(&asked, &snapshot)?;
     if question.devices.len() != 1 || question.points.len() != 1 {
         return Err(Problem::bad_request(
             "device, point",
@@ -81,7 +100,10 @@ async fn lineage(
         ));
     }
     let store = api.store.clone();
+    let product = Arc::clone(&question.product);
     let found = api.pool.run(move || traced(&store, &question)).await??;
+    let point = ElementName::new(&params.point)
+        .map_err(|error| Problem::bad_request("point", error.to_string()))?;
     let (sequence, receipt, origin) = found.ok_or_else(|| {
         let LineageParams {
             device,
@@ -104,10 +126,30 @@ async fn lineage(
             .as_ref()
             .map(|origin| origin.message_id.clone().into()),
         arrived: origin.as_ref().map(|origin| origin.arrived_ms),
+        policies: origin
+            .as_ref()
+            .and_then(|origin| processing(&snapshot, &product, origin, &point)),
     }))
 }
 
-type Traced = (Sequence, String, Option<backtide_store::Origin>);
+/// What the policies of that day did. The channel and the model are those of today.
+fn processing(
+    snapshot: &Snapshot,
+    product: &Product,
+    origin: &Origin,
+    point: &ElementName,
+) -> Option<Processing> {
+    let revision = origin.policies?.get();
+    let compiled = || {
+        let channel = snapshot.channel(&origin.channel)?;
+        let policies = snapshot.policies().at(revision);
+        chain(&policies, channel, product, revision).ok()?
+    };
+    let steps = compiled().map_or_else(Vec::new, |chain| chain.steps_of(point));
+    Some(Processing { revision, steps })
+}
+
+type Traced = (Sequence, String, Option<Origin>);
 
 fn traced(store: &Store, question: &Question) -> Result<Option<Traced>, Problem> {
     for slab in store.read(&question.range(1))? {

@@ -4,7 +4,8 @@ use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use backtide_model::{
     ChannelName, Checked, Code, Compression, ConflictPolicy, Content, DeviceKey, Envelope, Fault,
-    Kind, MessageId, Mode, Model, ProductKey, Rejection, Rules, TimeRule, Topic, check, open,
+    Kind, MessageId, Mode, Model, Oldest, Process, ProductKey, Rejection, Rules, TimeRule, Topic,
+    check, open,
 };
 use backtide_store::{
     Commit, CommitError, Committed, Origin, Part, Redrive, Refused, RefusedItem, Store,
@@ -14,10 +15,11 @@ use bytes::Bytes;
 use super::{
     payload::{InflateError, Oversize, Payload, plain, sha256},
     raw::{Decoded, Misread},
-    reply::Reply,
+    reply::{Reply, Taken},
 };
 use crate::{
     limits::PAYLOAD_BYTES_MAX,
+    policy::Chain,
     recorder::{Account, Message},
 };
 
@@ -33,6 +35,10 @@ pub(super) struct Scope<'s> {
     /// An item without a time gets that of its arrival.
     pub(super) stamps_arrival: bool,
     pub(super) conflict: ConflictPolicy,
+    /// What is too old to be stored.
+    pub(super) oldest: Option<&'s Oldest>,
+    /// What is done to values that fit the model.
+    pub(super) chain: Option<&'s Chain>,
     /// Looks a device of the product up by its key.
     pub(super) find_device: &'s (dyn Fn(&str) -> Option<&'s DeviceKey> + Sync),
 }
@@ -76,6 +82,8 @@ pub(super) struct Judged {
     pub(super) items_stored: u32,
     /// Values that are stored.
     pub(super) values: usize,
+    /// Values that were not, because a policy says so.
+    pub(super) reduced: u32,
     /// A script decoded it, or should have: its reply goes through that script too.
     pub(super) is_raw: bool,
     /// What that script made of it.
@@ -124,6 +132,7 @@ fn verdict(
         topic: uplink.topic.as_str().into(),
         message_id: id.into(),
         packet_id: uplink.packet_id,
+        policies: None,
         arrived_ms,
     };
     let payload = match &uplink.payload {
@@ -245,6 +254,8 @@ fn check_items(scope: &Scope<'_>, envelope: &Envelope<'_>, arrived_ms: i64) -> C
         mode: scope.mode,
         time,
         conflict: scope.conflict,
+        oldest: scope.oldest,
+        policies: scope.chain.map(|chain| chain as &dyn Process),
     };
     check(envelope.items, envelope.params, &rules, scope.find_device)
 }
@@ -310,8 +321,13 @@ fn settle(
         (Mode::Strict, Code::Ok) | (Mode::Lenient, _) => checked.items_good,
         (Mode::Strict, _) => 0,
     };
+    let processed = checked.processed;
+    let chain = scope.chain.filter(|_| processed.is_touched);
     Judged {
-        origin,
+        origin: Origin {
+            policies: chain.map(Chain::revision),
+            ..origin
+        },
         product: scope.product.clone(),
         redrive: None,
         content: checked.content,
@@ -321,6 +337,7 @@ fn settle(
         items: checked.items,
         items_stored,
         values,
+        reduced: processed.reduced,
         is_raw: false,
         compression: Compression::None,
         decoded: None,
@@ -396,6 +413,7 @@ fn refused_message(scope: &Scope<'_>, origin: Origin, payload: &Bytes, refused: 
         items: 0,
         items_stored: 0,
         values: 0,
+        reduced: 0,
         is_raw: false,
         compression: Compression::None,
         decoded: None,
@@ -519,6 +537,15 @@ impl Judged {
         self.content = Content::default();
         self.items_stored = 0;
         self.values = 0;
+        self.reduced = 0;
+        self.origin.policies = None;
+    }
+
+    fn taken(&self) -> Taken {
+        Taken {
+            stored: self.items_stored,
+            reduced: self.reduced,
+        }
     }
 
     /// The answer, once the store has proved what it says.
@@ -527,8 +554,8 @@ impl Judged {
             topic, message_id, ..
         } = &self.origin;
         match &self.refused {
-            None => Reply::accepted(topic, message_id, proof),
-            Some(refused) => Reply::refused(topic, message_id, self.items_stored, refused, proof),
+            None => Reply::accepted(topic, message_id, self.reduced, proof),
+            Some(refused) => Reply::refused(topic, message_id, self.taken(), refused, proof),
         }
     }
 }
@@ -575,6 +602,8 @@ mod tests {
             mode,
             stamps_arrival: false,
             conflict: ConflictPolicy::KeepLast,
+            oldest: None,
+            chain: None,
             find_device: &|key| devices.get(key),
         };
         let uplink = Uplink {

@@ -39,6 +39,9 @@ pub struct Verdict {
     /// Items that are stored.
     pub stored: u32,
     pub values: usize,
+    /// Values that a policy drops.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub reduced: u32,
     /// Why the rest is refused; capped.
     pub rejected: Vec<Reason>,
     /// Reasons beyond these.
@@ -62,6 +65,11 @@ pub struct Reason {
     pub message: Box<str>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
 impl Verdict {
     fn of(judged: &Judged) -> Self {
         let refused = judged.refused.as_ref();
@@ -70,6 +78,7 @@ impl Verdict {
             items: judged.items,
             stored: judged.items_stored,
             values: judged.values,
+            reduced: judged.reduced,
             rejected: refused
                 .map(|refused| refused.items.iter().map(reason).collect())
                 .unwrap_or_default(),
@@ -166,6 +175,7 @@ impl Ingest {
             &burst,
             &decoded,
             again.arrived_ms,
+            self.clock.now_ms(),
         )?;
         Ok(judged.pop().expect("one message has one verdict"))
     }

@@ -18,6 +18,15 @@ pub(super) struct Reply {
     pub(super) payload: Vec<u8>,
 }
 
+/// What became of the part of a message that is not refused.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    /// Items that are stored.
+    pub(super) stored: u32,
+    /// Values of them that a policy dropped.
+    pub(super) reduced: u32,
+}
+
 #[derive(Serialize)]
 struct Body<'a> {
     id: &'a RawValue,
@@ -31,6 +40,9 @@ struct Body<'a> {
 struct Data<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     stored: Option<u32>,
+    /// Values that a policy dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reduced: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rejected: Vec<RejectedItem<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,23 +65,32 @@ struct RejectedItem<'a> {
 }
 
 impl Reply {
-    /// Everything is stored.
-    pub(super) fn accepted(request_topic: &str, id: &str, _proof: &Committed) -> Self {
-        Self::new(request_topic, id, Code::Ok, None, Data::default())
+    /// Everything is stored, but for `reduced` values that a policy dropped.
+    pub(super) fn accepted(request_topic: &str, id: &str, reduced: u32, proof: &Committed) -> Self {
+        let data = match reduced {
+            0 => Data::default(),
+            _ => Data {
+                reduced: Some(reduced),
+                receipt: Some(proof.receipt().to_string()),
+                ..Data::default()
+            },
+        };
+        Self::new(request_topic, id, Code::Ok, None, data)
     }
 
-    /// Something is refused and in quarantine; `stored` items are stored.
+    /// Something is refused and in quarantine; the rest is taken.
     pub(super) fn refused(
         request_topic: &str,
         id: &str,
-        stored: u32,
+        taken: Taken,
         refused: &Refused,
         proof: &Committed,
     ) -> Self {
         let shown = refused.items.iter().take(REPLY_REJECTED_MAX);
         let hidden = refused.items.len().saturating_sub(REPLY_REJECTED_MAX);
         let data = Data {
-            stored: Some(stored),
+            stored: Some(taken.stored),
+            reduced: Some(taken.reduced).filter(|reduced| *reduced > 0),
             rejected: shown.map(rejected_item).collect(),
             more: Some(u64::from(refused.more) + u64::try_from(hidden).unwrap_or(u64::MAX)),
             receipt: Some(proof.receipt().to_string()),

@@ -68,8 +68,17 @@ pub(super) fn steps(judged: &Judged) -> Vec<Step> {
                 .map(shown),
         });
         if !ok {
-            break;
+            return steps;
         }
+    }
+    if let Some(revision) = judged.origin.policies {
+        let reduced = judged.reduced;
+        steps.push(Step {
+            stage: "policies".to_owned(),
+            ok: true,
+            detail: format!("processed by revision {revision}, {reduced} values dropped"),
+            made: None,
+        });
     }
     steps
 }

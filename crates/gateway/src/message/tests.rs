@@ -66,6 +66,7 @@ fn commit(rows: &[TestRow<'_>]) -> Commit {
             topic: "".into(),
             message_id: "".into(),
             packet_id: None,
+            policies: None,
             arrived_ms: 0,
         },
         product: ProductKey::new("FARM").unwrap(),

@@ -16,7 +16,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile,
+    Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile, policy::PolicyFile,
     product::ProductFile, rule::RuleFile, script::ScriptFile, subscription::SubscriptionFile,
 };
 
@@ -71,6 +71,7 @@ pub enum Declared {
     Script(ObjectName, Box<ScriptFile>),
     AccessKey(ObjectName, AccessKeyFile),
     Subscription(ObjectName, Box<SubscriptionFile>),
+    Policy(ObjectName, Box<PolicyFile>),
     Rule(ObjectName, Box<RuleFile>),
 }
 
@@ -84,6 +85,7 @@ impl Declared {
             Self::Script(..) => Kind::Script,
             Self::AccessKey(..) => Kind::AccessKey,
             Self::Subscription(..) => Kind::Subscription,
+            Self::Policy(..) => Kind::Policy,
             Self::Rule(..) => Kind::Rule,
         }
     }
@@ -96,6 +98,7 @@ impl Declared {
             | Self::Script(name, _)
             | Self::AccessKey(name, _)
             | Self::Subscription(name, _)
+            | Self::Policy(name, _)
             | Self::Rule(name, _) => name.as_str(),
             Self::Channel(name, _) => name.as_str(),
         }
@@ -111,6 +114,7 @@ impl Declared {
             | Self::Script(..)
             | Self::AccessKey(..)
             | Self::Subscription(..)
+            | Self::Policy(..)
             | Self::Rule(..) => "",
         }
     }
@@ -394,6 +398,7 @@ impl<'de> Visitor<'de> for Header<'_> {
             Kind::Subscription => {
                 Body::Subscription(Box::new(SubscriptionFile::deserialize(members)?))
             }
+            Kind::Policy => Body::Policy(Box::new(PolicyFile::deserialize(members)?)),
             Kind::Rule => Body::Rule(Box::new(RuleFile::deserialize(members)?)),
         };
         let name = name.ok_or_else(|| A::Error::missing_field("name"))?;
@@ -410,6 +415,7 @@ enum Body {
     Script(Box<ScriptFile>),
     AccessKey(AccessKeyFile),
     Subscription(Box<SubscriptionFile>),
+    Policy(Box<PolicyFile>),
     Rule(Box<RuleFile>),
 }
 
@@ -423,6 +429,7 @@ impl Body {
             Self::Script(file) => Declared::Script(ObjectName::new(name)?, file),
             Self::AccessKey(file) => Declared::AccessKey(ObjectName::new(name)?, file),
             Self::Subscription(file) => Declared::Subscription(ObjectName::new(name)?, file),
+            Self::Policy(file) => Declared::Policy(ObjectName::new(name)?, file),
             Self::Rule(file) => Declared::Rule(ObjectName::new(name)?, file),
         })
     }

@@ -13,6 +13,7 @@ use super::{
     channel::{self, ChannelFile, Login},
     device::{self, DeviceFile},
     model::DeclaredModel,
+    policy::{self, Policy, PolicyFile, SaidRecord},
     product::ProductFile,
     records::{Change, Collection, Record, RecordKey},
     rule::{self, RuleFile, RuleState},
@@ -42,6 +43,8 @@ pub(super) struct Draft<'r> {
     pub(super) credentials: HashMap<String, Credential>,
     /// Of subscriptions that are being loaded.
     pub(super) states: HashMap<String, StateRecord>,
+    /// Something that policies are compiled from is another.
+    pub(super) has_stale_policies: bool,
     /// Of rules that are being loaded.
     pub(super) rule_states: HashMap<String, RuleState>,
     trust: Trust,
@@ -64,6 +67,7 @@ impl<'r> Draft<'r> {
             logins: HashMap::new(),
             credentials: HashMap::new(),
             states: HashMap::new(),
+            has_stale_policies: false,
             rule_states: HashMap::new(),
             trust,
             now_ms,
@@ -82,6 +86,7 @@ impl<'r> Draft<'r> {
             Declared::Script(name, file) => self.put_script(&name, *file),
             Declared::AccessKey(name, file) => self.put_access_key(name, file),
             Declared::Subscription(name, file) => self.put_subscription(name, *file),
+            Declared::Policy(name, file) => self.put_policy(name, *file),
             Declared::Rule(name, file) => self.put_rule(name, *file),
         }
     }
@@ -92,6 +97,7 @@ impl<'r> Draft<'r> {
             return Ok(Effect::Unchanged);
         }
         let effect = Effect::of(before.is_some());
+        self.has_stale_policies = true;
         let model = Arc::new(model);
         for product in self
             .snapshot
@@ -177,6 +183,7 @@ impl<'r> Draft<'r> {
         {
             return Ok(Effect::Unchanged);
         }
+        self.has_stale_policies = true;
         self.keep(Kind::Product, "", product.name.as_str(), &product.file());
         self.snapshot
             .keys
@@ -362,6 +369,7 @@ impl<'r> Draft<'r> {
     }
 
     fn set_channel(&mut self, channel: Channel) {
+        self.has_stale_policies = true;
         let channel = Arc::new(channel);
         let product = product_mut(&mut self.snapshot, &channel.product);
         match product
@@ -502,6 +510,88 @@ impl<'r> Draft<'r> {
         self.snapshot
             .subscriptions
             .insert(name, Arc::new(subscription));
+    }
+
+    fn put_policy(&mut self, name: ObjectName, file: PolicyFile) -> Result<Effect, String> {
+        let before = self.snapshot.policies.live.get(&name);
+        if before.is_some_and(|before| before.file == file) {
+            return Ok(Effect::Unchanged);
+        }
+        let was_there = before.is_some();
+        if self.trust == Trust::Declared {
+            policy::check(&name, &file, &self.snapshot)?;
+            let policies = self.snapshot.policies.live.len();
+            if !was_there && policies >= limits::POLICIES_MAX {
+                return Err(format!(
+                    "there are {policies} policies, the most there may be; delete one"
+                ));
+            }
+        }
+        let record = SaidRecord {
+            file: Some(file.clone()),
+        };
+        self.keep(Kind::Policy, "", name.as_str(), &file);
+        self.say(&name, &record)?;
+        Ok(Effect::of(was_there))
+    }
+
+    pub(super) fn remove_policy(&mut self, name: &ObjectName) -> Result<(), String> {
+        self.forget(Collection::Policy, "", name.as_str());
+        self.say(name, &SaidRecord { file: None })
+    }
+
+    /// A policy says something else from a new revision on. What it says is loaded by [`Self::said`].
+    fn say(&mut self, name: &ObjectName, record: &SaidRecord) -> Result<(), String> {
+        if self.trust == Trust::Kept {
+            return Ok(());
+        }
+        let revision = self.snapshot.policies.revision + 1;
+        if revision > limits::POLICY_REVISIONS_MAX {
+            return Err(format!(
+                "policies were changed {} times, the most there may be",
+                limits::POLICY_REVISIONS_MAX
+            ));
+        }
+        let body = serde_json::to_string(record).expect("a file that was read writes");
+        let key = record_key(
+            Collection::PolicyRevision,
+            name.as_str(),
+            &revision.to_string(),
+        );
+        self.changes.push(Change::Put(Record { key, body }));
+        self.said(name.clone(), revision, record.file.clone());
+        Ok(())
+    }
+
+    /// What a policy says from a revision on; in order of revision.
+    pub(super) fn said(&mut self, name: ObjectName, revision: u32, file: Option<PolicyFile>) {
+        self.has_stale_policies = true;
+        let policies = Arc::make_mut(&mut self.snapshot.policies);
+        policies.revision = policies.revision.max(revision);
+        let said = file.map(|file| {
+            Arc::new(Policy {
+                name: name.clone(),
+                file,
+                revision,
+            })
+        });
+        match &said {
+            Some(policy) => policies.live.insert(name.clone(), Arc::clone(policy)),
+            None => policies.live.remove(&name),
+        };
+        policies
+            .history
+            .entry(name)
+            .or_default()
+            .push((revision, said));
+    }
+
+    /// Compiles the policies anew where something that they are made from was changed.
+    pub(super) fn settle_policies(&mut self) -> Result<(), String> {
+        if !std::mem::take(&mut self.has_stale_policies) {
+            return Ok(());
+        }
+        self.snapshot.settle_policies(self.trust == Trust::Declared)
     }
 
     fn put_rule(&mut self, name: ObjectName, file: RuleFile) -> Result<Effect, String> {
@@ -794,6 +884,7 @@ impl<'r> Draft<'r> {
     }
 
     pub(super) fn remove_channel(&mut self, channel: &Channel) {
+        self.has_stale_policies = true;
         self.snapshot.channels.remove(&channel.name);
         let product = product_mut(&mut self.snapshot, &channel.product);
         product.channels.retain(|other| other.name != channel.name);

@@ -21,12 +21,14 @@ pub enum Kind {
     AccessKey,
     #[value(alias = "subscriptions", alias = "Subscription")]
     Subscription,
+    #[value(alias = "policies", alias = "Policy")]
+    Policy,
     #[value(alias = "rules", alias = "Rule")]
     Rule,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Model,
         Self::Product,
         Self::Device,
@@ -34,6 +36,7 @@ impl Kind {
         Self::Script,
         Self::AccessKey,
         Self::Subscription,
+        Self::Policy,
         Self::Rule,
     ];
 
@@ -47,6 +50,7 @@ impl Kind {
             Self::Script => "Script",
             Self::AccessKey => "AccessKey",
             Self::Subscription => "Subscription",
+            Self::Policy => "Policy",
             Self::Rule => "Rule",
         }
     }
@@ -61,6 +65,7 @@ impl Kind {
             Self::Script => "script",
             Self::AccessKey => "access key",
             Self::Subscription => "subscription",
+            Self::Policy => "policy",
             Self::Rule => "rule",
         }
     }
@@ -75,6 +80,7 @@ impl Kind {
             Self::Script => "scripts",
             Self::AccessKey => "access-keys",
             Self::Subscription => "subscriptions",
+            Self::Policy => "policies",
             Self::Rule => "rules",
         }
     }
@@ -88,6 +94,7 @@ impl Kind {
             Self::Script => Collection::Script,
             Self::AccessKey => Collection::AccessKey,
             Self::Subscription => Collection::Subscription,
+            Self::Policy => Collection::Policy,
             Self::Rule => Collection::Rule,
         }
     }
@@ -102,6 +109,7 @@ impl Kind {
             Self::Script => &["name", "product", "dialect", "description"],
             Self::AccessKey => &["name", "key", "description"],
             Self::Subscription => &["name", "type", "accessKey", "partitions", "retentionHours"],
+            Self::Policy => &["name", "order", "models", "products", "channels"],
             Self::Rule => &["name", "description"],
         }
     }

@@ -23,6 +23,9 @@ pub enum Collection {
     Subscription,
     /// What is not declared about a subscription.
     SubscriptionState,
+    Policy,
+    /// Owned by its policy, named by the revision from which on it said this.
+    PolicyRevision,
     Rule,
     /// What is not declared about a rule; secrets are sealed.
     RuleState,
@@ -31,7 +34,7 @@ pub enum Collection {
 }
 
 impl Collection {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Model,
         Self::Product,
         Self::Device,
@@ -45,6 +48,8 @@ impl Collection {
         Self::Credential,
         Self::Subscription,
         Self::SubscriptionState,
+        Self::Policy,
+        Self::PolicyRevision,
         Self::Rule,
         Self::RuleState,
         Self::Made,
@@ -65,6 +70,8 @@ impl Collection {
             Self::Credential => "credential",
             Self::Subscription => "subscription",
             Self::SubscriptionState => "subscription-state",
+            Self::Policy => "policy",
+            Self::PolicyRevision => "policy-revision",
             Self::Rule => "rule",
             Self::RuleState => "rule-state",
             Self::Made => "made",
@@ -72,7 +79,8 @@ impl Collection {
     }
 }
 
-/// Names a record: `owner` is the product of a device, the script of a version, else empty.
+/// Names a record: `owner` is the product of a device, the script of a version, the policy of a
+/// revision, else empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordKey {
     pub collection: Collection,

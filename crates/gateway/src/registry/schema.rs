@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile, model::ModelFile,
-    product::ProductFile, rule::RuleFile, script::ScriptFile, subscription::SubscriptionFile,
+    policy::PolicyFile, product::ProductFile, rule::RuleFile, script::ScriptFile,
+    subscription::SubscriptionFile,
 };
 
 /// The schema of an object of this kind (JSON Schema 2020-12), complete by itself.
@@ -49,6 +50,7 @@ fn object(kind: Kind, generator: &mut SchemaGenerator) -> Value {
         Kind::Script => with_header::<ScriptFile>(kind, generator),
         Kind::AccessKey => with_header::<AccessKeyFile>(kind, generator),
         Kind::Subscription => with_header::<SubscriptionFile>(kind, generator),
+        Kind::Policy => with_header::<PolicyFile>(kind, generator),
         Kind::Rule => with_header::<RuleFile>(kind, generator),
     }
 }

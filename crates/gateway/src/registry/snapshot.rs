@@ -9,6 +9,7 @@ use backtide_model::{AssetId, ChannelName, DeviceKey, ObjectName, ProductKey};
 
 use super::{
     AccessKey, Channel, Device, Product, Rule, Script, Subscription, model::DeclaredModel,
+    policy::Policies,
 };
 
 /// The devices of a product, by key and by name.
@@ -73,6 +74,7 @@ pub struct Snapshot {
     pub(super) scripts: BTreeMap<ObjectName, Arc<Script>>,
     pub(super) access_keys: BTreeMap<ObjectName, Arc<AccessKey>>,
     pub(super) subscriptions: BTreeMap<ObjectName, Arc<Subscription>>,
+    pub(super) policies: Arc<Policies>,
     pub(super) rules: BTreeMap<ObjectName, Arc<Rule>>,
     /// The default rules were made, whatever became of them.
     pub(super) has_made_rules: bool,
@@ -239,6 +241,6 @@ impl Snapshot {
     }
 }
 
-fn beyond(after: Option<&str>) -> std::ops::Bound<&str> {
+pub(super) fn beyond(after: Option<&str>) -> std::ops::Bound<&str> {
     after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded)
 }

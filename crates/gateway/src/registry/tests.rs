@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const FARM: &str = include_str!("farm.yaml");
+pub(super) const FARM: &str = include_str!("farm.yaml");
 
 /// Stored types as a test says.
 #[derive(Default)]
@@ -22,11 +22,11 @@ impl StoredTypes for Stored {
     }
 }
 
-struct World {
+pub(super) struct World {
     dir: tempfile::TempDir,
     clock: Clock,
     stored: Arc<Stored>,
-    registry: Registry,
+    pub(super) registry: Registry,
 }
 
 impl World {
@@ -42,13 +42,13 @@ impl World {
         }
     }
 
-    fn with_farm() -> Self {
+    pub(super) fn with_farm() -> Self {
         let world = Self::new();
         world.apply(FARM).unwrap();
         world
     }
 
-    fn restart(self) -> Self {
+    pub(super) fn restart(self) -> Self {
         let Self {
             dir,
             clock,
@@ -65,7 +65,7 @@ impl World {
         }
     }
 
-    fn apply(&self, yaml: &str) -> Result<Vec<Applied>, Refused> {
+    pub(super) fn apply(&self, yaml: &str) -> Result<Vec<Applied>, Refused> {
         self.run(yaml, Run::Commit)
     }
 
@@ -102,7 +102,7 @@ fn effects(applied: &[Applied]) -> Vec<Effect> {
     applied.iter().map(|applied| applied.effect).collect()
 }
 
-fn message(refused: Result<Vec<Applied>, Refused>) -> String {
+pub(super) fn message(refused: Result<Vec<Applied>, Refused>) -> String {
     match refused {
         Err(Refused::Faults { faults, .. }) => {
             let lines: Vec<_> = faults

@@ -168,8 +168,12 @@ impl Desk {
         self.news.notify_one();
     }
 
+    /// The replay that was asked for; from here on it is under way.
     pub(super) fn take_order(&self) -> Option<Replay> {
-        self.state.lock().ordered.take()
+        let mut state = self.state.lock();
+        let ordered = state.ordered.take()?;
+        state.replay = Some(ordered.clone());
+        Some(ordered)
     }
 
     pub(super) fn standing(&self, durable: u64, now_ms: i64) -> Standing {

@@ -321,6 +321,7 @@ fn nowhere() -> Origin {
         topic: "".into(),
         message_id: "".into(),
         packet_id: None,
+        policies: None,
         arrived_ms: 0,
     }
 }

@@ -263,6 +263,9 @@ impl Rules {
             mode: Mode::Strict,
             time: TimeRule::Arrival { now_ms },
             conflict: ConflictPolicy::KeepLast,
+            // The sample says what is stored.
+            policies: None,
+            oldest: None,
         };
         let checked = check(envelope.items, envelope.params, &rules, |key| {
             product.find_device(key)
@@ -298,6 +301,7 @@ impl Rules {
                     topic: topic.into(),
                     message_id: "".into(),
                     packet_id: None,
+                    policies: None,
                     arrived_ms: now_ms,
                 },
                 product: product.key.clone(),

@@ -125,6 +125,9 @@ impl Calculated {
             mode: Mode::Lenient,
             time: TimeRule::Required,
             conflict: ConflictPolicy::KeepLast,
+            // A rule says itself what it makes of values.
+            policies: None,
+            oldest: None,
         };
         let checked = check(Items::Points, &params, &rules, |key| {
             declared.find_device(key)
@@ -172,6 +175,7 @@ impl Calculated {
                 .expect("a text is JSON")
                 .into(),
             packet_id: None,
+            policies: None,
             arrived_ms: self.clock.now_ms(),
         }
     }

@@ -135,6 +135,7 @@ impl World {
                 topic: "/sys/LHBfarm1/integration/measurepoint/post".into(),
                 message_id: "1".into(),
                 packet_id: None,
+                policies: None,
                 arrived_ms: self.clock.now_ms(),
             },
             product: ProductKey::new("LHBfarm1").unwrap(),

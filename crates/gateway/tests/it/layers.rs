@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A room and the rooms it must not know.
-const FORBIDDEN: [(&str, &[&str]); 20] = [
+const FORBIDDEN: [(&str, &[&str]); 22] = [
     (
         "mqtt",
         &[
@@ -70,6 +70,16 @@ const FORBIDDEN: [(&str, &[&str]); 20] = [
     (
         "subscribe",
         &["mqtt", "http", "cli", "ingest", "house", "app", "store"],
+    ),
+    (
+        "policy",
+        &[
+            "mqtt", "http", "cli", "ingest", "registry", "store", "house", "app",
+        ],
+    ),
+    (
+        "retention",
+        &["mqtt", "http", "cli", "ingest", "house", "app", "query"],
     ),
     ("redrive", &["mqtt", "http", "cli", "house", "app", "auth"]),
     (

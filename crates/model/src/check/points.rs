@@ -3,6 +3,7 @@
 use super::{Fault, Reading, Rules, declared};
 use crate::{
     BatchBuilder, Cell, ConflictPolicy, Content, DeviceKey, ElementName, Measurepoint, NO_QUALITY,
+    PointValue, Processed,
     types::{each_field, read_undeclared, shown},
 };
 
@@ -10,35 +11,47 @@ use crate::{
 pub(super) struct Points {
     builder: BatchBuilder,
     /// Of the item that is being read.
-    cells: Vec<PointCell>,
+    values: Vec<PointValue>,
 }
-
-type PointCell = (ElementName, ConflictPolicy, Cell, u8);
 
 impl Reading for Points {
     const MEMBER: &'static str = "measurepoints";
     const HAS_TIME: bool = true;
     const VALUES_MAX: usize = usize::MAX;
+    const HAS_RETENTION: bool = true;
 
     fn read(&mut self, rules: &Rules<'_>, name: &str, json: &str) -> Result<(), Vec<Fault>> {
-        let cell = read_point(rules, name, json).map_err(|why| vec![Fault::of(name, why)])?;
+        let value = read_point(rules, name, json).map_err(|why| vec![Fault::of(name, why)])?;
         // The same point twice: the builder keeps the last.
-        self.cells.push(cell);
+        self.values.push(value);
         Ok(())
     }
 
+    fn process(&mut self, rules: &Rules<'_>) -> Result<Processed, Vec<Fault>> {
+        let Some(policies) = rules.policies else {
+            return Ok(Processed::default());
+        };
+        policies.row(&mut self.values).map_err(|objections| {
+            let fault = |objection: crate::Objection| {
+                Fault::of(objection.point.as_str(), objection.message)
+            };
+            objections.into_iter().map(fault).collect()
+        })
+    }
+
     fn keep(&mut self, device: &DeviceKey, time_ms: i64) {
-        if self.cells.is_empty() {
+        if self.values.is_empty() {
             return;
         }
         self.builder.row(device, time_ms);
-        for (point, policy, cell, quality) in self.cells.drain(..) {
-            self.builder.cell(&point, policy, cell, quality);
+        for value in self.values.drain(..) {
+            self.builder
+                .cell(&value.point, value.conflict, value.cell, value.quality);
         }
     }
 
     fn forget(&mut self) {
-        self.cells.clear();
+        self.values.clear();
     }
 
     fn finish(self) -> Content {
@@ -46,18 +59,19 @@ impl Reading for Points {
     }
 }
 
-fn read_point(rules: &Rules<'_>, name: &str, json: &str) -> Result<PointCell, String> {
-    let Some((identifier, point)) = rules.model.measurepoints.get_key_value(name) else {
+fn read_point(rules: &Rules<'_>, name: &str, json: &str) -> Result<PointValue, String> {
+    let alias = || rules.policies.and_then(|policies| policies.alias(name));
+    let declared_as = rules.model.measurepoints.get_key_value(name);
+    let Some((identifier, point)) = declared_as.or_else(alias) else {
         if !rules.model.passthrough {
             return Err("the point is not in the model; declare it, or leave it out".to_owned());
         }
-        let identifier = ElementName::new(name).map_err(|error| error.to_string())?;
-        return Ok((
-            identifier,
-            without_quality(rules.conflict),
-            read_undeclared(json)?,
-            NO_QUALITY,
-        ));
+        return Ok(PointValue {
+            point: ElementName::new(name).map_err(|error| error.to_string())?,
+            conflict: without_quality(rules.conflict),
+            cell: read_undeclared(json)?,
+            quality: NO_QUALITY,
+        });
     };
     let expected = |why| {
         let quality = if point.quality { " with quality" } else { "" };
@@ -69,11 +83,22 @@ fn read_point(rules: &Rules<'_>, name: &str, json: &str) -> Result<PointCell, St
     } else {
         (point.data_type.read(json).map_err(expected)?, NO_QUALITY)
     };
-    let policy = point.conflict.unwrap_or(match point.quality {
-        true => rules.conflict,
-        false => without_quality(rules.conflict),
-    });
-    Ok((identifier.clone(), policy, cell, quality))
+    Ok(PointValue {
+        point: identifier.clone(),
+        conflict: point.conflict_in(rules.conflict),
+        cell,
+        quality,
+    })
+}
+
+impl Measurepoint {
+    /// How conflicts of this point are decided on a channel.
+    pub fn conflict_in(&self, channel: ConflictPolicy) -> ConflictPolicy {
+        self.conflict.unwrap_or(match self.quality {
+            true => channel,
+            false => without_quality(channel),
+        })
+    }
 }
 
 /// Without qualities the higher one is always the last.

@@ -338,6 +338,7 @@ mod tests {
                     topic: "".into(),
                     message_id: "".into(),
                     packet_id: None,
+                    policies: None,
                     arrived_ms: 0,
                 },
                 product: backtide_model::ProductKey::new("p").unwrap(),

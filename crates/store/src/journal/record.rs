@@ -188,6 +188,7 @@ pub(in crate::journal) mod tests {
                 topic: "".into(),
                 message_id: "".into(),
                 packet_id: None,
+                policies: None,
                 arrived_ms: 0,
             },
             product: ProductKey::new("p").unwrap(),

@@ -15,6 +15,7 @@ use super::{
     classify::Verdicts,
     codec::{Sink, Source},
     fault::{FlushError, OpenError},
+    floor::Floor,
     index::DeviceIndex,
     latest::Saved,
     origins::Chunk,
@@ -219,6 +220,17 @@ impl Manifest {
         blob.map_or_else(|| Ok(Chains::default()), |blob| Ok(Chains::unpack(&blob)?))
     }
 
+    /// The first chunk of origins with a sequence from `from` on.
+    pub(super) fn origins_from(&self, from: Sequence) -> rusqlite::Result<Option<Vec<u8>>> {
+        let sql = "SELECT chunk FROM origin WHERE first >= coalesce(
+                     (SELECT max(first) FROM origin WHERE first <= ?1), 0) AND last >= ?1
+                   ORDER BY first LIMIT 1";
+        self.list(|db| {
+            db.query_row(sql, [signed(from.0)], |row| row.get(0))
+                .optional()
+        })
+    }
+
     /// The chunk of origins that a sequence is in.
     pub(super) fn origins(&self, sequence: Sequence) -> rusqlite::Result<Option<Vec<u8>>> {
         let sql = "SELECT chunk FROM origin WHERE first <= ?1 AND last >= ?1
@@ -330,6 +342,32 @@ impl Manifest {
             outputs
                 .iter()
                 .try_for_each(|card| insert_segment(db, card, &Chains::default()))
+        })
+    }
+
+    /// Lets go of segments of a product, and of conflicts below its floor.
+    pub(super) fn expired(
+        &self,
+        product: &ProductKey,
+        floor: Floor,
+        segments: &[u64],
+    ) -> Result<(), FlushError> {
+        self.change(|db| {
+            for id in segments {
+                db.execute("DELETE FROM segment WHERE id = ?1", [signed(*id)])?;
+            }
+            // Of a pass that has not ended nothing is listed yet, nor counted.
+            let sql = "DELETE FROM conflict
+                 WHERE product = (SELECT id FROM product WHERE key = ?1)
+                   AND (time < ?2 OR winner_sequence < ?3)
+                   AND pass <= (SELECT value FROM about WHERE key = 'passes')";
+            let gone = db.execute(
+                sql,
+                params![product.as_str(), floor.time_ms, signed(floor.sequence.0)],
+            )?;
+            let sql = "UPDATE about SET value = value - ?1 WHERE key = 'conflicts'";
+            db.execute(sql, [i64::try_from(gone).unwrap_or(i64::MAX)])?;
+            Ok(())
         })
     }
 

@@ -10,6 +10,7 @@ use backtide_model::{DeviceKey, ElementName, Storage};
 use super::{
     cells::data_type,
     fault::FlushError,
+    floor::Floor,
     fold::FirstRefusal,
     names::Role,
     scan::{Columns, Piece, SLICE_ROWS, SegmentScan, Slices, devices_of, pieces},
@@ -150,6 +151,8 @@ pub(super) struct Merge {
     plan: Plan,
     /// [`FILE_ROWS`] but in tests.
     file_rows: usize,
+    /// Rows below are left out.
+    floor: Floor,
     writer: Option<SegmentWriter>,
     /// Rows of the inputs, and how many of them are written.
     rows: (u64, u64),
@@ -158,12 +161,14 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    /// `plan` is the first file's but for its columns.
+    /// `plan` is the first file's but for its columns. Rows below `floor` are left out, which takes
+    /// that nothing of the product is older.
     pub(super) fn new(
         disk: &Arc<dyn Disk>,
         choice: Choice,
         mut plan: Plan,
         file_rows: usize,
+        floor: Floor,
         refusals: FirstRefusal,
     ) -> Result<Self, FlushError> {
         let mut points: BTreeMap<ElementName, Storage> = BTreeMap::new();
@@ -190,6 +195,7 @@ impl Merge {
         let weave = Weave::new(scans, refusals)?;
         let writer = Some(SegmentWriter::create(disk, plan.clone())?);
         let (disk, outputs) = (Arc::clone(disk), Vec::new());
+        let is_oldest = choice.is_oldest;
         let input_rows = choice.inputs.iter().map(|input| input.rows() as u64).sum();
         Ok(Self {
             choice,
@@ -199,6 +205,7 @@ impl Merge {
             points,
             plan,
             file_rows,
+            floor: if is_oldest { floor } else { Floor::NONE },
             writer,
             rows: (input_rows, 0),
             outputs,
@@ -222,18 +229,22 @@ impl Merge {
                 self.end_file()?;
             }
             let in_file = self.writer.as_ref().map_or(0, SegmentWriter::rows);
-            let woven = self.weave.next(SLICE_ROWS.min(self.file_rows - in_file))?;
+            let mut woven = self.weave.next(SLICE_ROWS.min(self.file_rows - in_file))?;
             if woven.rows() == 0 {
                 self.end_file()?;
                 return Ok(true);
+            }
+            written += woven.rows();
+            self.rows.1 += woven.rows() as u64;
+            woven.retain(|time_ms, newest| self.floor.keeps(time_ms, newest));
+            if woven.rows() == 0 {
+                continue;
             }
             if self.writer.is_none() {
                 self.plan = next_plan(&self.plan);
                 self.writer = Some(SegmentWriter::create(&self.disk, self.plan.clone())?);
             }
             self.write(&woven)?;
-            written += woven.rows();
-            self.rows.1 += woven.rows() as u64;
         }
         Ok(false)
     }
@@ -255,7 +266,8 @@ impl Merge {
     }
 
     fn end_file(&mut self) -> Result<(), FlushError> {
-        if let Some(writer) = self.writer.take() {
+        // Without a row, nothing is left of it: a writer that is dropped removes its file.
+        if let Some(writer) = self.writer.take().filter(|writer| writer.rows() > 0) {
             self.outputs.push(writer.finish()?);
         }
         Ok(())

@@ -1,11 +1,11 @@
 //! Where each commit came from: a few bytes a message, in chunks of consecutive commits.
 
-use std::{collections::HashMap, num::NonZeroU16, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use backtide_model::ChannelName;
 
 use super::codec::{Damaged, Sink, Source, unpack};
-use crate::{Origin, Sequence};
+use crate::{Origin, Sequence, journal};
 
 /// Commits of a chunk at most: what one look-up decodes.
 const CHUNK_COMMITS: usize = 4_096;
@@ -45,7 +45,7 @@ fn pack_chunk(origins: &[(Sequence, Arc<Origin>)]) -> Option<Chunk> {
         rows.count(names.number(&origin.client));
         rows.count(names.number(&origin.topic));
         rows.text(&origin.message_id);
-        rows.unsigned(origin.packet_id.map_or(0, |id| u64::from(id.get())));
+        rows.unsigned(journal::marks(origin));
         (sequence_before, arrived_before) = (sequence.0, origin.arrived_ms);
     }
     let mut sink = Sink::default();
@@ -91,14 +91,16 @@ pub(super) fn read(chunk: &[u8]) -> Result<Vec<Lineage>, Damaged> {
         sequence = sequence.wrapping_add(source.unsigned()?);
         arrived_ms = arrived_ms.wrapping_add(source.signed()?);
         let channel = name(source.count()?)?;
+        let (client, topic) = (name(source.count()?)?, name(source.count()?)?);
+        let message_id = source.text()?.into();
+        let (packet_id, policies) = journal::unmark(source.unsigned()?).ok_or(Damaged { at: 0 })?;
         let origin = Origin {
             channel: ChannelName::new(&channel).map_err(|_| Damaged { at: 0 })?,
-            client: name(source.count()?)?,
-            topic: name(source.count()?)?,
-            message_id: source.text()?.into(),
-            packet_id: NonZeroU16::new(
-                u16::try_from(source.unsigned()?).map_err(|_| Damaged { at: 0 })?,
-            ),
+            client,
+            topic,
+            message_id,
+            packet_id,
+            policies,
             arrived_ms,
         };
         lineages.push(Lineage {
@@ -111,6 +113,8 @@ pub(super) fn read(chunk: &[u8]) -> Result<Vec<Lineage>, Damaged> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::{NonZeroU16, NonZeroU32};
+
     use super::*;
 
     #[test]
@@ -123,6 +127,7 @@ mod tests {
                     topic: "/sys/pk/dk/thing/measurepoint/post".into(),
                     message_id: format!("{n}").into(),
                     packet_id: NonZeroU16::new(u16::try_from(n % 7).unwrap()),
+                    policies: NonZeroU32::new(u32::try_from(n % 3).unwrap()),
                     arrived_ms: 1_700_000_000_000 + i64::try_from(n * 3).unwrap(),
                 };
                 (Sequence(n), Arc::new(origin))

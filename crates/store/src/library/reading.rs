@@ -20,7 +20,7 @@ use super::{
     segment::Segment,
     weave::{Depth, Weave, Woven},
 };
-use crate::{Order, Range, ReadError, Slabs, memtable::Entry};
+use crate::{Order, Range, ReadError, Sequence, Slabs, memtable::Entry};
 
 /// Bytes of values that a window of a read by time may hold.
 const WINDOW_BYTES: usize = 64 << 20;
@@ -38,6 +38,8 @@ pub(super) struct Query {
     has_quality: Vec<bool>,
     schema: SchemaRef,
     range: Range,
+    /// Rows of which every value was committed before are not there.
+    floor: Sequence,
     refusals: FirstRefusal,
 }
 
@@ -91,7 +93,13 @@ impl Query {
             schema,
             refusals,
             range,
+            floor: Sequence(0),
         }
+    }
+
+    /// The same read, without rows of which every value was committed before `floor`.
+    pub(super) fn from(self, floor: Sequence) -> Self {
+        Self { floor, ..self }
     }
 
     pub(super) fn slabs(self) -> Result<Box<dyn Slabs>, ReadError> {
@@ -194,7 +202,8 @@ impl Query {
         }
         let mut keys: Vec<(u32, i64)> = woven.keys().collect();
         let stays = |((rank, time_ms), sequence): (&(u32, i64), &u64)| {
-            *sequence != 0 && is_wanted.is_none_or(|is_wanted| is_wanted(*rank, *time_ms))
+            *sequence >= self.floor.0.max(1)
+                && is_wanted.is_none_or(|is_wanted| is_wanted(*rank, *time_ms))
         };
         let stays: Vec<bool> = keys.iter().zip(&sequences).map(stays).collect();
         if stays.contains(&false) {

@@ -13,6 +13,7 @@ use crate::{Order, disk::RealDisk};
 
 mod chronicle;
 mod faults;
+mod floor;
 mod real;
 
 pub(super) fn device(key: &str) -> DeviceKey {
@@ -34,6 +35,7 @@ pub(super) fn origin(sequence: u64) -> Arc<Origin> {
         topic: "topic".into(),
         message_id: sequence.to_string().into(),
         packet_id: None,
+        policies: None,
         arrived_ms: 1_000 + i64::try_from(sequence).unwrap(),
     })
 }

@@ -227,6 +227,34 @@ impl Woven {
         self.picks.iter().map(base).collect()
     }
 
+    /// Leaves out rows; `keeps` is told of each row's time and of the last commit among its values.
+    pub(super) fn retain(&mut self, keeps: impl Fn(i64, u64) -> bool) {
+        let base = |(slice, row): &Pick| self.slices[*slice].base(*row);
+        let stays = |(row, pick): (usize, &Pick)| {
+            let (slice, at) = *pick;
+            let of_all = self.shared.get(&row).into_iter().flatten().map(base);
+            let newest = of_all.fold(base(pick), u64::max);
+            keeps(self.slices[slice].times[at], newest)
+        };
+        let stays: Vec<bool> = self.picks.iter().enumerate().map(stays).collect();
+        if !stays.contains(&false) {
+            return;
+        }
+        let (picks, mut shared) = (
+            std::mem::take(&mut self.picks),
+            std::mem::take(&mut self.shared),
+        );
+        for (row, pick) in picks.into_iter().enumerate() {
+            if !stays[row] {
+                continue;
+            }
+            if let Some(all) = shared.remove(&row) {
+                self.shared.insert(self.picks.len(), all);
+            }
+            self.picks.push(pick);
+        }
+    }
+
     /// Some of the rows, in another order.
     pub(super) fn reordered(&self, rows: impl Iterator<Item = usize>) -> Self {
         let mut woven = Self::default();

@@ -58,7 +58,15 @@ impl Library {
             }
         }
         let mut merges = self.merges.lock();
+        if self.expire(&shelf, &merges)? {
+            return Ok(true);
+        }
         if let Some(choice) = self.urgent(&shelf, &merges, haste) {
+            merges.push(self.begin(choice)?);
+        } else if merges.is_empty()
+            && haste == Haste::Quiet
+            && let Some(choice) = self.rewrite(&shelf)
+        {
             merges.push(self.begin(choice)?);
         }
         let Some(mut merge) = merges.pop() else {
@@ -162,6 +170,7 @@ impl Library {
     fn begin(&self, choice: Choice) -> Result<Merge, FlushError> {
         let cards = || choice.inputs.iter().map(|segment| &segment.card);
         let product = &cards().next().expect("a choice has inputs").product;
+        let floor = self.floor(product);
         let plan = Plan {
             sequence_min: cards().map(|card| card.sequence_min).min().unwrap_or(0),
             sequence_max: cards().map(|card| card.sequence_max).max().unwrap_or(0),
@@ -175,6 +184,7 @@ impl Library {
             choice,
             plan,
             self.file_rows,
+            floor,
             self.refusals.first(),
         )
     }

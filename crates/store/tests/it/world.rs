@@ -104,6 +104,7 @@ pub(crate) fn origin(id: u64) -> Origin {
         topic: "/sys/LHBfarm1/d/thing/measurepoint/post".into(),
         message_id: id.to_string().into(),
         packet_id: None,
+        policies: None,
         arrived_ms: i64::try_from(id).unwrap(),
     }
 }

@@ -290,6 +290,9 @@ fn model_verdict(product: &Product, text: &[u8], now_ms: i64) -> ModelVerdict {
             false => TimeRule::Required,
         },
         conflict: backtide_model::ConflictPolicy::default(),
+        // A trial is of the script and the model; policies belong to channels.
+        policies: None,
+        oldest: None,
     };
     let envelope = match open(text, Kind::Raw, Mode::Strict) {
         Ok(envelope) => envelope,

@@ -1,7 +1,7 @@
 //! Windows of time: how an interval cuts it up.
 //!
-//! Intervals of hours and less are elapsed time, counted from the midnight with which 1970 began in
-//! the zone: they are always as long as they say. Days, weeks, months and years are those of the zone's calendar:
+//! Intervals of hours and less are elapsed time, counted from the midnight with which 2000 began in
+//! the zone (the offsets of 1970 are no longer those of many): they are always as long as they say. Days, weeks, months and years are those of the zone's calendar:
 //! a day is 23 or 25 hours long where clocks change. Weeks begin on Monday.
 
 use jiff::{
@@ -13,6 +13,8 @@ use jiff::{
 const DAY_MS: i64 = 24 * 3600 * 1000;
 /// 1970-01-01 was a Thursday.
 const MONDAY: i64 = -3;
+/// 2000-01-01, in days since 1970.
+const YEAR_2000: i64 = 10_957;
 /// A thousand years: longer windows than there is time.
 const LONGEST_MS: i64 = 366_000 * DAY_MS;
 
@@ -146,7 +148,7 @@ impl Windows {
         match interval {
             Interval::Elapsed { ms } => Self::Elapsed {
                 ms,
-                anchor_ms: midnight_ms(0, &zone),
+                anchor_ms: midnight_ms(YEAR_2000, &zone),
             },
             Interval::Days(days) => Self::Days {
                 days,
@@ -279,6 +281,21 @@ mod tests {
                 "2014-03-30T01:09:00Z",
                 "2014-03-30T00:30:00.000Z",
                 "2014-03-30T01:30:00.000Z",
+            ),
+            // Half an hour off in 1970, and an hour.
+            (
+                "1h",
+                "Asia/Singapore",
+                "2014-03-30T01:09:00Z",
+                "2014-03-30T01:00:00.000Z",
+                "2014-03-30T02:00:00.000Z",
+            ),
+            (
+                "6h",
+                "Europe/London",
+                "2014-01-01T01:09:00Z",
+                "2014-01-01T00:00:00.000Z",
+                "2014-01-01T06:00:00.000Z",
             ),
             // Clocks go forward at 02:00: 23 hours.
             (

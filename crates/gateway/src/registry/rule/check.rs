@@ -245,11 +245,6 @@ fn check_step(
                     .filter(|name| !renamed.contains_key(*name))
                     .cloned()
                     .collect();
-                if let Some(taken) = targets.iter().find(|target| kept.contains(**target)) {
-                    return Err(format!(
-                        "{taken} is there already; select what is renamed first"
-                    ));
-                }
                 *names = Some(kept.into_iter().chain(renamed.values().cloned()).collect());
             }
         }

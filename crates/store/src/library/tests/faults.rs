@@ -25,6 +25,14 @@ fn check(left: &AtomicI64, kind: io::ErrorKind) -> io::Result<()> {
     }
 }
 
+/// A disk that fails from its `operations`th change on.
+pub(super) fn failing(operations: i64) -> Arc<dyn Disk> {
+    Arc::new(Failing {
+        left: Arc::new(AtomicI64::new(operations)),
+        kind: io::ErrorKind::Other,
+    })
+}
+
 struct FailingFile {
     file: Box<dyn File>,
     left: Arc<AtomicI64>,
