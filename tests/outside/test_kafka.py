@@ -224,7 +224,8 @@ def test_a_user_who_may_not_write_or_make_topics(tmp_path, secure):
     of = checked(tmp_path, secure.listener("sasl"), code=FAILED, topics=["forbidden"], **reader)
     assert ("wrong", "Kafka does not let this user write to the topic; grant it WRITE and DESCRIBE") in of["topic forbidden"]
     [(verdict, message)] = of[f"topic {TOPIC}"]
-    assert verdict == "wrong" and "grant CREATE" in message
+    # It may not even be told whether the topic is there.
+    assert verdict == "wrong" and "grant it WRITE and DESCRIBE" in message
     [(verdict, message)] = of["transactional id backtide-o1-check"]
     assert verdict == "warning" and "exactly once stand still" in message
 

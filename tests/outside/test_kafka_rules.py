@@ -179,7 +179,7 @@ def test_a_second_gateway_on_a_copy_of_the_data_fences_the_first(gateways, own_k
 
 
 def test_a_record_that_kafka_refuses_is_a_dead_letter_and_the_rest_arrives_once(gateways, own_kafka):
-    own_kafka.make_topic(ORIGIN, partitions=3, max_message_bytes=1_500)
+    own_kafka.make_topic(ORIGIN, partitions=3, max_message_bytes=1_100)
     gateway = configured(gateways, own_kafka.address)
     gateway.apply("""
 kind: Model
@@ -198,7 +198,7 @@ measurepoints: { P_avg: { type: double }, text: { type: string } }
     topic = TOPIC.replace("LHBfarm1", "wide1")
     client.publish(topic, points_message([("wide-1", T0, {"P_avg": 0.5})]))
     # Random letters do not compress below the topic's limit.
-    noise = "".join(random.Random(SEED).choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", k=3_000))
+    noise = "".join(random.Random(SEED).choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", k=1_000))
     client.publish(topic, points_message([("wide-1", T0 + 1_000, {"text": noise}), ("wide-1", T0 + 2_000, {"P_avg": 2.5})]))
     client.close()
     assert gateway.quarantine("wide") == []

@@ -7,7 +7,6 @@ import { Waiting } from '../ui/page';
 import { ProblemAlert } from '../ui/problem';
 import { declareText, type Outcome } from './declare';
 import { Cured } from './cured';
-import { fromThingModel } from './thing-model';
 
 const Editor = lazy(() => import('../ui/editor'));
 
@@ -23,7 +22,7 @@ export function Import({ title, about, start = '', onClose }: { title: string; a
     setError(undefined);
     setOutcome(undefined);
     try {
-      setOutcome(await declareText(client, fromThingModel(text), dryRun));
+      setOutcome(await declareText(client, text, dryRun));
     } catch (error) {
       setError(error);
     } finally {

@@ -20,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access::{self, Access, AccessError},
     alarms::Alarms,
+    application::Applications,
     channel_log::{Log, LogError},
     clock::Clock,
     config::Config,
-    house::House,
+    house::{self, House},
     http::{self, Api, Live, Readiness, Seats},
     ingest::{Budgets, Ingest, Shares},
     kafka::Cluster,
@@ -50,6 +51,8 @@ const STREAM_THREADS: usize = 8;
 const STREAMS_WAITING_MAX: usize = 64;
 /// Threads that read messages of subscriptions.
 const SUBSCRIPTION_THREADS: usize = 2;
+/// The RSA key that applications of one SDK encrypt for.
+const APPLICATION_KEY_FILE: &str = "application-rsa.key";
 /// The same where they lie in Kafka: each read waits for an answer.
 const KAFKA_SUBSCRIPTION_THREADS: usize = 8;
 /// The one job that runs waits for each piece of its work.
@@ -210,6 +213,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         (way, &clock),
         kafka.clone(),
     )?;
+    let applications = Applications::new(
+        Arc::clone(&registry),
+        clock.clone(),
+        config.data_dir.join(APPLICATION_KEY_FILE),
+    );
+    let integrate = house::integrate(Arc::clone(&ingest));
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
     let wall_clock = || Clock::system().now_ms();
@@ -258,6 +267,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             .map_err(StartError::Thread)?,
         clock: clock.clone(),
         access,
+        applications: Arc::new(applications),
+        organization: config.organization.clone(),
+        integrate,
         live: Live::default(),
         reads: Seats::new(limits::READS_MAX, limits::READS_PER_CALLER_MAX),
         broker_url: config

@@ -24,6 +24,8 @@ pub enum Via {
     Token,
     /// A user who has signed in.
     Session,
+    /// An application with its access key.
+    AccessKey,
 }
 
 impl Via {
@@ -34,6 +36,7 @@ impl Via {
             Self::AdminToken => "admin-token",
             Self::Token => "token",
             Self::Session => "session",
+            Self::AccessKey => "access-key",
         }
     }
 }

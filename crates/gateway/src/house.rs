@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::{Admitted, AuthError, Shown, admit},
     channel_log::{Entry, What},
+    http,
     ingest::{self, Gate, Ingest, NotTaken, Oversize, Sender, Uplink},
     mqtt::{
         Ack, ChannelHandle, Client, Event, Login, Outcome, Payload, Publish, Qos, Refusal, Reply,
@@ -78,6 +79,63 @@ impl House {
                     .collect()
             })
             .unwrap_or_default()
+    }
+}
+
+/// How the HTTP door puts a message in: as a client of the channel that is not connected. A request that
+/// goes away half-way takes nothing back, and what is over a quota waits for as long as a QoS 0 message.
+pub fn integrate(ingest: Arc<Ingest>) -> http::Integrate {
+    Box::new(move |posted| {
+        let ingest = Arc::clone(&ingest);
+        // A task of its own: it runs to its end, whoever listens.
+        let taken = tokio::spawn(async move { take_posted(&ingest, posted).await });
+        Box::pin(async move {
+            let outcome = taken.await;
+            outcome.unwrap_or_else(|_| {
+                Err("the gateway failed to take it; its log says why".to_owned())
+            })
+        })
+    })
+}
+
+async fn take_posted(ingest: &Ingest, posted: http::Posted) -> Result<http::Verdict, String> {
+    let http::Posted {
+        channel,
+        client,
+        topic,
+        payload,
+    } = posted;
+    let sender = Sender {
+        client,
+        compression: Compression::None,
+    };
+    let uplink = Uplink {
+        topic,
+        payload: ingest::Payload::Whole(payload),
+        packet_id: None,
+        is_kept_by_client: false,
+    };
+    let gate = Gate::default();
+    let taken = ingest.take(&channel, &sender, &gate, vec![uplink]).await;
+    let outcome = taken.map(|mut outcomes| outcomes.pop());
+    match outcome {
+        Ok(Some(outcome)) => Ok(http::Verdict {
+            code: outcome.code,
+            reply: outcome.reply,
+        }),
+        Ok(None) => Err("the message has no outcome".to_owned()),
+        Err(error) => {
+            tracing::error!(%channel, %error, "a message is not taken");
+            ingest.log.note(Entry {
+                time_ms: ingest.clock.now_ms(),
+                channel,
+                client: sender.client,
+                what: error_line(format!(
+                    "a message was not taken: {error}; its sender was told"
+                )),
+            });
+            Err(error.to_string())
+        }
     }
 }
 

@@ -48,11 +48,13 @@ mod stream;
 mod subscriptions;
 mod tables;
 mod trace;
+mod vendor;
 mod websocket;
 
 use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
+use backtide_model::ObjectName;
 use backtide_store::Store;
 use tokio::{net::TcpListener, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -64,12 +66,13 @@ pub use health::Readiness;
 pub use live::{Live, beat};
 pub use problem::{Problem, Refusals};
 pub use seats::Seats;
+pub use vendor::{Integrate, Posted, Verdict};
 pub use websocket::{Attend, Stream};
 
 use crate::{
-    access::Access, channel_log::Log, clock::Clock, kafka::Cluster, limits, pool::Pool,
-    quarantine::Quarantine, recorder::Recorder, redrive::Redriver, registry::Registry,
-    rules::Rules, script::Scripts, subscription::Subscriptions,
+    access::Access, application::Applications, channel_log::Log, clock::Clock, kafka::Cluster,
+    limits, pool::Pool, quarantine::Quarantine, recorder::Recorder, redrive::Redriver,
+    registry::Registry, rules::Rules, script::Scripts, subscription::Subscriptions,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -98,6 +101,12 @@ pub struct Api {
     pub closing: CancellationToken,
     pub clock: Clock,
     pub access: Arc<Access>,
+    /// Who calls the vendor-compatible API.
+    pub applications: Arc<Applications>,
+    /// What answers of the vendor-compatible API name.
+    pub organization: ObjectName,
+    /// Takes what is posted over HTTP into the house.
+    pub integrate: Integrate,
     /// What browsers are told as it happens.
     pub live: Live,
     /// Where devices connect, such as `tcp://127.0.0.1:11883`.
@@ -140,6 +149,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(schemas::routes())
         .merge(scripts::routes())
         .merge(access_keys::routes())
+        .routes(utoipa_axum::routes!(vendor::public_key))
         .merge(subscriptions::routes())
         .merge(policies::routes())
         .merge(kafka::routes())
@@ -156,6 +166,7 @@ pub fn router(api: Arc<Api>) -> Router {
             "/api/openapi.json",
             get(async move || openapi::serve(&description)),
         )
+        .merge(vendor::routes())
         .route("/mqtt", get(websocket::upgrade))
         .fallback(console::serve)
         .method_not_allowed_fallback(problem::no_such_method)

@@ -70,6 +70,42 @@ impl Default for Http {
     }
 }
 
+/// How far the timestamp of an application's request may be from our clock, and for how long a request
+/// that changes something is remembered, so that it is taken once.
+pub const APPLICATION_WINDOW_S: i64 = 15 * 60;
+/// Requests remembered; beyond, those that change something are refused until some have passed.
+pub const APPLICATION_REPLAYS_REMEMBERED_MAX: usize = 100_000;
+/// How long a token of an application holds.
+pub const APPLICATION_TOKEN_S: i64 = 7_200;
+/// Requests of one access key at once …
+pub const APPLICATION_REQUESTS_BURST: u32 = 500;
+/// … and one more after so long: 100 a second in the long run.
+pub const APPLICATION_REQUEST_REFILL_MS: u64 = 10;
+/// Failed requests in a row from one address before they are throttled.
+pub const APPLICATION_FAILURES_BURST: u32 = 20;
+/// One more failed request is allowed after so long.
+pub const APPLICATION_FAILURE_REFILL_S: u64 = 6;
+/// Access keys, and addresses, remembered for both.
+pub const APPLICATION_TRACKED_MAX: usize = 10_000;
+
+/// A body of the vendor-compatible API.
+pub const VENDOR_BODY_BYTES_MAX: usize = 4 << 20;
+/// Parts of a multipart body.
+pub const VENDOR_PARTS_MAX: usize = 32;
+/// Assets times points of a query (the vendor's limit).
+pub const VENDOR_SERIES_MAX: usize = 3_000;
+/// Assets times points times page size of a query, and records that a scan of durations looks at (the
+/// vendor's limit).
+pub const VENDOR_RECORDS_MAX: usize = 640_000;
+/// Assets times points of a query of durations (the vendor's limit).
+pub const VENDOR_DURATION_SERIES_MAX: usize = 10;
+/// Devices of one `batchCreate`.
+pub const VENDOR_BATCH_DEVICES_MAX: usize = 1_000;
+/// Objects in a page of a search.
+pub const VENDOR_PAGE_MAX: usize = 1_000;
+/// How deep a lenient message nests.
+pub const VENDOR_JSON_DEPTH_MAX: usize = 32;
+
 /// Partitions of a topic that is made in Kafka.
 pub const KAFKA_PARTITIONS_MAX: u16 = 1_000;
 /// A record, or a batch of them: what a broker takes in one request is 100 MB unless configured.

@@ -26,6 +26,7 @@ mod sqlite;
 mod subscription;
 #[cfg(test)]
 mod tests;
+pub mod thing_model;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -41,15 +42,15 @@ use secrecy::SecretString;
 use serde::Serialize;
 use tokio::sync::watch;
 
-pub use access_key::AccessKey;
+pub use access_key::{AccessKey, Right};
 pub use budget::ErrorBudget;
 pub use channel::{CertificateRule, Channel, Held, Quotas, Rates, RecentQuota, Secret};
-pub use device::{Attributes, Device};
+pub use device::{Attributes, Device, DeviceFile};
 pub use document::{Declared, Document, Fault, Form, Place, read};
 pub use kind::Kind;
 pub use model::DeclaredModel;
 pub use policy::{KeptBy, Policies, Policy, PolicyFile, StorageRule, chain};
-pub use product::{Format, Product};
+pub use product::{Format, Product, ProductFile};
 pub use rule::{
     BatchFormat, Calculated, Comparison, Constant, Destination, Guarantee, KafkaFile, Listen,
     QualityRange, RowKind, Rule, RuleFile, Scale, Step, WebhookFile,
@@ -343,8 +344,10 @@ impl Registry {
                     let channel = snapshot.channel(name).ok_or_else(not_found)?;
                     let listens = |rule: &Rule| rule.file.from.channels.contains(&channel.name);
                     let is_about = |file: &PolicyFile| file.channels.contains(&channel.name);
-                    let users = rules(&snapshot, listens);
-                    unused(users.chain(policies(&snapshot, is_about)).collect())?;
+                    let users = rules(&snapshot, listens)
+                        .chain(users_of_channel(&snapshot, name))
+                        .chain(policies(&snapshot, is_about));
+                    unused(users.collect())?;
                     draft.remove_channel(channel);
                 }
                 Kind::Script => {
@@ -810,6 +813,16 @@ fn rules(snapshot: &Snapshot, that: impl Fn(&Rule) -> bool) -> impl Iterator<Ite
         kind: Kind::Rule,
         name: rule.name.to_string(),
     })
+}
+
+fn users_of_channel(snapshot: &Snapshot, name: &str) -> Vec<User> {
+    let keys = snapshot.access_keys_after(None);
+    keys.filter(|key| key.channels.iter().any(|channel| channel.as_str() == name))
+        .map(|key| User {
+            kind: Kind::AccessKey,
+            name: key.name.to_string(),
+        })
+        .collect()
 }
 
 fn users_of_access_key(snapshot: &Snapshot, name: &str) -> Vec<User> {

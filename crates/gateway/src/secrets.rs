@@ -80,7 +80,7 @@ impl Seal {
     /// [`SecretError`]: the file cannot be read or written, or holds no key.
     pub fn open(data_dir: &Path) -> Result<Self, SecretError> {
         let path = data_dir.join(KEY_FILE);
-        let text = private_file(&path, || hex::encode(random::<32>()))?;
+        let text = private_file(&path, || Ok(hex::encode(random::<32>())))?;
         let mut key = [0; 32];
         hex::decode_to_slice(text.trim(), &mut key).map_err(|_| SecretError::NoKey { path })?;
         Ok(Self {
@@ -134,7 +134,9 @@ impl AdminToken {
     /// # Errors
     /// [`SecretError::File`].
     pub fn open(data_dir: &Path) -> Result<Self, SecretError> {
-        let text = private_file(&data_dir.join(TOKEN_FILE), || hex::encode(random::<32>()))?;
+        let text = private_file(&data_dir.join(TOKEN_FILE), || {
+            Ok(hex::encode(random::<32>()))
+        })?;
         Ok(Self(text.trim().to_owned().into()))
     }
 
@@ -154,7 +156,13 @@ impl From<&str> for AdminToken {
 
 /// The text of `path`; where there is no such file, writes it with mode 0600, durably, before it
 /// is used for anything.
-fn private_file(path: &Path, make: impl FnOnce() -> String) -> Result<String, SecretError> {
+///
+/// # Errors
+/// [`SecretError::File`]: it can be neither read nor made.
+pub fn private_file(
+    path: &Path,
+    make: impl FnOnce() -> io::Result<String>,
+) -> Result<String, SecretError> {
     let failed = |source| SecretError::File {
         path: path.to_owned(),
         source,
@@ -164,7 +172,7 @@ fn private_file(path: &Path, make: impl FnOnce() -> String) -> Result<String, Se
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    let text = make();
+    let text = make().map_err(failed)?;
     // Written beside and renamed: a crash leaves either no file or the whole of it.
     let beside = path.with_extension("new");
     let write = || {

@@ -1,4 +1,4 @@
-//! `backtide access-key show|rotate|revoke NAME`.
+//! `backtide access-key show|rotate|revoke NAME`, `backtide access-key public-key`.
 
 use std::io::Write;
 
@@ -19,6 +19,14 @@ pub enum AccessKey {
     Rotate(Rotate),
     /// Take every secret away: sessions end, nobody logs in until the key is rotated
     Revoke(Show),
+    /// Show the public key that users of enos-poseidon assign to poseidon.poseidon.pubkey
+    PublicKey,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PublicKey {
+    public_key: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,6 +79,11 @@ impl AccessKey {
                 (post(&path(&show.name, "rotate"), &query)?, show.output)
             }
             Self::Revoke(Show { name, output }) => (post(&path(&name, "revoke"), &[])?, output),
+            Self::PublicKey => {
+                let key: PublicKey = client.get("/api/v1/vendor/public-key", &[])?;
+                writeln!(terminal.out, "{}", key.public_key)?;
+                return Ok(Exit::Ok);
+            }
         };
         print(terminal, format, &credential)?;
         Ok(Exit::Ok)

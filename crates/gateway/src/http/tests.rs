@@ -113,6 +113,11 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     };
     let subscriptions =
         crate::subscription::Subscriptions::open(&dir.join("subscriptions"), setting).unwrap();
+    let applications = crate::application::Applications::new(
+        Arc::clone(&registry),
+        clock.clone(),
+        dir.join("application-rsa.key"),
+    );
     let setting = crate::rules::Setting {
         registry: Arc::clone(&registry),
         store: store.clone(),
@@ -131,6 +136,9 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     };
     let rules = crate::rules::Rules::open(&dir.join("rules"), setting).unwrap();
     Api {
+        applications: Arc::new(applications),
+        organization: ObjectName::new("o1").unwrap(),
+        integrate: Box::new(|_| Box::pin(async { Err("no house is here".to_owned()) })),
         registry,
         subscriptions,
         kafka: None,

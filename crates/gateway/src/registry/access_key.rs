@@ -1,12 +1,38 @@
-//! Access keys: who may read what was published. The key names an application on the wire, its
-//! secret signs.
+//! Access keys: what an application is known by. The key names it on the wire, its secret signs; a
+//! key reads the subscriptions that name it, and what else it may do are its rights.
 
-use backtide_model::ObjectName;
+use std::collections::BTreeSet;
+
+use backtide_model::{ChannelName, ObjectName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::channel::{Previous, PreviousRecord, Secret, SecretRecord};
 use crate::secrets::{Seal, SecretError};
+
+/// What an application may do through the vendor-compatible API.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Right {
+    /// Read history, models, products and devices.
+    Query,
+    /// Declare, change and delete models, products and devices; read them.
+    Manage,
+    /// Post points, events and attributes.
+    Integrate,
+}
+
+impl Right {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Manage => "manage",
+            Self::Integrate => "integrate",
+        }
+    }
+}
 
 /// An access key in an object file. Its secret is not: it has verbs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -20,6 +46,13 @@ pub struct AccessKeyFile {
     pub key: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// What its application may do through the vendor-compatible API; nothing unless given.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub rights: BTreeSet<Right>,
+    /// The channels that what it posts may go through; any unless given.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(with = "BTreeSet<String>")]
+    pub channels: BTreeSet<ChannelName>,
 }
 
 /// Checks what can be said of an access key by itself.
@@ -40,6 +73,8 @@ pub struct AccessKey {
     /// GUID-shaped.
     pub key: Box<str>,
     pub description: Option<String>,
+    pub rights: BTreeSet<Right>,
+    pub channels: BTreeSet<ChannelName>,
     pub created_ms: i64,
     /// Secrets made so far: the next one's id is greater than any before it.
     pub(super) issued: u64,
@@ -54,7 +89,13 @@ impl AccessKey {
         AccessKeyFile {
             key: Some(self.key.clone()),
             description: self.description.clone(),
+            rights: self.rights.clone(),
+            channels: self.channels.clone(),
         }
+    }
+
+    pub fn has(&self, right: Right) -> bool {
+        self.rights.contains(&right)
     }
 
     /// A new secret; the one before stays valid until then.

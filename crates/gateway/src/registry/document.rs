@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use super::{
     Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile, policy::PolicyFile,
     product::ProductFile, rule::RuleFile, script::ScriptFile, subscription::SubscriptionFile,
+    thing_model,
 };
 
 /// How an object file is written.
@@ -134,6 +135,8 @@ pub fn read(text: &str, form: Form) -> Result<Vec<Document>, Vec<Fault>> {
         documents: Vec::new(),
         faults: Vec::new(),
     };
+    // Files from other systems begin with a byte order mark.
+    let text = text.trim_start_matches('\u{feff}');
     match form {
         Form::Yaml => reader.yaml(text),
         Form::Json => reader.json(text),
@@ -186,6 +189,7 @@ impl Reader {
             );
             match read {
                 Ok(declared) => self.documents.push(Document { place, declared }),
+                Err(_) if object.is_none() && self.thing_model(chunk, place) => {}
                 Err(error) => {
                     let at = error
                         .location()
@@ -242,8 +246,33 @@ impl Reader {
                 };
                 self.documents.push(Document { place, declared });
             }
-            Err(error) => self.json_fault(&error, line, object),
+            Err(error) => {
+                let place = Place {
+                    document: self.next_document(),
+                    line,
+                };
+                if object.is_some() || !self.thing_model(value.get(), place) {
+                    self.json_fault(&error, line, object);
+                }
+            }
         }
+    }
+
+    /// Takes a document without a kind that is a thing model of the vendor.
+    fn thing_model(&mut self, text: &str, place: Place) -> bool {
+        match thing_model::read_text(text) {
+            None => return false,
+            Some(Ok((name, model))) => self.documents.push(Document {
+                place,
+                declared: Declared::Model(name, Box::new(model)),
+            }),
+            Some(Err(message)) => self.faults.push(Fault {
+                place,
+                object: Some("thing model".to_owned()),
+                message,
+            }),
+        }
+        true
     }
 
     fn json_fault(&mut self, error: &serde_json::Error, line: usize, object: Option<String>) {

@@ -384,6 +384,13 @@ impl<'r> Draft<'r> {
 
     fn put_access_key(&mut self, name: ObjectName, file: AccessKeyFile) -> Result<Effect, String> {
         access_key::check(&file)?;
+        if let Some(channel) = file
+            .channels
+            .iter()
+            .find(|name| self.snapshot.channel(name.as_str()).is_none())
+        {
+            return Err(format!("channel {channel} is not declared"));
+        }
         let before = self.snapshot.access_keys.get(&name).cloned();
         let key = match (file.key, &before) {
             (Some(given), Some(before)) if given != before.key => {
@@ -413,6 +420,8 @@ impl<'r> Draft<'r> {
             name,
             key,
             description: file.description,
+            rights: file.rights,
+            channels: file.channels,
             created_ms: credential.created_ms,
             issued: credential.issued,
             secret: credential.secret,

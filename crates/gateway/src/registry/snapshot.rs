@@ -130,6 +130,12 @@ impl Snapshot {
         self.access_keys.get(name.as_ref())
     }
 
+    /// The access key that goes by this GUID on the wire.
+    pub fn access_key_by_key(&self, key: &str) -> Option<&Arc<AccessKey>> {
+        // Few, and each comparison ends at the first letter: a map would be one more thing to keep true.
+        self.access_keys.values().find(|known| *known.key == *key)
+    }
+
     pub fn subscription(&self, name: impl AsRef<str>) -> Option<&Arc<Subscription>> {
         self.subscriptions.get(name.as_ref())
     }

@@ -940,23 +940,26 @@ impl Runner {
             return Ok(false);
         };
         match replay.shelf.is_done {
-            false => self.replay_shelf(replay)?,
+            false => self.replay_shelf(&replay)?,
             true => self.replay_log(replay)?,
         }
         Ok(true)
     }
 
-    fn replay_shelf(&mut self, replay: Replay) -> Result<(), StepError> {
+    fn replay_shelf(&mut self, replay: &Replay) -> Result<(), StepError> {
         if replay.shelf.last < replay.from {
             let mut shelf = replay.shelf.clone();
             shelf.is_done = true;
-            self.work.replay = Some(Replay { shelf, ..replay });
+            self.work.replay = Some(Replay {
+                shelf,
+                ..replay.clone()
+            });
             return self.write(&[]);
         }
         let page = replay::page(&self.store, self.plan(), replay.from, &replay.shelf)?;
         let next = Replay {
             shelf: page.shelf,
-            ..replay
+            ..replay.clone()
         };
         self.replay_page(page.followed, Some(next), false)
     }

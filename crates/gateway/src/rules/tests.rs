@@ -153,6 +153,9 @@ impl Destinations for TestDestinations {
     }
 }
 
+/// Of (device, time, points with values).
+type TestRow<'a> = (&'a str, i64, &'a [(&'a str, Cell)]);
+
 struct World {
     dir: tempfile::TempDir,
     options: Options,
@@ -254,7 +257,7 @@ impl World {
     }
 
     /// Commits a row of each device and time.
-    fn put(&self, rows: &[(&str, i64, &[(&str, Cell)])]) {
+    fn put(&self, rows: &[TestRow<'_>]) {
         let mut builder = BatchBuilder::new();
         for (device, time_ms, cells) in rows {
             builder.row(&DeviceKey::new(device).unwrap(), *time_ms);
@@ -391,7 +394,8 @@ async fn what_is_stored_goes_out_in_order_of_commit_with_its_identity() {
     let world = World::new();
     world.apply(&all("all")).await;
     for number in 0..40 {
-        world.value(["a", "b"][number % 2], number as i64, number as f64);
+        let device = if number % 2 == 0 { "a" } else { "b" };
+        world.value(device, number, number as f64);
     }
     world.caught_up("all").await;
     let sink = world.topic("all");
@@ -877,7 +881,7 @@ async fn trim(world: &World) -> u64 {
         world.commit(Part::Points(builder.build()));
     }
     let store = world.store.clone();
-    let flushed = tokio::task::spawn_blocking(move || store.flush_now());
+    let flushed = world.rules.setting.pool.run(move || store.flush_now());
     flushed.await.unwrap().unwrap();
     world
         .until("trimmed", || {

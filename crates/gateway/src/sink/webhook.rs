@@ -254,17 +254,14 @@ impl Webhook {
                 .map_err(|error| SinkError::Unavailable(error.to_string()))
         };
         let sent = tokio::time::timeout(self.timeout, connection.send(request)).await;
-        let answer = match sent {
-            Ok(answer) => answer,
-            Err(_) => {
-                // Whatever comes on it now belongs to a request that nobody waits for.
-                connection.forget();
-                let seconds = self.timeout.as_secs();
-                return Err(SinkError::Unavailable(format!(
-                    "{} did not answer in {seconds} s",
-                    self.uri
-                )));
-            }
+        let Ok(answer) = sent else {
+            // Whatever comes on it now belongs to a request that nobody waits for.
+            connection.forget();
+            let seconds = self.timeout.as_secs();
+            return Err(SinkError::Unavailable(format!(
+                "{} did not answer in {seconds} s",
+                self.uri
+            )));
         };
         let Answer { status, text } =
             answer.map_err(|why| SinkError::Unavailable(format!("{}: {why}", self.uri)))?;

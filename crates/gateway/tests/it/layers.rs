@@ -41,6 +41,12 @@ const FORBIDDEN: [(&str, &[&str]); 22] = [
         &["mqtt", "http", "cli", "ingest", "house", "app", "store"],
     ),
     (
+        "application",
+        &[
+            "mqtt", "http", "cli", "ingest", "house", "app", "store", "access",
+        ],
+    ),
+    (
         "quarantine",
         &["mqtt", "http", "cli", "ingest", "house", "app"],
     ),

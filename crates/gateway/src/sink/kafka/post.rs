@@ -147,7 +147,8 @@ impl Post {
         if let Some(error) = failed {
             return Err(error);
         }
-        if let Some(code) = reports.failed {
+        let taken_back = reports.purged.filter(|_| reports.refused.is_empty());
+        if let Some(code) = reports.failed.or(taken_back) {
             return Err(self.failure(code));
         }
         refused.extend(reports.refused.into_iter().map(|(index, code)| Poison {
@@ -379,6 +380,9 @@ struct Reports {
     refused: Vec<(usize, Code)>,
     /// The first failure that is not for ever.
     failed: Option<Code>,
+    /// Records that were taken back: their transaction cannot be kept, for one of it is refused. Alone
+    /// they are a failure like any other.
+    purged: Option<Code>,
 }
 
 impl Reporter {
@@ -430,6 +434,8 @@ impl ProducerContext for Reporter {
             let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
             if is_for_ever(code) {
                 reports.refused.push((index, code));
+            } else if matches!(code, Code::PurgeQueue | Code::PurgeInflight) {
+                reports.purged.get_or_insert(code);
             } else {
                 reports.failed.get_or_insert(code);
             }

@@ -1,0 +1,615 @@
+//! The vendor-compatible API: scripts and SDKs written for EnOS work after changing the host
+//! (`data-plane.md` §3, §5). Every operation on one page, [`OPERATIONS`]: what is served is what is
+//! described at `/api/vendor-openapi.json`.
+//!
+//! A request passes the same stages whatever it asks: who is it, its body, may it, what is asked.
+//! Answers of every operation are HTTP 200 with a code inside, as the vendor's clients read it; who
+//! is not admitted gets 401, 403 or 429 with the same body.
+
+mod answer;
+mod call;
+mod connect;
+mod describe;
+mod devices;
+mod fold;
+mod integration;
+mod items;
+mod lenient;
+mod moments;
+mod products;
+mod search;
+mod thing_models;
+mod tokens;
+mod tsdb;
+
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    response::Response,
+    routing::{MethodRouter, any, get},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+pub use integration::{Integrate, Posted, Verdict};
+
+use super::{Api, Problem, Refusals, guard};
+use crate::{
+    author::{Author, Via},
+    registry::Right,
+};
+use answer::{Data, Refusal, Style};
+use call::{Call, Envelope};
+
+/// Reads of what is declared need either of these.
+const READ: &[Right] = &[Right::Query, Right::Manage];
+const QUERY: &[Right] = &[Right::Query];
+const MANAGE: &[Right] = &[Right::Manage];
+const INTEGRATE: &[Right] = &[Right::Integrate];
+
+type Answering = Pin<Box<dyn Future<Output = Result<Data, Refusal>> + Send>>;
+
+/// How an operation is worked.
+#[derive(Clone, Copy)]
+enum Work {
+    /// Reads or changes on a thread that may block.
+    Blocking(fn(&Api, &Call) -> Result<Data, Refusal>),
+    /// Waits for others.
+    Waiting(fn(Arc<Api>, Call) -> Answering),
+}
+
+/// One operation of the API.
+struct Operation {
+    path: &'static str,
+    /// The `action` parameter that tells it from others of its path; the first one also answers
+    /// where none is given.
+    action: Option<&'static str>,
+    style: Style,
+    /// Any of these is enough; none: it checks its caller itself.
+    rights: &'static [Right],
+    /// It alters something, and is taken once.
+    changes: bool,
+    summary: &'static str,
+    /// Names of its parameters, in the query or the body; `*` behind one that must be given.
+    params: &'static [&'static str],
+    work: Work,
+}
+
+const RANGE: &[&str] = &[
+    "orgId",
+    "modelId",
+    "assetIds*",
+    "pointIds*",
+    "measurepoints",
+    "startTime*",
+    "endTime*",
+    "pageSize",
+    "orderBy",
+    "withQuality",
+    "ifWithLocalTime",
+    "localTimeAccuracy",
+    "localTimeFormat",
+    "itemFormat",
+];
+const FUNCTIONS: &[&str] = &[
+    "orgId",
+    "modelId",
+    "assetIds*",
+    "pointIdsWithLogic*",
+    "measurepointsWithLogic",
+    "interval*",
+    "startTime*",
+    "endTime*",
+    "pageSize",
+    "ifWithLocalTime",
+    "localTimeAccuracy",
+    "localTimeFormat",
+    "itemFormat",
+];
+const LATEST: &[&str] = &[
+    "orgId",
+    "modelId",
+    "assetIds*",
+    "pointIds*",
+    "measurepoints",
+    "timeWindow",
+    "ifWithLocalTime",
+    "localTimeAccuracy",
+    "localTimeFormat",
+    "itemFormat",
+];
+const FILTER: &[&str] = &[
+    "orgId",
+    "modelId",
+    "assetIds*",
+    "pointId*",
+    "measurepoint",
+    "operator*",
+    "valueFilter*",
+    "timeWindow",
+    "ifWithLocalTime",
+    "localTimeAccuracy",
+    "localTimeFormat",
+    "itemFormat",
+];
+const DURATION: &[&str] = &[
+    "orgId",
+    "modelId",
+    "assetIds*",
+    "pointIds*",
+    "measurepoints",
+    "startTime*",
+    "endTime*",
+    "status",
+    "ifWithUnknown",
+];
+const DAY: &[&str] = &[
+    "orgId",
+    "modelId",
+    "assetIds*",
+    "pointIds*",
+    "measurepoints",
+    "ifWithLocalTime",
+    "localTimeAccuracy",
+    "localTimeFormat",
+    "itemFormat",
+];
+const DEVICE: &[&str] = &["orgId", "assetId", "productKey", "deviceKey"];
+const SEARCH: &[&str] = &["orgId", "expression", "projection", "pagination"];
+
+/// A time series operation, under both versions.
+macro_rules! tsdb {
+    ($path:literal, $summary:literal, $params:expr, $work:expr) => {
+        [
+            Operation {
+                path: concat!("/tsdb-service/v2.1", $path),
+                action: None,
+                style: Style::Code,
+                rights: QUERY,
+                changes: false,
+                summary: $summary,
+                params: $params,
+                work: Work::Blocking($work),
+            },
+            Operation {
+                path: concat!("/tsdb-service/v2.0", $path),
+                action: None,
+                style: Style::Status,
+                rights: QUERY,
+                changes: false,
+                summary: $summary,
+                params: $params,
+                work: Work::Blocking($work),
+            },
+        ]
+    };
+}
+
+const TSDB: [[Operation; 2]; 10] = [
+    tsdb!("/raw", "Read values of any type", RANGE, tsdb::raw),
+    tsdb!("/ai", "Read values of analogue points", RANGE, tsdb::ai),
+    tsdb!("/di", "Read changes of digital points", RANGE, tsdb::di),
+    tsdb!(
+        "/di/duration",
+        "Tell how long digital points had which state",
+        DURATION,
+        tsdb::di_duration
+    ),
+    tsdb!(
+        "/generic",
+        "Read values of generic points",
+        RANGE,
+        tsdb::generic
+    ),
+    tsdb!(
+        "/ai-normalized",
+        "Read minute values of analogue points, or functions over intervals of them",
+        FUNCTIONS,
+        tsdb::ai_normalized
+    ),
+    tsdb!(
+        "/electric-power",
+        "Read what counters counted, a minute or an interval at a time",
+        FUNCTIONS,
+        tsdb::electric_power
+    ),
+    tsdb!(
+        "/electric-power/current-day",
+        "Tell what counters counted since local midnight",
+        DAY,
+        tsdb::current_day
+    ),
+    tsdb!(
+        "/latest",
+        "Read the values with the greatest event time",
+        LATEST,
+        tsdb::latest
+    ),
+    tsdb!(
+        "/latest/filter",
+        "Read latest values that compare",
+        FILTER,
+        tsdb::latest_filter
+    ),
+];
+
+/// An operation of the connection or the model service.
+const fn service(
+    path: &'static str,
+    action: &'static str,
+    rights: &'static [Right],
+    changes: bool,
+    summary: &'static str,
+    params: &'static [&'static str],
+    work: Work,
+) -> Operation {
+    Operation {
+        path,
+        action: Some(action),
+        style: Style::Code,
+        rights,
+        changes,
+        summary,
+        params,
+        work,
+    }
+}
+
+const PRODUCTS: &str = "/connect-service/v2.1/products";
+const DEVICES: &str = "/connect-service/v2.1/devices";
+const INTEGRATION: &str = "/connect-service/v2.1/integration";
+const THING_MODELS: &str = "/model-service/v2.1/thing-models";
+
+const SERVICES: [Operation; 22] = [
+    service(
+        PRODUCTS,
+        "get",
+        READ,
+        false,
+        "Show a product",
+        &["orgId", "productKey*"],
+        Work::Blocking(products::get),
+    ),
+    service(
+        PRODUCTS,
+        "create",
+        MANAGE,
+        true,
+        "Declare a product",
+        &[
+            "orgId",
+            "productName",
+            "modelId*",
+            "dataFormat",
+            "productType",
+            "productDesc",
+            "biDirectionalAuth",
+        ],
+        Work::Blocking(products::create),
+    ),
+    service(
+        PRODUCTS,
+        "search",
+        READ,
+        false,
+        "Find products",
+        SEARCH,
+        Work::Blocking(products::search),
+    ),
+    service(
+        PRODUCTS,
+        "update",
+        MANAGE,
+        true,
+        "Change a product",
+        &[
+            "orgId",
+            "productKey*",
+            "isPatchUpdate",
+            "productName",
+            "productDesc",
+        ],
+        Work::Blocking(products::update),
+    ),
+    service(
+        PRODUCTS,
+        "delete",
+        MANAGE,
+        true,
+        "Delete a product that nothing uses",
+        &["orgId", "productKey*"],
+        Work::Blocking(products::delete),
+    ),
+    service(
+        DEVICES,
+        "get",
+        READ,
+        false,
+        "Show a device",
+        DEVICE,
+        Work::Blocking(devices::get),
+    ),
+    service(
+        DEVICES,
+        "create",
+        MANAGE,
+        true,
+        "Declare a device",
+        &[
+            "orgId",
+            "productKey*",
+            "timezone*",
+            "deviceName",
+            "deviceKey",
+            "deviceAttributes",
+            "deviceDesc",
+            "deviceTags",
+        ],
+        Work::Blocking(devices::create),
+    ),
+    service(
+        DEVICES,
+        "batchCreate",
+        MANAGE,
+        true,
+        "Declare many devices",
+        &["orgId", "deviceList*"],
+        Work::Blocking(devices::batch_create),
+    ),
+    service(
+        DEVICES,
+        "search",
+        READ,
+        false,
+        "Find devices",
+        SEARCH,
+        Work::Blocking(devices::search),
+    ),
+    service(
+        DEVICES,
+        "update",
+        MANAGE,
+        true,
+        "Change a device",
+        &[
+            "orgId",
+            "assetId",
+            "productKey",
+            "deviceKey",
+            "isPatchUpdate",
+            "timezone",
+            "deviceAttributes",
+        ],
+        Work::Blocking(devices::update),
+    ),
+    service(
+        DEVICES,
+        "delete",
+        MANAGE,
+        true,
+        "Delete a device; its history stays",
+        DEVICE,
+        Work::Blocking(devices::delete),
+    ),
+    service(
+        "/connect-service/v2.1/measurepoints",
+        "queryLatest",
+        QUERY,
+        false,
+        "Read the latest values of one device",
+        &[
+            "orgId",
+            "assetId",
+            "productKey",
+            "deviceKey",
+            "measurepointIds*",
+        ],
+        Work::Blocking(connect::query_latest),
+    ),
+    service(
+        INTEGRATION,
+        "postMeasurepoint",
+        INTEGRATE,
+        false,
+        "Post points: stored when it answers",
+        &["orgId", "enos-message*"],
+        Work::Waiting(integration::points),
+    ),
+    service(
+        INTEGRATION,
+        "postEvent",
+        INTEGRATE,
+        false,
+        "Post events",
+        &["orgId", "enos-message*"],
+        Work::Waiting(integration::events),
+    ),
+    service(
+        INTEGRATION,
+        "postAttribute",
+        INTEGRATE,
+        false,
+        "Post attributes",
+        &["orgId", "enos-message*"],
+        Work::Waiting(integration::attributes),
+    ),
+    service(
+        THING_MODELS,
+        "get",
+        READ,
+        false,
+        "Show a model",
+        &["orgId", "modelId*", "scope"],
+        Work::Blocking(thing_models::get),
+    ),
+    service(
+        THING_MODELS,
+        "search",
+        READ,
+        false,
+        "Find models",
+        SEARCH,
+        Work::Blocking(thing_models::search),
+    ),
+    service(
+        THING_MODELS,
+        "create",
+        MANAGE,
+        true,
+        "Declare a model, in either shape of the vendor's JSON",
+        &[
+            "orgId",
+            "modelId",
+            "name",
+            "desc",
+            "attributes",
+            "measurepoints",
+            "events",
+        ],
+        Work::Blocking(thing_models::create),
+    ),
+    Operation {
+        path: "/apim-token-service/v2.0/token/get",
+        action: None,
+        style: Style::Token,
+        rights: &[],
+        changes: false,
+        summary: "Get a token: the same one until it expires",
+        params: &["appKey*", "encryption*", "timestamp*"],
+        work: Work::Blocking(tokens::get),
+    },
+    Operation {
+        path: "/apim-token-service/v2.0/token/refresh",
+        action: None,
+        style: Style::Token,
+        rights: &[],
+        changes: false,
+        summary: "Get a new token for one that has not expired",
+        params: &["appKey*", "encryption*", "timestamp*", "accessToken*"],
+        work: Work::Blocking(tokens::refresh),
+    },
+    Operation {
+        path: "/enosapi/connectService/products",
+        action: None,
+        style: Style::Status,
+        rights: READ,
+        changes: false,
+        summary: "List products (2018 API)",
+        params: &["orgId", "pageNo", "pageSize"],
+        work: Work::Blocking(products::list),
+    },
+    Operation {
+        path: "/enosapi/connectService/products/{productKey}/devices/measurepoints",
+        action: None,
+        style: Style::Status,
+        rights: INTEGRATE,
+        changes: false,
+        summary: "Post points of devices of one product (2018 API)",
+        params: &["orgId", "data*"],
+        work: Work::Waiting(integration::legacy_points),
+    },
+];
+
+fn operations() -> impl Iterator<Item = &'static Operation> {
+    const { &TSDB }.iter().flatten().chain(const { &SERVICES })
+}
+
+/// Every path with its operations, and the description.
+pub(super) fn routes() -> Router<Arc<Api>> {
+    let mut paths: BTreeMap<&'static str, Vec<&'static Operation>> = BTreeMap::new();
+    for operation in operations() {
+        paths.entry(operation.path).or_default().push(operation);
+    }
+    let mut router = Router::new();
+    for (path, operations) in paths {
+        router = router.route(path, served(operations.into()));
+    }
+    let description = description();
+    router.route(
+        "/api/vendor-openapi.json",
+        get(async move || Json(description)),
+    )
+}
+
+/// The description of this API, complete.
+pub(super) fn description() -> serde_json::Value {
+    describe::document(operations())
+}
+
+fn served(operations: Arc<[&'static Operation]>) -> MethodRouter<Arc<Api>> {
+    any(move |State(api): State<Arc<Api>>, request: Request| {
+        let operations = Arc::clone(&operations);
+        async move { serve(api, &operations, request).await }
+    })
+}
+
+async fn serve(api: Arc<Api>, operations: &[&'static Operation], request: Request) -> Response {
+    let request_id = crate::secrets::guid();
+    let style = operations[0].style;
+    let outcome = answered(api, operations, request).await;
+    if let Err(refusal) = &outcome {
+        tracing::debug!(request_id, code = refusal.code, "a vendor call is refused");
+    }
+    style.response(&request_id, outcome)
+}
+
+async fn answered(
+    api: Arc<Api>,
+    operations: &[&'static Operation],
+    request: Request,
+) -> Result<Data, Refusal> {
+    let address = guard::address(&request);
+    let envelope = Envelope::open(request).await?;
+    let operation = envelope.choose(operations)?;
+    let call = envelope.admit(&api, operation, address).await?;
+    metrics::counter!("backtide_vendor_calls_total", "path" => operation.path).increment(1);
+    let name = call.key.as_ref().map_or("", |key| key.name.as_str());
+    let author = Author::new(name, Via::AccessKey, address);
+    match operation.work {
+        Work::Blocking(work) => {
+            // Long reads: beside the own API's threads, so that neither starves the other.
+            let pool = if operation.changes {
+                &api.pool
+            } else {
+                &api.streams
+            };
+            let pool = pool.clone();
+            author
+                .asks(pool.run(move || work(&api, &call)))
+                .await
+                .map_err(|error| Refusal::busy(error.to_string()))?
+        }
+        Work::Waiting(work) => author.asks(work(api, call)).await,
+    }
+}
+
+/// The gateway's own RSA key.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PublicKey {
+    /// Base64 of the public key's DER, to be assigned to `poseidon.poseidon.pubkey` as bytes.
+    public_key: String,
+}
+
+/// Show the public key that users of enos-poseidon assign
+#[utoipa::path(get, path = "/api/v1/vendor/public-key", tag = "access keys", operation_id = "vendor_public_key",
+    responses((status = 200, description = "The key; it is made when it is first asked for", body = PublicKey), Refusals))]
+pub(super) async fn public_key(State(api): State<Arc<Api>>) -> Result<Json<PublicKey>, Problem> {
+    let applications = Arc::clone(&api.applications);
+    let public_key = api.pool.run(move || applications.public_key()).await?;
+    let public_key = public_key.map_err(|error| {
+        tracing::error!(%error, "the gateway's RSA key cannot be used");
+        Problem::new(
+            axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+            "own-key",
+            "the gateway's RSA key cannot be used",
+        )
+        .fix("look at the gateway's log")
+    })?;
+    Ok(Json(PublicKey { public_key }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! The envelopes of answers, one for each generation of the vendor's API.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::{application::Denied, registry::Refused};
+
+/// Bad or missing arguments, no right.
+pub(super) const BAD_REQUEST: u16 = 400;
+/// More than is answered at once.
+pub(super) const TOO_LARGE: u16 = 430;
+/// The gateway cannot, for now.
+pub(super) const SERVICE: u16 = 701;
+/// A parameter makes no sense: a time, a name that the model has not, a page size.
+pub(super) const PARAMETER: u16 = 702;
+/// An object is not declared.
+pub(super) const NOT_FOUND: u16 = 404;
+/// An object is there already, or something uses it.
+pub(super) const CONFLICT: u16 = 409;
+
+/// How a generation puts its answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    /// v2.1: `code`.
+    Code,
+    /// v2.0 and 2018: `status`.
+    Status,
+    /// The token service.
+    Token,
+}
+
+/// What an operation answers.
+#[derive(Debug, Default)]
+pub(super) struct Data {
+    /// JSON text.
+    pub(super) data: Vec<u8>,
+    /// Members that stand beside `data`, as `,"name":value`.
+    pub(super) beside: String,
+    /// What was left out of account, in words.
+    pub(super) note: String,
+}
+
+/// Why an operation is refused.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub(super) code: u16,
+    pub(super) message: String,
+    /// 200 but for those who are not admitted, and bodies that are not read.
+    status: StatusCode,
+    /// JSON text for `data`; null unless given.
+    pub(super) data: Option<String>,
+}
+
+impl Data {
+    pub(super) fn of<T: Serialize>(data: &T) -> Self {
+        Self {
+            data: serde_json::to_vec(data).expect("answers have texts as keys"),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn null() -> Self {
+        Self {
+            data: b"null".to_vec(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn noting(mut self, note: impl Into<String>) -> Self {
+        self.note = note.into();
+        self
+    }
+}
+
+impl Refusal {
+    pub(super) fn new(code: u16, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            status: StatusCode::OK,
+            data: None,
+        }
+    }
+
+    /// A parameter makes no sense.
+    pub(super) fn parameter(message: impl Into<String>) -> Self {
+        Self::new(PARAMETER, message)
+    }
+
+    pub(super) fn bad(message: impl Into<String>) -> Self {
+        Self::new(BAD_REQUEST, message)
+    }
+
+    pub(super) fn busy(message: impl Into<String>) -> Self {
+        Self::new(SERVICE, message).with_status(StatusCode::SERVICE_UNAVAILABLE)
+    }
+
+    pub(super) fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    pub(super) fn denied(denied: &Denied) -> Self {
+        let status = match denied {
+            Denied::NoRight { .. } => StatusCode::FORBIDDEN,
+            Denied::Throttled | Denied::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Denied::OwnKey => StatusCode::INTERNAL_SERVER_ERROR,
+            Denied::UnknownKey
+            | Denied::Revoked
+            | Denied::Signature
+            | Denied::Token
+            | Denied::Unsealable
+            | Denied::Stale
+            | Denied::Repeated => StatusCode::UNAUTHORIZED,
+        };
+        Self::bad(denied.outward()).with_status(status)
+    }
+
+    /// What the store cannot read is told to people on this side only.
+    pub(super) fn unreadable(error: &dyn std::error::Error) -> Self {
+        tracing::error!(%error, "the store cannot be read");
+        Self::new(
+            SERVICE,
+            "the store cannot be read; look at the gateway's log",
+        )
+        .with_status(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        match &refused {
+            Refused::Faults { faults, .. } => {
+                let first = faults
+                    .first()
+                    .map_or_else(|| refused.to_string(), ToString::to_string);
+                Self::bad(first)
+            }
+            Refused::NotFound { .. } => Self::new(NOT_FOUND, refused.to_string()),
+            Refused::Ambiguous { .. } | Refused::InUse { .. } | Refused::Conflict(_) => {
+                Self::new(CONFLICT, refused.to_string())
+            }
+            Refused::Records(error) => {
+                tracing::error!(%error, "the registry cannot be written");
+                Self::new(
+                    SERVICE,
+                    "the registry cannot be written; look at the gateway's log",
+                )
+                .with_status(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        }
+    }
+}
+
+impl Style {
+    pub(super) fn response(self, request_id: &str, outcome: Result<Data, Refusal>) -> Response {
+        let (code, status, message, note, data, beside) = match outcome {
+            Ok(data) => (
+                0,
+                StatusCode::OK,
+                "OK".to_owned(),
+                data.note,
+                data.data,
+                data.beside,
+            ),
+            Err(refusal) => (
+                refusal.code,
+                refusal.status,
+                refusal.message,
+                String::new(),
+                refusal
+                    .data
+                    .unwrap_or_else(|| "null".to_owned())
+                    .into_bytes(),
+                String::new(),
+            ),
+        };
+        let text = |text: &str| serde_json::to_string(text).expect("texts are JSON");
+        let note = match self {
+            _ if !note.is_empty() => text(&note),
+            // The 2018 SDK cannot do without it.
+            Self::Status => "\"\"".to_owned(),
+            Self::Code | Self::Token => "null".to_owned(),
+        };
+        let (member, message, id) = match self {
+            Self::Code => (
+                "code",
+                text(&message),
+                format!(",\"requestId\":{}", text(request_id)),
+            ),
+            Self::Status => (
+                "status",
+                text(&message),
+                format!(",\"requestId\":{}", text(request_id)),
+            ),
+            Self::Token => (
+                "status",
+                text(&message),
+                ",\"business\":\"apim-token-service\"".to_owned(),
+            ),
+        };
+        let mut body = format!(
+            "{{\"{member}\":{code},\"msg\":{message},\"submsg\":{note}{id}{beside},\"data\":"
+        )
+        .into_bytes();
+        body.extend_from_slice(&data);
+        body.push(b'}');
+        let json = HeaderValue::from_static("application/json;charset=utf-8");
+        let no_store = HeaderValue::from_static("no-store");
+        let headers = [
+            (header::CONTENT_TYPE, json),
+            (header::CACHE_CONTROL, no_store),
+        ];
+        (status, headers, body).into_response()
+    }
+}
+
+/// JSON text as it stands.
+pub(super) fn raw(text: String) -> Box<RawValue> {
+    RawValue::from_string(text).expect("it was written as JSON")
+}
