@@ -12,6 +12,8 @@ CHROMIUM = os.environ.get("BACKTIDE_CHROMIUM", "/usr/bin/chromium")
 AXE = TOOLS / "browser/node_modules/axe-core/axe.min.js"
 # `BACKTIDE_SCREENSHOTS=1` writes docs/images/; a run without it leaves the tree as it is.
 IMAGES = ROOT / "docs/images" if os.environ.get("BACKTIDE_SCREENSHOTS") else None
+# Screens that are shown in dark too.
+SHOWN_DARK = {"overview", "history", "rule-editor"}
 # `BACKTIDE_CONSOLE=console/dist` shows that build in place of the one in the binary, so that work on the console needs no other.
 BUILD = pathlib.Path(os.environ["BACKTIDE_CONSOLE"]).absolute() if os.environ.get("BACKTIDE_CONSOLE") else None
 
@@ -186,7 +188,7 @@ class Console:
             self.colours(scheme).settled()
             barriers = self.barriers()
             assert not barriers, f"{name}, {scheme}:\n" + "\n".join(barriers)
-            if IMAGES:
+            if IMAGES and (scheme == "light" or name in SHOWN_DARK):
                 IMAGES.mkdir(parents=True, exist_ok=True)
                 self.page.screenshot(path=IMAGES / (f"{name}.png" if scheme == "light" else f"{name}-dark.png"))
         self.colours("light")

@@ -100,7 +100,7 @@ function NewChannel({ products, onClose }: { products: ProductFile[]; onClose: (
           <TextInput label={t('Channel name')} required value={name} onChange={(e) => setName(e.currentTarget.value)} maxLength={64} description={t('1 to 64 letters of any script, digits, - _ .')} data-autofocus />
           <Group grow align="flex-start">
             <TextInput label={t('Protocol')} value="MQTT 3.1.1, 5.0" readOnly />
-            <Select label={t('Target product')} required searchable data={products.map((p) => p.name)} value={product} onChange={setProduct} nothingFoundMessage={t('Make a product first.')} />
+            <Select label={t('Target product')} required searchable allowDeselect={false} data={products.map((p) => p.name)} value={product} onChange={setProduct} nothingFoundMessage={t('Make a product first.')} />
             <TextInput label={t('Data format')} value={format === 'json' ? 'JSON' : t('custom, by the product’s script')} readOnly description={t('as the product says')} />
           </Group>
           <Radio.Group label={t('One bad item in a message')} value={mode} onChange={setMode}>

@@ -89,7 +89,7 @@ function NewDevice({ products, onClose }: { products: string[]; onClose: () => v
         <Stack>
           <TextInput label={t('Name')} required value={name} onChange={(e) => setName(e.currentTarget.value)} data-autofocus />
           <TextInput label={t('Key')} description={t('What messages call it; made up unless given')} value={key} onChange={(e) => setKey(e.currentTarget.value)} />
-          <Select label={t('Product')} required searchable data={products} value={product} onChange={setProduct} nothingFoundMessage={t('Make a product first.')} />
+          <Select label={t('Product')} required searchable allowDeselect={false} data={products} value={product} onChange={setProduct} nothingFoundMessage={t('Make a product first.')} />
           <Autocomplete label={t('Time zone')} data={ZONES} limit={20} value={timezone} onChange={setTimezone} />
           <ProblemAlert error={error} />
           <Group justify="flex-end"><Button variant="default" onClick={onClose}>{t('Cancel')}</Button><Button type="submit" loading={busy}>{t('Register the device')}</Button></Group>

@@ -91,7 +91,7 @@ function NewProduct({ onClose }: { onClose: () => void }) {
         <Stack>
           <TextInput label={t('Name')} required value={name} onChange={(e) => setName(e.currentTarget.value)} data-autofocus />
           <TextInput label={t('Key')} description={t('Letters, digits, - _ : . and made up unless given')} value={key} onChange={(e) => setKey(e.currentTarget.value)} />
-          <Select label={t('Model')} required searchable data={(models.data ?? []).map((m) => m.name)} value={model} onChange={setModel} nothingFoundMessage={t('Make a model first.')} />
+          <Select label={t('Model')} required searchable allowDeselect={false} data={(models.data ?? []).map((m) => m.name)} value={model} onChange={setModel} nothingFoundMessage={t('Make a model first.')} />
           <Radio.Group label={t('Data format')} value={format} onChange={setFormat}>
             <Group mt="xs"><Radio value="json" label="JSON" /><Radio value="custom" label={t('custom: bytes that a script decodes')} /></Group>
           </Radio.Group>

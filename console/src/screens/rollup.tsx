@@ -57,7 +57,7 @@ export function RollupFilters({ every, functions, onChange }: { every: string; f
   return (
     <>
       <Select label={t('Windows of')} w={140} clearable placeholder={t('raw values')} data={lengths} value={every || null} onChange={(every) => onChange({ every })} />
-      {every && <MultiSelect label={t('Functions')} w={230} data={FUNCTIONS} value={functions} onChange={(functions) => onChange({ fn: functions.join(',') })} />}
+      {every && <MultiSelect label={t('Functions')} w={230} searchable data={FUNCTIONS} value={functions} onChange={(functions) => onChange({ fn: functions.join(',') })} />}
     </>
   );
 }

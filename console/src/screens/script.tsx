@@ -214,7 +214,7 @@ function Refused({ product, onTake }: { product: string; onTake: (base64: string
   const time = useTime();
   const key = (useProducts().data ?? []).find((one) => one.name === product)?.key;
   const refused = useQuery({
-    queryKey: ['quarantine', 'undecoded', key], enabled: key !== undefined,
+    queryKey: ['quarantine', 'undecoded', key], enabled: key !== undefined, staleTime: 0,
     queryFn: async () => ((await ok(api.GET('/api/v1/quarantine', { params: { query: { code: 1202, limit: 1000 } } }))) as unknown as PageOf<Quarantined>).items.filter((entry) => entry.productKey === key && !entry.truncated).slice(-REFUSED).toReversed(),
   });
   if (!refused.data?.length) return null;

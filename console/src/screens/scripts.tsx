@@ -100,7 +100,7 @@ function NewScript({ onClose }: { onClose: () => void }) {
       <form onSubmit={(event) => void make(event)}>
         <Stack>
           <TextInput label={t('Name')} required value={name} onChange={(e) => setName(e.currentTarget.value)} data-autofocus />
-          <Select label={t('Product')} description={t('Of format custom')} required searchable data={custom} value={product} onChange={setProduct} nothingFoundMessage={t('Make a custom product first.')} />
+          <Select label={t('Product')} description={t('Of format custom')} required searchable allowDeselect={false} data={custom} value={product} onChange={setProduct} nothingFoundMessage={t('Make a custom product first.')} />
           <NativeSelect label={t('Dialect')} data={DIALECTS} value={dialect} onChange={(e) => setDialect(e.currentTarget.value)} />
           <ProblemAlert error={error} />
           <Group justify="flex-end"><Button variant="default" onClick={onClose}>{t('Cancel')}</Button><Button type="submit">{t('Make a draft')}</Button></Group>

@@ -69,7 +69,7 @@ export function SubscriptionForm({ file, readOnly = false, onSaved, onCancel }: 
       <fieldset disabled={readOnly} style={{ border: 0, padding: 0, margin: 0, minWidth: 0 }}>
         <Stack>
           <TextInput label={t('Subscription id')} description={t('What applications give; letters, digits, - _ .')} required readOnly={file !== undefined} value={name} onChange={(e) => setName(e.currentTarget.value)} data-autofocus />
-          <Select label={t('Access key')} description={t('Who may read')} required searchable disabled={readOnly} data={(keys.data ?? []).map((one) => one.name)} value={key} onChange={setKey} nothingFoundMessage={t('Make an access key first.')} />
+          <Select label={t('Access key')} description={t('Who may read')} required searchable allowDeselect={false} disabled={readOnly} data={(keys.data ?? []).map((one) => one.name)} value={key} onChange={setKey} nothingFoundMessage={t('Make an access key first.')} />
           <Radio.Group label={t('Messages are')} value={type} onChange={setType}>
             <Group mt={4}>
               <Radio value="points" label={t('points: one for each row of a device')} disabled={file !== undefined} />
