@@ -112,6 +112,7 @@ impl World {
                 client: "c".into(),
                 topic: "t".into(),
                 message_id: "1".into(),
+                policies: None,
                 packet_id: None,
                 arrived_ms: NOW_MS,
             },
