@@ -8,7 +8,7 @@ import re
 
 from browser import PASSWORD, USER, expect
 from mqtt import Client
-from world import CHANNEL, PRODUCT, SEED, Strings, eventually
+from world import CHANNEL, CSV_COLUMNS, PRODUCT, SAMPLE, SEED, Strings, eventually
 
 T0 = 1_388_534_400_000
 MINUTE = 60_000
@@ -92,6 +92,23 @@ def test_history_is_charted_read_as_a_table_and_followed_to_its_message(farm, co
     console.tab("Conflicts")
     expect(console.row("2014-01-01 00:03:00")).to_contain_text(re.compile(r"3\s*99"))
     console.inspect("history-conflicts")
+
+
+def test_a_real_wind_farm_is_seen_with_what_was_overwritten(farm, console):
+    farm.send(SAMPLE, *CSV_COLUMNS)
+    farm.compact()
+    console.open(f"/history?product={PRODUCT}&device=R80711,R80721&points=P_avg")
+    chart = console.page.get_by_test_id("chart")
+    expect(chart).to_have_attribute("data-drawn", re.compile(r"^[2-4]\d{3}$"))
+    overwritten = [conflict for device in ("R80711", "R80721")
+                   for conflict in farm.conflicts("--product", PRODUCT, "--device", device, "--points", "P_avg")]
+    assert overwritten
+    console.see(f"Conflicts ({len(overwritten)})")
+    expect(console.page.get_by_role("table", name="Series")).to_contain_text("2,442")
+    console.inspect("wind-farm")
+    console.open(f"/devices/{PRODUCT}/R80711")
+    expect(console.row("P_avg")).to_contain_text("no gaps")
+    console.inspect("wind-farm-device")
 
 
 def test_history_is_rolled_up_in_windows_and_a_window_leads_to_its_raw_values(farm, console, connect):
