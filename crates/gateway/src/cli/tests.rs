@@ -59,12 +59,17 @@ impl Said {
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let api = crate::http::tests::api(dir.path(), AdminToken::open(dir.path()).unwrap());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
+        let token = AdminToken::open(dir.path()).unwrap();
+        // Rules run what their sinks do where they are made.
+        let api = {
+            let _inside = runtime.enter();
+            crate::http::tests::api(dir.path(), token)
+        };
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         runtime.spawn(serve(listener, Arc::new(api)));

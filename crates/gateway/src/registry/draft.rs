@@ -86,7 +86,7 @@ impl<'r> Draft<'r> {
             Declared::Script(name, file) => self.put_script(&name, *file),
             Declared::AccessKey(name, file) => self.put_access_key(name, file),
             Declared::Subscription(name, file) => self.put_subscription(name, *file),
-            Declared::Policy(name, file) => self.put_policy(name, *file),
+            Declared::Policy(name, file) => self.put_policy(&name, &file),
             Declared::Rule(name, file) => self.put_rule(name, *file),
         }
     }
@@ -521,14 +521,14 @@ impl<'r> Draft<'r> {
             .insert(name, Arc::new(subscription));
     }
 
-    fn put_policy(&mut self, name: ObjectName, file: PolicyFile) -> Result<Effect, String> {
-        let before = self.snapshot.policies.live.get(&name);
-        if before.is_some_and(|before| before.file == file) {
+    fn put_policy(&mut self, name: &ObjectName, file: &PolicyFile) -> Result<Effect, String> {
+        let before = self.snapshot.policies.live.get(name);
+        if before.is_some_and(|before| before.file == *file) {
             return Ok(Effect::Unchanged);
         }
         let was_there = before.is_some();
         if self.trust == Trust::Declared {
-            policy::check(&name, &file, &self.snapshot)?;
+            policy::check(name, file, &self.snapshot)?;
             let policies = self.snapshot.policies.live.len();
             if !was_there && policies >= limits::POLICIES_MAX {
                 return Err(format!(
@@ -539,8 +539,8 @@ impl<'r> Draft<'r> {
         let record = SaidRecord {
             file: Some(file.clone()),
         };
-        self.keep(Kind::Policy, "", name.as_str(), &file);
-        self.say(&name, &record)?;
+        self.keep(Kind::Policy, "", name.as_str(), file);
+        self.say(name, &record)?;
         Ok(Effect::of(was_there))
     }
 
