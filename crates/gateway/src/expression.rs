@@ -1,4 +1,4 @@
-//! Expressions of rules, in CEL: arithmetic, comparisons and texts over the values of one row.
+//! Expressions of rules and policies, in CEL: arithmetic, comparisons and texts over the values of one row.
 //!
 //! Two things are made simpler than the language has them. Every number is a 64-bit float, so that
 //! `P_avg * 2` means what it says; and a name that the row has no value for makes the whole
@@ -7,6 +7,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap},
+    fmt,
 };
 
 use cel::{
@@ -40,7 +41,14 @@ pub struct Expression {
     parsed: IdedExpr,
     /// The values that it cannot do without.
     names: Vec<Box<str>>,
+    reads_by_text: bool,
     context: Context<'static, 'static>,
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Expression").field(&self.source).finish()
+    }
 }
 
 /// Why an expression has no result that can be used.
@@ -87,14 +95,15 @@ impl Expression {
                 "all, exists, map and filter are loops, and it has none; write a script".to_owned(),
             ));
         }
-        let names = references.variables().into_iter();
-        let names: BTreeSet<&str> = names.filter(|name| *name != "values").collect();
+        let mut names: BTreeSet<&str> = references.variables().into_iter().collect();
+        let reads_by_text = names.remove("values");
         let names = names.into_iter().map(Into::into).collect();
         as_doubles(&mut parsed);
         Ok(Self {
             source: source.into(),
             parsed,
             names,
+            reads_by_text,
             context: context(),
         })
     }
@@ -102,6 +111,11 @@ impl Expression {
     /// The names of values and of [`OWN_NAMES`] that it needs; not those in `values["…"]`.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(AsRef::as_ref)
+    }
+
+    /// Whether it reads `values["…"]`.
+    pub const fn reads_by_text(&self) -> bool {
+        self.reads_by_text
     }
 
     pub fn source(&self) -> &str {

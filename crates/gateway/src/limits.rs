@@ -131,8 +131,6 @@ pub const POLICIES_MAX: usize = 256;
 pub const POLICY_STEPS_MAX: usize = 100;
 /// Points that one step names.
 pub const POLICY_POINTS_MAX: usize = 1_000;
-/// Characters of an expression.
-pub const EXPRESSION_CHARS_MAX: usize = 1_024;
 /// Days that a storage policy may keep values: a hundred years.
 pub const KEEP_DAYS_MAX: u32 = 36_500;
 /// Points that a preview of a change shows.
@@ -423,7 +421,7 @@ pub const RULE_STEPS_MAX: usize = 32;
 pub const RULE_HEADERS_MAX: usize = 32;
 /// Messages that one row becomes by a rule's script.
 pub const RULE_MESSAGES_PER_ROW_MAX: usize = 100;
-/// An expression of a rule.
+/// An expression of a rule or a policy.
 pub const EXPRESSION_BYTES_MAX: usize = 4 << 10;
 /// The secret of a rule.
 pub const RULE_SECRET_BYTES_MAX: usize = 4 << 10;

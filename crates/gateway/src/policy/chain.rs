@@ -616,7 +616,7 @@ impl Compiler<'_> {
                         .ok_or_else(|| format!("{input} is no point of the model"))?;
                     types.push(point.data_type);
                 }
-                expression.try_types(types.iter(), &target.data_type)?;
+                expression.try_types(&types, &target.data_type)?;
                 let inputs = &expression.inputs;
                 let inputs = inputs.iter().map(|input| self.slots.of(input)).collect();
                 let action = Action::Compute {
@@ -898,7 +898,7 @@ mod tests {
 
     #[test]
     fn an_expression_reads_the_row_and_waits_for_all_it_reads() {
-        let steps = json!([{ "points": ["Q"], "expression": "P * 2.0 + double(n)" }]);
+        let steps = json!([{ "points": ["Q"], "expression": "P * 2 + n" }]);
         let with = [double("P", 1.5), value("n", Cell::Int(4))];
         let (values, _) = row(steps.clone(), &with).unwrap();
         assert!(values.contains(&shown("Q", Cell::Double(7.0))));
@@ -996,8 +996,8 @@ mod tests {
                 "acts on one point",
             ),
             (
-                json!({ "points": ["P"], "expression": "P * 2" }),
-                "write 2.0",
+                json!({ "points": ["P"], "expression": "P > 2" }),
+                "the point is double",
             ),
             (
                 json!({ "points": ["P"], "expression": "nosuch * 2.0" }),

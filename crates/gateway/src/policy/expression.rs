@@ -1,22 +1,23 @@
-//! Expressions over the points of one row, in CEL. An expression cannot loop, and knows nothing but
-//! the row: it ends soon, and gives the same for the same row.
+//! Expressions over the points of one row: the language of rules ([`crate::expression`]), held
+//! against the types of a model.
 
-use std::sync::{Arc, LazyLock};
+use std::borrow::Cow;
 
 use backtide_model::{Cell, DataType, ElementName, Storage};
-use cel::{
-    Context, Env, ExecutionError, Program, Value,
-    common::ast::{EntryExpr, Expr, IdedExpr},
+
+use crate::{
+    expression::{self, Names},
+    message::Value,
 };
 
-use crate::limits::EXPRESSION_CHARS_MAX;
-
-static STANDARD: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+/// Numbers that an expression is tried on: one of them divides by zero, or takes a root of what is
+/// less, where another does not.
+const SAMPLES: [i32; 4] = [1, 7, -3, 0];
 
 /// A compiled expression.
 #[derive(Debug)]
 pub(super) struct Expression {
-    program: Program,
+    written: expression::Expression,
     /// The points that it reads.
     pub(super) inputs: Vec<ElementName>,
 }
@@ -28,28 +29,16 @@ impl Expression {
     /// # Errors
     /// What is wrong with the text.
     pub(super) fn compile(text: &str) -> Result<Self, String> {
-        let chars = text.chars().count();
-        if chars > EXPRESSION_CHARS_MAX {
-            return Err(format!(
-                "the expression has {chars} characters, at most {EXPRESSION_CHARS_MAX} are taken"
-            ));
+        let written = expression::Expression::new(text).map_err(|error| error.to_string())?;
+        if written.reads_by_text() {
+            return Err("values[…] is known to rules only: name the points that it reads".into());
         }
-        let program = Program::compile(text).map_err(|error| format!("{error}"))?;
-        if loops(program.expression()) {
-            return Err(
-                "all, exists, map and filter go through lists, and a row has none".to_owned(),
-            );
-        }
-        let mut inputs = Vec::new();
-        for name in program.references().variables() {
-            let point = ElementName::new(name).map_err(|error| error.to_string())?;
-            inputs.push(point);
-        }
-        inputs.sort();
+        let inputs: Result<Vec<_>, _> = written.names().map(ElementName::new).collect();
+        let inputs = inputs.map_err(|error| error.to_string())?;
         if inputs.is_empty() {
             return Err("the expression reads no point of the row".to_owned());
         }
-        Ok(Self { program, inputs })
+        Ok(Self { written, inputs })
     }
 
     /// The value of `result` for a row; `inputs` are given in the order of [`Self::inputs`].
@@ -58,10 +47,10 @@ impl Expression {
         inputs: impl Iterator<Item = &'c Cell>,
         result: &DataType,
     ) -> Computed {
-        let outcome = self.run(inputs.map(value_of));
-        outcome
-            .map_err(|error| error.to_string())
-            .and_then(|value| cell_of(value, result))
+        match self.value(inputs)? {
+            Some(value) => cell_of(&value, result).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Tries it on values of the types that its inputs have, so that a wrong type is found when the
@@ -69,131 +58,103 @@ impl Expression {
     ///
     /// # Errors
     /// What is wrong whatever the values are.
-    pub(super) fn try_types<'t>(
-        &self,
-        types: impl Iterator<Item = &'t DataType>,
-        result: &DataType,
-    ) -> Result<(), String> {
-        match self.run(types.map(sample)) {
-            Ok(value) if fits(&value, result.storage()) => Ok(()),
-            Ok(value) => Err(format!(
-                "the expression gives a {}, and the point is {}",
-                value.type_of(),
-                result.word()
-            )),
-            Err(error) if is_of_values(&error) => Ok(()),
-            Err(error) => Err(format!(
-                "{error}; int points are ints and double points doubles: write 2.0 beside a \
-                 double, double(n) for an int n"
-            )),
+    pub(super) fn try_types(&self, types: &[DataType], result: &DataType) -> Result<(), String> {
+        let mut wrong = Ok(());
+        for number in SAMPLES {
+            let row: Vec<Cell> = types.iter().map(|of| sample(of, number)).collect();
+            match self.value(row.iter()) {
+                Ok(Some(value)) if !fits(&value, result.storage()) => {
+                    return Err(format!(
+                        "the expression gives {}, and the point is {}",
+                        value.json(),
+                        result.word()
+                    ));
+                }
+                Ok(_) => return Ok(()),
+                Err(why) => wrong = Err(why),
+            }
         }
+        wrong
     }
 
-    fn run(&self, values: impl Iterator<Item = Value>) -> Result<Value, ExecutionError> {
-        let mut context = Context::with_env(Arc::clone(&STANDARD));
-        for (name, value) in self.inputs.iter().zip(values) {
-            context.add_variable_from_value(name.as_str(), value);
-        }
-        self.program.execute(&context)
+    fn value<'c>(
+        &self,
+        inputs: impl Iterator<Item = &'c Cell>,
+    ) -> Result<Option<Value<'static>>, String> {
+        let row = Row(self.inputs.iter().zip(inputs).collect());
+        self.written.value(&row).map_err(|error| error.to_string())
+    }
+}
+
+/// What an expression reads of a row.
+struct Row<'r>(Vec<(&'r ElementName, &'r Cell)>);
+
+impl Names for Row<'_> {
+    fn value(&self, name: &str) -> Option<Value<'_>> {
+        let mut inputs = self.0.iter();
+        let found = inputs.find(|(input, _)| input.as_str() == name);
+        found.map(|(_, cell)| value_of(cell))
+    }
+
+    fn each(&self) -> Vec<(&str, Value<'_>)> {
+        let inputs = self.0.iter();
+        let named = inputs.map(|(input, cell)| (input.as_str(), value_of(cell)));
+        named.collect()
+    }
+}
+
+fn value_of(cell: &Cell) -> Value<'_> {
+    match cell {
+        Cell::Bool(value) => Value::Bool(*value),
+        Cell::Int(value) => Value::Int(*value),
+        Cell::Long(value) => Value::Long(*value),
+        Cell::Float(value) => Value::Float(*value),
+        Cell::Double(value) => Value::Double(*value),
+        Cell::Text(value) => Value::Text(Cow::Borrowed(value)),
     }
 }
 
 /// Whether a value is of the kind that a storage holds; its size is looked at for each row.
-fn fits(value: &Value, storage: Storage) -> bool {
+fn fits(value: &Value<'_>, storage: Storage) -> bool {
     match value {
-        Value::Null => true,
         Value::Bool(_) => storage == Storage::Bool,
-        Value::Int(_) | Value::UInt(_) => !matches!(storage, Storage::Bool | Storage::Text),
-        Value::Float(_) => matches!(storage, Storage::Float | Storage::Double),
-        Value::String(_) => storage == Storage::Text,
-        _ => false,
+        Value::Int(_) | Value::Long(_) | Value::Float(_) | Value::Double(_) => {
+            !matches!(storage, Storage::Bool | Storage::Text)
+        }
+        Value::Text(_) | Value::Json(_) => storage == Storage::Text,
     }
 }
 
-/// Errors that other values would not have.
-fn is_of_values(error: &ExecutionError) -> bool {
-    matches!(
-        error,
-        ExecutionError::DivisionByZero(_)
-            | ExecutionError::RemainderByZero(_)
-            | ExecutionError::Overflow(..)
-            | ExecutionError::IndexOutOfBounds(_)
-            | ExecutionError::FunctionError { .. }
-    )
-}
-
-fn value_of(cell: &Cell) -> Value {
-    match cell {
-        Cell::Bool(value) => Value::Bool(*value),
-        Cell::Int(value) => Value::Int(i64::from(*value)),
-        Cell::Long(value) => Value::Int(*value),
-        Cell::Float(value) => Value::Float(f64::from(*value)),
-        Cell::Double(value) => Value::Float(*value),
-        Cell::Text(value) => Value::String(Arc::new(value.as_ref().to_owned())),
+fn sample(of: &DataType, number: i32) -> Cell {
+    match of.storage() {
+        Storage::Bool => Cell::Bool(number > 0),
+        Storage::Int => Cell::Int(number),
+        Storage::Long => Cell::Long(number.into()),
+        #[expect(clippy::cast_precision_loss, reason = "a sample has one digit")]
+        Storage::Float => Cell::Float(number as f32),
+        Storage::Double => Cell::Double(number.into()),
+        Storage::Text => Cell::Text("".into()),
     }
 }
 
-fn sample(data_type: &DataType) -> Value {
-    match data_type.storage() {
-        Storage::Bool => Value::Bool(true),
-        Storage::Int | Storage::Long => Value::Int(1),
-        Storage::Float | Storage::Double => Value::Float(1.0),
-        Storage::Text => Value::String(Arc::new(String::new())),
-    }
-}
-
-fn cell_of(value: Value, result: &DataType) -> Computed {
+/// A result in the type of its point; whole numbers are the nearest ones.
+fn cell_of(value: &Value<'_>, result: &DataType) -> Result<Cell, String> {
     let json = match value {
-        Value::Null => return Ok(None),
-        Value::Bool(value) => value.to_string(),
-        Value::Int(value) => value.to_string(),
-        Value::UInt(value) => value.to_string(),
-        Value::Float(value) if !value.is_finite() => {
-            return Err(format!("the expression gives {value}, which is no value"));
+        Value::Double(number) if matches!(result, DataType::Double) => {
+            return Ok(Cell::Double(*number));
         }
-        Value::Float(value) if matches!(result, DataType::Double) => {
-            return Ok(Some(Cell::Double(value)));
+        Value::Double(number) if matches!(result.storage(), Storage::Int | Storage::Long) => {
+            format!("{number:.0}")
         }
-        Value::Float(value) => serde_json::Number::from_f64(value)
-            .map_or_else(String::new, |number| number.to_string()),
-        Value::String(text) => serde_json::to_string(text.as_str()).unwrap_or_default(),
-        other => {
-            return Err(format!(
-                "the expression gives what is a {}, and the point is {}",
-                other.type_of(),
-                result.word()
-            ));
-        }
+        other => other.json(),
     };
     let read = result.read(&json);
-    read.map(Some).map_err(|why| {
+    read.map_err(|why| {
         format!(
             "the expression gives {json}: {why}; the point is {}",
             result.word()
         )
     })
-}
-
-/// Whether it has a macro that goes through a list.
-fn loops(expression: &IdedExpr) -> bool {
-    match &expression.expr {
-        Expr::Comprehension(_) => true,
-        Expr::Call(call) => {
-            call.target.as_deref().is_some_and(loops) || call.args.iter().any(loops)
-        }
-        Expr::List(list) => list.elements.iter().any(loops),
-        Expr::Select(select) => loops(&select.operand),
-        Expr::Map(map) => map.entries.iter().any(|entry| entry_loops(&entry.expr)),
-        Expr::Struct(made) => made.entries.iter().any(|entry| entry_loops(&entry.expr)),
-        Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => false,
-    }
-}
-
-fn entry_loops(entry: &EntryExpr) -> bool {
-    match entry {
-        EntryExpr::StructField(field) => loops(&field.value),
-        EntryExpr::MapEntry(entry) => loops(&entry.key) || loops(&entry.value),
-    }
 }
 
 #[cfg(test)]
@@ -210,7 +171,7 @@ mod tests {
         let double = DataType::Double;
         let of = |text, inputs: &[Cell]| compute(text, inputs, &double).unwrap();
         assert_eq!(
-            of("P / 2.0 + Q", &[Cell::Double(3.0), Cell::Float(0.5)]),
+            of("P / 2 + Q", &[Cell::Double(3.0), Cell::Float(0.5)]),
             Some(Cell::Double(2.0))
         );
         assert_eq!(
@@ -218,7 +179,7 @@ mod tests {
             Some(Cell::Double(0.0))
         );
         assert_eq!(
-            of("double(n) * 0.1", &[Cell::Int(12)]),
+            of("n * 0.1", &[Cell::Int(12)]),
             Some(Cell::Double(1.2000000000000002))
         );
         assert_eq!(of("P > 100.0 ? null : P", &[Cell::Double(101.0)]), None);
@@ -231,8 +192,11 @@ mod tests {
             compute("n + 1", &[Cell::Int(2)], &int),
             Ok(Some(Cell::Int(3)))
         );
+        assert_eq!(
+            compute("x * 0.5", &[Cell::Double(3.0)], &int),
+            Ok(Some(Cell::Int(2)))
+        );
         assert!(compute("n + 1", &[Cell::Long(1 << 40)], &int).is_err());
-        assert!(compute("x * 0.5", &[Cell::Double(1.0)], &int).is_err());
         assert!(compute("1.0 / x", &[Cell::Double(0.0)], &DataType::Double).is_err());
         let stop = DataType::String { bytes_max: 8 };
         assert_eq!(
@@ -243,19 +207,27 @@ mod tests {
 
     #[test]
     fn what_can_never_work_is_found_before_a_message_comes() {
-        let why = |text: &str| Expression::compile(text).unwrap_err();
-        assert!(why("[1, 2].all(x, x > P)").contains("lists"));
+        let why = |text: &str| Expression::compile(text).err().unwrap();
+        assert!(why("[1, 2].all(x, x > P)").contains("loops"));
         assert!(why("1.0 + 2.0").contains("no point"));
+        assert!(why("values['a-b'] + P").contains("name the points"));
+        assert!(why("nosuch(P)").contains("unknown"));
         assert!(!why("P +").is_empty());
-        assert!(why(&format!("P{}", " ".repeat(2_000))).contains("characters"));
         let types = |text: &str, inputs: &[DataType], result| {
             let expression = Expression::compile(text).unwrap();
-            expression.try_types(inputs.iter(), &result)
+            expression.try_types(inputs, &result)
         };
-        let mixed = types("P * 2", &[DataType::Double], DataType::Double).unwrap_err();
-        assert!(mixed.contains("write 2.0"), "{mixed}");
-        assert!(types("P > 1.0", &[DataType::Double], DataType::Double).is_err());
-        assert!(types("nosuch(P)", &[DataType::Double], DataType::Double).is_err());
-        assert_eq!(types("10 / n", &[DataType::Int], DataType::Int), Ok(()));
+        let text = DataType::String { bytes_max: 8 };
+        assert!(types("P * 2", &[text], DataType::Double).is_err());
+        let kind = types("P > 1", &[DataType::Double], DataType::Double).unwrap_err();
+        assert!(kind.contains("the point is double"), "{kind}");
+        assert_eq!(
+            types("10 / (n - 1)", &[DataType::Int], DataType::Int),
+            Ok(())
+        );
+        assert_eq!(
+            types("sqrt(P)", &[DataType::Double], DataType::Double),
+            Ok(())
+        );
     }
 }

@@ -795,6 +795,13 @@ impl Runner {
         for (place, letter) in letters.iter().enumerate() {
             match self.make_again(letter)? {
                 Ok(again) => {
+                    if again.is_empty() {
+                        tracing::info!(rule = %self.name, letter = letter.id,
+                            "a dead letter left: the rule as it is now makes nothing of it");
+                        metrics::counter!("backtide_rule_letters_left_out_total",
+                            "rule" => self.name.to_string())
+                        .increment(1);
+                    }
                     of_made.extend(std::iter::repeat_n(place, again.len()));
                     made.extend(again);
                 }
