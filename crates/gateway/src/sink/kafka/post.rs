@@ -47,6 +47,7 @@ pub(super) struct Post {
     /// Topics that are there.
     topics: HashSet<Arc<str>>,
     batches: Batches,
+    is_transactional: bool,
     given_up: Arc<AtomicBool>,
 }
 
@@ -116,6 +117,7 @@ impl Post {
             cluster: cluster.clone(),
             topics: HashSet::new(),
             batches,
+            is_transactional: transactional_id.is_some(),
             given_up: Arc::clone(given_up),
         })
     }
@@ -124,7 +126,8 @@ impl Post {
         self.batches
     }
 
-    /// Sends records, and waits until it is known of each what became of it.
+    /// Sends records, and waits until it is known of each what became of it; in a transaction only
+    /// until one is refused: it is undone then, and the rest is held back until it is.
     pub(super) fn send<'r>(
         &mut self,
         records: impl IntoIterator<Item = (usize, &'r Record)>,
@@ -262,7 +265,7 @@ impl Post {
         let deadline = Instant::now() + self.cluster.patience() + GRACE;
         let context = self.producer.context();
         loop {
-            if let Some(reports) = context.reports_if_all() {
+            if let Some(reports) = context.reports_if_settled(self.is_transactional) {
                 return Ok(reports);
             }
             if self.is_given_up() {
@@ -399,9 +402,11 @@ impl Reporter {
         self.reports.lock().outstanding -= 1;
     }
 
-    fn reports_if_all(&self) -> Option<Reports> {
+    fn reports_if_settled(&self, by_one_refusal: bool) -> Option<Reports> {
         let mut reports = self.reports.lock();
-        (reports.outstanding == 0).then(|| std::mem::take(&mut *reports))
+        let is_settled =
+            reports.outstanding == 0 || (by_one_refusal && !reports.refused.is_empty());
+        is_settled.then(|| std::mem::take(&mut *reports))
     }
 
     fn await_news(&self, at_most: Duration) {
