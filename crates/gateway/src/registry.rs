@@ -712,7 +712,7 @@ fn altered(records: &mut dyn Records, changes: &[Change]) -> Result<Vec<Altered>
             Change::Remove(key) => (key, None),
         };
         let before = records.body(key)?;
-        if before == after {
+        if before == after || !key.collection.is_told() {
             continue;
         }
         let name = match key.owner.as_str() {

@@ -77,6 +77,11 @@ impl Collection {
             Self::Made => "made",
         }
     }
+
+    /// Whether a change of it is somebody's: these only follow from another record's.
+    pub const fn is_told(self) -> bool {
+        !matches!(self, Self::Made | Self::PolicyRevision)
+    }
 }
 
 /// Names a record: `owner` is the product of a device, the script of a version, the policy of a
