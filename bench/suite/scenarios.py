@@ -13,7 +13,7 @@ from statistics import median
 from . import load, machine
 from .queries import queries
 from .load import DEVICES
-from .servers import Failed, Gateway, Influxdb, Kafka, Mosquitto, Postgresql, Writer, ROOT
+from .servers import Failed, Gateway, Influxdb, Kafka, Mosquitto, Postgresql, Writer, ROOT, free_port
 
 POINTS = ["Ba_avg", "P_avg", "Ws_avg", "Va_avg", "Ot_avg", "Ya_avg", "Wa_avg"]
 TARGET_POINTS_PER_SECOND = 1_000_000
@@ -226,6 +226,21 @@ def kafka(plan):
         return done
 
 
+def kafka_down(plan):
+    """Replies while Kafka does not answer and the default rules wait for it, beside those of a gateway that has no Kafka:
+    in turns, three of each, at half the target."""
+    latency = {"without": [], "down": []}
+    for _ in range(3):
+        for name, settings in (("without", ""), ("down", f'[kafka]\nbootstrap_servers = "127.0.0.1:{free_port()}"\n')):
+            with plan.farm(settings) as (gateway, channel):
+                sent = load.send(gateway.mqtt, [gateway], "--order", "shuffled", "--rate", TARGET_POINTS_PER_SECOND // 2,
+                                 "--seconds", max(5, plan.seconds // 6), "--window", 250, secret=channel["secret"],
+                                 product_key=channel["productKey"])
+                latency[name].append(sent["latencyMs"])
+    p99 = {name: median(run["p99"] for run in runs) for name, runs in latency.items()}
+    return {"latencyMs": latency, "p99Ms": p99, "ratio": p99["down"] / p99["without"]}
+
+
 def rule_standing(gateway, name):
     return json.loads(gateway.cli("rule", "show", name, "-o", "json"))
 
@@ -361,6 +376,7 @@ def backtide_scenarios(plan):
     yield "raw-channel-default", lambda done: raw_channel(plan, keep_state=False)
     yield "subscriber", lambda done: subscriber(plan)
     yield "kafka", lambda done: kafka(plan)
+    yield "kafka-down", lambda done: kafka_down(plan)
     yield "waiting-subscribers", lambda done: waiting_subscribers(plan)
     yield "idle", lambda done: idle(plan)
     yield "real-history", lambda done: real_history(plan)

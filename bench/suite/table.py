@@ -122,6 +122,9 @@ def others(rounds, say):
         for what, title in (("at-least-once", "log to Kafka, at least once"), ("exactly-once", "log to Kafka, exactly once"),
                             ("ceiling", "rdkafka's own producer")):
             line(title, f"{run[what]['rowsPerSecond'] / 1000:.0f} k rows/s, {run[what]['cpuMicrosecondsPerRow']:.1f} µs CPU a row")
+    for run in of(rounds, "kafka-down")[:1]:
+        line("p99 of replies, Kafka down from the start", f"{run['p99Ms']['down']:.1f} ms, without Kafka {run['p99Ms']['without']:.1f} ms "
+             f"({run['ratio']:.2f}×)")
     for run in of(rounds, "waiting-subscribers")[:1]:
         line(f"{run['connections']} subscribers that wait", f"{run['residentBytesPerConnection'] / 1024:.1f} KiB resident each")
     for run in of(rounds, "idle")[:1]:
