@@ -131,7 +131,7 @@ enum Action {
     Compute {
         target: Arc<Target>,
         inputs: Vec<usize>,
-        expression: Expression,
+        expression: Box<Expression>,
     },
 }
 
@@ -608,7 +608,7 @@ impl Compiler<'_> {
             }
             Verb::Compute(text) => {
                 let target = self.target(name)?;
-                let expression = Expression::compile(text)?;
+                let expression = Box::new(Expression::compile(text)?);
                 let mut types = Vec::new();
                 for input in &expression.inputs {
                     let point = self
