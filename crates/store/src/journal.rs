@@ -21,10 +21,11 @@ mod writer;
 
 pub(crate) use frame::FrameBuilder;
 pub use frame::decode_frame;
-pub(crate) use log::Log;
-pub use log::{FollowError, Followed, FollowedRefusals};
+pub(crate) use log::{Choice, Log};
+pub use log::{FollowError, Followed, FollowedSome};
 pub(crate) use origin::{marks, unmark};
 pub(crate) use points::check as check_batch;
+pub use record::{PartKind, Wanted};
 pub use recover::Recovery;
 pub(crate) use recover::{Place, open};
 pub use salvage::Salvaged;

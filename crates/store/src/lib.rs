@@ -33,7 +33,8 @@ pub use commit::{
 pub use error::OpenError;
 pub use health::State;
 pub use journal::{
-    DecodeError, FollowError, Followed, FollowedRefusals, Recovery, Salvaged, decode_frame,
+    DecodeError, FollowError, Followed, FollowedSome, PartKind, Recovery, Salvaged, Wanted,
+    decode_frame,
 };
 pub use library::{
     AttributePlace, AttributeRange, ChronicleStats, Conflict, ConflictFilter, ConflictPage,

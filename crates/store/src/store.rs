@@ -17,14 +17,14 @@ use backtide_model::{DeviceKey, ElementName, ProductKey, Storage};
 use parking_lot::Mutex;
 
 use crate::{
-    Commit, CommitError, Committed, Done, FollowError, Followed, FollowedRefusals, MemtableStats,
+    Commit, CommitError, Committed, Done, FollowError, Followed, FollowedSome, MemtableStats,
     OpenError, Options, Origin, Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs,
-    State, Watch,
+    State, Wanted, Watch,
     background::{self, Signals, Waits},
     committer::{Committer, Storages},
     disk::{Disk, Lock},
     health::Health,
-    journal::{self, Log},
+    journal::{self, Choice, Log},
     library::{
         AttributeRange, ChronicleStats, ConflictFilter, ConflictPage, ConflictRows, EventRange,
         Expirable, Floor, FlushError, Latest, Library, LibraryStats, Lineage, StoredAttribute,
@@ -217,9 +217,28 @@ impl Store {
         &self,
         from: Sequence,
         bytes_max: usize,
-    ) -> Result<FollowedRefusals, FollowError> {
+    ) -> Result<FollowedSome, FollowError> {
         let shared = self.shared();
-        shared.log.follow_refusals(from, self.durable(), bytes_max)
+        shared
+            .log
+            .follow_some(from, self.durable(), bytes_max, Choice::Refusals)
+    }
+
+    /// Those among the commits behind `from` that are wanted, as [`Self::follow`] would give them,
+    /// without decoding the others.
+    ///
+    /// # Errors
+    /// As [`Self::follow`].
+    pub fn follow_wanted(
+        &self,
+        from: Sequence,
+        bytes_max: usize,
+        wanted: Wanted,
+    ) -> Result<FollowedSome, FollowError> {
+        let shared = self.shared();
+        shared
+            .log
+            .follow_some(from, self.durable(), bytes_max, Choice::Of(wanted))
     }
 
     /// Calls `tell` on the committer's thread after each group. It must be quick, must not block

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backtide_store::{FollowError, Followed, FollowedRefusals, Part, Sequence, Store};
+use backtide_store::{FollowError, Followed, FollowedSome, Part, Sequence, Store};
 
 use super::{
     Entry, Id, Progress, QuarantineError,
@@ -107,7 +107,7 @@ impl Follower<'_> {
     }
 
     /// Writes down the refusals among some commits.
-    fn take(&mut self, followed: &FollowedRefusals) -> Result<(), CatchUpError> {
+    fn take(&mut self, followed: &FollowedSome) -> Result<(), CatchUpError> {
         self.now_ms = self.now_ms.max(followed.arrived_ms.unwrap_or(i64::MIN));
         let changes: Vec<_> = followed.commits.iter().flat_map(changes).collect();
         if changes.is_empty() {

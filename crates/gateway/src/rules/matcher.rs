@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use backtide_model::{AssetId, ElementName, ProductKey};
-use backtide_store::Commit;
+use backtide_store::{Commit, PartKind, Wanted};
 
 use crate::{
     message::{self, Body, Heading, PointValue, Row, Value},
@@ -72,6 +72,21 @@ impl Matcher {
 
     pub(super) fn contents(&self) -> RowKind {
         self.contents
+    }
+
+    /// Commits that may hold what it takes.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted {
+            kind: match self.contents {
+                RowKind::Points => PartKind::Points,
+                RowKind::Events => PartKind::Events,
+                RowKind::Attributes => PartKind::Attributes,
+            },
+            topic_begins: match self.calculated {
+                Calculated::Only => message::CALCULATED_TOPIC,
+                Calculated::Include | Calculated::Exclude => "",
+            },
+        }
     }
 
     /// Event times that it takes: the first, and the first behind.

@@ -34,6 +34,8 @@ use crate::{
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// How often the log is let go behind the place.
 const LET_GO_EVERY: Duration = Duration::from_secs(1);
+/// How long more is waited for once something is there.
+const GATHER: Duration = Duration::from_millis(20);
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
 /// The watermark: a warning when so much of the bound of dead letters is in use.
 const WARN_PERCENT: u64 = 80;
@@ -78,6 +80,8 @@ pub(super) struct Work {
     saved: Place,
     saved_at: Option<Instant>,
     let_go_at: Option<Instant>,
+    /// Up to where the log was let go.
+    let_go_of: Option<u64>,
     tidied_at: Option<Instant>,
     is_warned: bool,
 }
@@ -117,6 +121,14 @@ impl From<SinkError> for StepError {
             }
         }
     }
+}
+
+/// What a look at the log found.
+enum Next {
+    Commits,
+    /// Only what is not for this rule: its place moved.
+    Passed,
+    End,
 }
 
 /// A stretch under way.
@@ -181,10 +193,14 @@ impl Runner {
     }
 
     fn idle(&mut self) {
-        if let Err(error) = self.save().and_then(|()| self.let_go()) {
-            return self.trouble(&error);
-        }
-        self.desk.wait(&self.runtime, TIDY_EVERY);
+        let patience = match self.write_in_time() {
+            Ok(true) => TIDY_EVERY,
+            Ok(false) => Duration::from_millis(self.limits.save_ms),
+            Err(error) => return self.trouble(&error),
+        };
+        self.desk.wait(&self.runtime, patience);
+        // Many commits become one stretch, and one look at the log.
+        self.desk.rest(&self.runtime, GATHER);
     }
 
     /// Tells of it once, and waits.
@@ -369,8 +385,12 @@ impl Runner {
 
     /// Makes the next stretch of the log and delivers it.
     fn follow(&mut self) -> Result<bool, StepError> {
-        if self.work.page.is_empty() && !self.read_log()? {
-            return Ok(false);
+        if self.work.page.is_empty() {
+            match self.read_log()? {
+                Next::Commits => {}
+                Next::Passed => return Ok(true),
+                Next::End => return Ok(false),
+            }
         }
         let mut taken = Vec::new();
         // As many commits as fit; what they become is known when it is laid out.
@@ -399,17 +419,25 @@ impl Runner {
         Ok(true)
     }
 
-    /// Reads what comes next. False at the end of the log.
-    fn read_log(&mut self) -> Result<bool, StepError> {
+    /// Reads what comes next.
+    fn read_log(&mut self) -> Result<Next, StepError> {
         let reached = Sequence(self.work.place.reached);
-        match self.store.follow(reached, self.limits.stride_bytes) {
+        let (stride, wanted) = (self.limits.stride_bytes, self.plan().matcher().wanted());
+        match self.store.follow_wanted(reached, stride, wanted) {
+            Ok(followed) if followed.commits.is_empty() && followed.reached > reached => {
+                let (none, kind) = (Vec::new(), PendingKind::Live);
+                self.put_pending(none, Vec::new(), Vec::new(), followed.reached, kind);
+                self.deliver()?;
+                Ok(Next::Passed)
+            }
+            Ok(followed) if followed.commits.is_empty() => Ok(Next::End),
             Ok(followed) => {
-                self.work.page = followed.into();
-                Ok(!self.work.page.is_empty())
+                self.work.page = followed.commits.into();
+                Ok(Next::Commits)
             }
             Err(FollowError::Trimmed { oldest }) => {
                 self.skip_to(oldest)?;
-                Ok(false)
+                Ok(Next::End)
             }
             Err(error) => Err(error.into()),
         }
@@ -686,11 +714,7 @@ impl Runner {
                 if let Some(last) = followed.last() {
                     self.desk.arrived(last.commit.origin.arrived_ms);
                 }
-                let is_due = self
-                    .work
-                    .saved_at
-                    .is_none_or(|at| at.elapsed() >= Duration::from_millis(self.limits.save_ms));
-                if !letters.is_empty() || is_due {
+                if !letters.is_empty() || self.is_due() {
                     self.write(&letters)?;
                 }
             }
@@ -735,11 +759,30 @@ impl Runner {
         }
     }
 
+    /// Writes down what is due: not with every commit. Whether nothing is left for later.
+    fn write_in_time(&mut self) -> Result<bool, StepError> {
+        if self.is_due() {
+            self.save()?;
+        }
+        let has_let_go = |work: &Work| work.let_go_of == Some(work.saved.reached);
+        let is_due = |at: Instant| at.elapsed() >= LET_GO_EVERY;
+        if !has_let_go(&self.work) && self.work.let_go_at.is_none_or(is_due) {
+            self.let_go()?;
+        }
+        Ok(self.work.place == self.work.saved && has_let_go(&self.work))
+    }
+
+    fn is_due(&self) -> bool {
+        let save = Duration::from_millis(self.limits.save_ms);
+        self.work.saved_at.is_none_or(|at| at.elapsed() >= save)
+    }
+
     /// Lets the log go behind what was written down.
     fn let_go(&mut self) -> Result<(), StepError> {
         let at = Sequence(self.work.saved.reached);
         self.store.set_cursor(&cursor(&self.uid), at)?;
         self.work.let_go_at = Some(Instant::now());
+        self.work.let_go_of = Some(at.0);
         Ok(())
     }
 

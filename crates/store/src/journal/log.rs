@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use super::{
     file::{FRAMES_AT, FileHeader, Found, Window},
     frame::{Header, Records},
-    record,
+    record::{self, Wanted},
     wire::DecodeError,
 };
 use crate::{
@@ -26,10 +26,10 @@ pub struct Followed {
     pub commit: Commit,
 }
 
-/// What was refused, or tried again, among some commits.
+/// Those among some commits that a follower has a use for.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FollowedRefusals {
-    /// Every commit that holds a refusal or tries one again, in order; perhaps others.
+pub struct FollowedSome {
+    /// Every one of them, in order; perhaps others.
     pub commits: Vec<Followed>,
     /// The last commit looked at.
     pub reached: Sequence,
@@ -208,13 +208,21 @@ fn missing(sequence: Sequence) -> String {
     format!("commit {} should stand here", sequence.0)
 }
 
+/// Which commits are decoded; all are looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Choice {
+    All,
+    /// What may hold a refusal, or tries one again.
+    Refusals,
+    Of(Wanted),
+}
+
 /// What one call of follow collects.
 struct Page {
     want: Sequence,
     followed: Vec<Followed>,
-    /// Decodes what may hold a refusal, and no more.
-    only_refusals: bool,
-    /// The latest of all, where only refusals are wanted.
+    choice: Choice,
+    /// The latest of all, where not all are wanted.
     arrived_ms: Option<i64>,
     bytes: usize,
     bytes_max: usize,
@@ -223,11 +231,11 @@ struct Page {
 }
 
 impl Page {
-    fn new(from: Sequence, bytes_max: usize, only_refusals: bool) -> Self {
+    fn new(from: Sequence, bytes_max: usize, choice: Choice) -> Self {
         Self {
             want: Sequence(from.0 + 1),
             followed: Vec::new(),
-            only_refusals,
+            choice,
             arrived_ms: None,
             bytes: 0,
             bytes_max,
@@ -242,10 +250,10 @@ impl Page {
     }
 
     fn take(&mut self, sequence: Sequence, bytes: &[u8]) -> Result<(), DecodeError> {
-        let is_wanted = !self.only_refusals || {
-            let seen = record::glance(bytes)?;
-            self.arrived_ms = self.arrived_ms.max(Some(seen.arrived_ms));
-            seen.may_refuse
+        let is_wanted = match self.choice {
+            Choice::All => true,
+            Choice::Refusals => self.glance(bytes)?.may_refuse(),
+            Choice::Of(wanted) => self.glance(bytes)?.may_be(wanted),
         };
         if is_wanted {
             let commit = record::decode(bytes)?;
@@ -254,6 +262,12 @@ impl Page {
         self.want = Sequence(sequence.0 + 1);
         self.bytes += bytes.len();
         Ok(())
+    }
+
+    fn glance<'r>(&mut self, bytes: &'r [u8]) -> Result<record::Glance<'r>, DecodeError> {
+        let seen = record::glance(bytes)?;
+        self.arrived_ms = self.arrived_ms.max(Some(seen.arrived_ms));
+        Ok(seen)
     }
 }
 
@@ -292,19 +306,20 @@ impl Log {
         durable: Sequence,
         bytes_max: usize,
     ) -> Result<Vec<Followed>, FollowError> {
-        let page = self.page(Page::new(from, bytes_max, false), durable)?;
+        let page = self.page(Page::new(from, bytes_max, Choice::All), durable)?;
         Ok(page.followed)
     }
 
-    /// The refusals among as many commits.
-    pub(crate) fn follow_refusals(
+    /// The chosen ones among as many commits.
+    pub(crate) fn follow_some(
         &self,
         from: Sequence,
         durable: Sequence,
         bytes_max: usize,
-    ) -> Result<FollowedRefusals, FollowError> {
-        let page = self.page(Page::new(from, bytes_max, true), durable)?;
-        Ok(FollowedRefusals {
+        choice: Choice,
+    ) -> Result<FollowedSome, FollowError> {
+        let page = self.page(Page::new(from, bytes_max, choice), durable)?;
+        Ok(FollowedSome {
             commits: page.followed,
             reached: Sequence(page.want.0 - 1),
             arrived_ms: page.arrived_ms,

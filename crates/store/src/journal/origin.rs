@@ -54,13 +54,14 @@ pub(crate) fn unmark(marks: u64) -> Option<(Option<NonZeroU16>, Option<NonZeroU3
     Some((NonZeroU16::new(packet_id), NonZeroU32::new(policies)))
 }
 
-/// The arrival time alone.
-pub(super) fn skim(reader: &mut Reader<'_>) -> Result<i64, DecodeError> {
-    for what in ["the channel", "the client", "the topic", "the message id"] {
-        reader.bytes(what)?;
-    }
+/// The topic and the arrival time alone.
+pub(super) fn skim<'r>(reader: &mut Reader<'r>) -> Result<(&'r [u8], i64), DecodeError> {
+    reader.bytes("the channel")?;
+    reader.bytes("the client")?;
+    let topic = reader.bytes("the topic")?;
+    reader.bytes("the message id")?;
     reader.varint("the packet id")?;
-    reader.signed("the arrival time")
+    Ok((topic, reader.signed("the arrival time")?))
 }
 
 #[cfg(test)]

@@ -96,27 +96,81 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Commit, DecodeError> {
 
 /// What a record tells at a glance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Glance {
+pub(super) struct Glance<'r> {
     pub(super) arrived_ms: i64,
-    /// It may hold a refusal, or tries one again. `false` is certain.
-    pub(super) may_refuse: bool,
+    topic: &'r [u8],
+    holds: Holds,
+}
+
+/// The parts of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Nothing,
+    /// One, with this tag.
+    One(u8),
+    /// Any.
+    Several,
 }
 
 /// Looks at a record without decoding what it stores: that of a message all of which was good, and so
 /// of nearly all there are, has one part.
-pub(super) fn glance(bytes: &[u8]) -> Result<Glance, DecodeError> {
+pub(super) fn glance(bytes: &[u8]) -> Result<Glance<'_>, DecodeError> {
     let mut reader = Reader::new(bytes);
-    let arrived_ms = origin::skim(&mut reader)?;
+    let (topic, arrived_ms) = origin::skim(&mut reader)?;
     reader.bytes("the product")?;
-    let may_refuse = match reader.count(3, "parts")? {
-        0 => false,
-        1 => !matches!(reader.byte("a part's kind")?, POINTS | EVENTS | ATTRIBUTES),
-        _ => true,
+    let holds = match reader.count(3, "parts")? {
+        0 => Holds::Nothing,
+        1 => Holds::One(reader.byte("a part's kind")?),
+        _ => Holds::Several,
     };
     Ok(Glance {
         arrived_ms,
-        may_refuse,
+        topic,
+        holds,
     })
+}
+
+impl Glance<'_> {
+    /// It may hold a refusal, or tries one again. `false` is certain.
+    pub(super) fn may_refuse(&self) -> bool {
+        match self.holds {
+            Holds::Nothing => false,
+            Holds::One(tag) => !matches!(tag, POINTS | EVENTS | ATTRIBUTES),
+            Holds::Several => true,
+        }
+    }
+
+    /// It may be one of those. `false` is certain.
+    pub(super) fn may_be(&self, wanted: Wanted) -> bool {
+        let tag = match wanted.kind {
+            PartKind::Points => POINTS,
+            PartKind::Events => EVENTS,
+            PartKind::Attributes => ATTRIBUTES,
+        };
+        let has_kind = match self.holds {
+            Holds::Nothing => false,
+            Holds::One(own) => own == tag,
+            Holds::Several => true,
+        };
+        has_kind && self.topic.starts_with(wanted.topic_begins.as_bytes())
+    }
+}
+
+/// Commits that a follower has a use for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// They hold some of these.
+    pub kind: PartKind,
+    /// Their topic begins so.
+    pub topic_begins: &'static str,
+}
+
+/// What a part of a commit stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartKind {
+    Points,
+    Events,
+    Attributes,
 }
 
 #[cfg(test)]
@@ -158,8 +212,31 @@ pub(in crate::journal) mod tests {
             let seen = glance(&out).unwrap();
             prop_assert_eq!(seen.arrived_ms, commit.origin.arrived_ms);
             let is_refused = commit.parts.iter().any(|part| matches!(part, Part::Refused(_)));
-            prop_assert!(seen.may_refuse || !(is_refused || commit.redrive.is_some()));
-            prop_assert!(!seen.may_refuse || is_refused || commit.redrive.is_some() || commit.parts.len() > 1);
+            prop_assert!(seen.may_refuse() || !(is_refused || commit.redrive.is_some()));
+            prop_assert!(!seen.may_refuse() || is_refused || commit.redrive.is_some() || commit.parts.len() > 1);
+        }
+
+        #[test]
+        fn a_glance_misses_no_part_of_a_kind(commit in any_commit(), other in "[a-z]{3}") {
+            let mut out = Vec::new();
+            encode(&commit, &mut out);
+            let seen = glance(&out).unwrap();
+            let wanted = |kind| Wanted { kind, topic_begins: "" };
+            for part in &commit.parts {
+                let kind = match part {
+                    Part::Points(_) => PartKind::Points,
+                    Part::Events(_) => PartKind::Events,
+                    Part::Attributes(_) => PartKind::Attributes,
+                    Part::Refused(_) => continue,
+                };
+                prop_assert!(seen.may_be(wanted(kind)));
+                let begins: &'static str = other.clone().leak();
+                let of_topic = Wanted { kind, topic_begins: begins };
+                prop_assert_eq!(seen.may_be(of_topic), commit.origin.topic.starts_with(begins));
+            }
+            if commit.parts.is_empty() && commit.redrive.is_none() {
+                prop_assert!(!seen.may_be(wanted(PartKind::Points)));
+            }
         }
 
         #[test]
