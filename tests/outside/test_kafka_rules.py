@@ -168,9 +168,13 @@ def test_a_second_gateway_on_a_copy_of_the_data_fences_the_first(gateways, own_k
     first.start()
     send(first, 10, 10)
     arrives(own_kafka, 20)
+    before = {json.loads(record.value())["instance"] for record in own_kafka.read("BACKTIDE_CURSORS_o1")}
     second.start()
     # It has the log of the first ten, and Kafka's cursor stands at twenty: it takes over there.
-    eventually(lambda: standing(second)["state"] == "running", lambda: standing(second))
+    # It has, once its name stands beside the cursor.
+    def names():
+        return {json.loads(record.value())["instance"] for record in own_kafka.read("BACKTIDE_CURSORS_o1")}
+    eventually(lambda: len(names()) > len(before), names)
     send(first, 20, 5)
     eventually(lambda: "taken over" in json.dumps(standing(first)), lambda: standing(first), 60)
     assert "taken over" in first.log()
