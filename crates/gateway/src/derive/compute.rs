@@ -132,7 +132,10 @@ pub(super) fn grouped(mut pieces: Vec<Piece>) -> Vec<Vec<Piece>> {
                 .unwrap_or(i64::MAX)
                 .saturating_add(1);
             let union_ms = to_ms.max(hull.to_ms).saturating_sub(from_ms);
-            group.len() < GROUP_DEVICES_MAX
+            // One that begins far behind, such as the rest of a long history, is not read again from where
+            // the others begin.
+            hull.from_ms.saturating_sub(from_ms) <= length_ms / 4
+                && group.len() < GROUP_DEVICES_MAX
                 && union_ms.saturating_mul(devices)
                     <= sum_ms.saturating_add(length_ms).saturating_mul(2)
                 && group.iter().all(|other| other.device != piece.device)
@@ -372,7 +375,7 @@ mod tests {
             piece("a", 5, 15),
             piece("c", 1_000, 1_010),
             piece("a", 1_001, 1_012),
-            piece("a", 2, 4),
+            piece("a", 0, 4),
         ];
         let groups = grouped(pieces);
         let devices: Vec<Vec<&str>> = groups
