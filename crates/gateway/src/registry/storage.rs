@@ -399,7 +399,7 @@ impl ProductStorage {
         let twice = |what: &str, other: &RuleInForce| {
             let (a, b) = (&other.policy.name, &in_force.policy.name);
             format!(
-                "product {} would have two storage policies for {what}, {a} and {b}; it has one for each \
+                "product {} would have two storage policies, {a} and {b}, for {what}; it has one for each \
                  point, and one for those that no rule names",
                 product.name
             )

@@ -41,6 +41,9 @@ const RECORDS_STEP_MS: i64 = 3_600_000;
 pub struct Expirable {
     /// Values at most.
     pub values_max: u64,
+    /// Rows with any of them at most, and rows of the product in all.
+    pub rows_max: u64,
+    pub rows_in_all: u64,
     /// Segments that go whole, and their size; the rest goes value by value, in merges.
     pub segments: u64,
     pub bytes: u64,
@@ -166,7 +169,10 @@ impl Library {
         let mut expirable = Expirable::default();
         for segment in segments {
             let stored = points.iter().filter(|point| segment.points.contains_key(*point));
-            expirable.values_max += stored.map(|point| rows_max(segment, keep.of(point))).sum::<u64>();
+            let rows: Vec<u64> = stored.map(|point| rows_max(segment, keep.of(point))).collect();
+            expirable.values_max += rows.iter().sum::<u64>();
+            expirable.rows_max += rows.into_iter().max().unwrap_or(0);
+            expirable.rows_in_all += segment.rows() as u64;
         }
         for segment in whole(segments, keep, &|_| false) {
             expirable.segments += 1;

@@ -63,6 +63,11 @@ impl Kept {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Expiring {
     product: String,
+    /// Of points that no rule names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<Kept>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<Kept>,
     /// Points of which something else would be kept.
     points: Vec<PointExpiring>,
     /// Further ones, beyond those shown.
@@ -72,6 +77,9 @@ pub(super) struct Expiring {
     values: Option<u64>,
     /// No more than so many, reckoned without reading.
     values_max: u64,
+    /// Rows with any of them at most, of those in segments.
+    rows: u64,
+    rows_in_all: u64,
     /// Devices that would lose values.
     devices: Vec<DeviceExpiring>,
     /// Further ones, beyond those shown.
@@ -208,13 +216,21 @@ fn of_product(
     });
     let values = counted.as_ref().map(|counted| counted.by_point.iter().sum());
     let more_devices = counted.as_ref().map_or(0, |counted| counted.more_devices);
+    let rest = |storage: Option<&ProductStorage>| {
+        let rest = storage?.rest.as_ref()?;
+        Some(Kept::of(rest, now_ms))
+    };
     Ok(Expiring {
         product: product.name.to_string(),
+        before: rest(was),
+        after: rest(is),
         points: shown.collect(),
         more_points: points.len().saturating_sub(PREVIEW_POINTS_MAX),
         values,
         // What is in memory only is no segment's.
         values_max: reckoned.values_max.max(values.unwrap_or(0)),
+        rows: reckoned.rows_max,
+        rows_in_all: reckoned.rows_in_all,
         devices: counted.map(|counted| counted.devices).unwrap_or_default(),
         more_devices,
         events: records.events,
