@@ -334,7 +334,8 @@ events: { alarm: { level: warn, output: { code: { type: int } } } }
     plant.apply(keep)
 
     def events():
-        return [event["time"] for event in plant.http("GET", "/api/v1/events", params={"device": "pump-7"}).json()["events"]]
+        return [event["time"] for event in plant.cli("query", "--product", "pumps", "--events", "-o", "ndjson").ndjson()]
+
     eventually(lambda: events() == [now - DAY], "what is too old is not read")
     assert send(now - 9 * DAY, 2)["code"] == 1204
 
