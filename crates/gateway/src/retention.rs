@@ -99,7 +99,12 @@ pub fn keep(store: &Store, storage: &ProductStorage, now_ms: i64) -> Result<Keep
         ..RecordKeep::ALL
     };
     Ok(Keep {
-        rest: storage.rest.as_ref().map(of).transpose()?.unwrap_or_default(),
+        rest: storage
+            .rest
+            .as_ref()
+            .map(of)
+            .transpose()?
+            .unwrap_or_default(),
         points,
         events,
         attributes,
@@ -178,7 +183,9 @@ pub fn oldest(storage: &ProductStorage, arrived_ms: i64, now_ms: i64) -> Oldest 
     let points = storage.points.iter();
     Oldest {
         rest: storage.rest.as_ref().and_then(of),
-        points: points.map(|(point, rule)| (point.clone(), of(rule))).collect(),
+        points: points
+            .map(|(point, rule)| (point.clone(), of(rule)))
+            .collect(),
         events: storage.events.as_ref().and_then(of),
     }
 }

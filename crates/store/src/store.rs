@@ -27,8 +27,8 @@ use crate::{
     journal::{self, Choice, Log},
     library::{
         AttributeRange, ChronicleStats, ConflictFilter, ConflictPage, ConflictRows, EventRange,
-        Expirable, ExpirableRecords, FlushError, Going, Keep, Latest, Library, LibraryStats, Lineage, StoredAttribute,
-        StoredEvent, View,
+        Expirable, ExpirableRecords, FlushError, Going, Keep, Latest, Library, LibraryStats,
+        Lineage, StoredAttribute, StoredEvent, View,
     },
     memtable::Memtable,
     queue::{Queue, Submission},

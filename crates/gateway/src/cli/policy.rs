@@ -74,7 +74,11 @@ impl Show {
             list(of_channel, "steps").map(move |step| with(step, "channel", &channel))
         });
         let lines: Vec<Value> = lines.collect();
-        for (member, what) in [("storage", ""), ("events", "events "), ("attributes", "attributes ")] {
+        for (member, what) in [
+            ("storage", ""),
+            ("events", "events "),
+            ("attributes", "attributes "),
+        ] {
             if let Some(kept) = effective.get(member) {
                 writeln!(terminal.talk, "{what}kept {}", kept_in_words(kept))?;
             }
@@ -106,7 +110,12 @@ impl Preview {
             false => &[],
         };
         let preview: Value = client
-            .post("/api/v1/policy-preview", quick, body.content_type, &body.text)
+            .post(
+                "/api/v1/policy-preview",
+                quick,
+                body.content_type,
+                &body.text,
+            )
             .map_err(|failure| body.locate(failure, &mut *terminal.talk))?;
         if whole(terminal, self.output, &preview)? {
             return Ok(Exit::Ok);

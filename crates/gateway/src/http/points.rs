@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use backtide_store::{Thinning, View};
 use axum::{Extension, extract::State, http::StatusCode, response::Response};
+use backtide_store::{Thinning, View};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};

@@ -159,7 +159,10 @@ pub(super) fn check(
         }
     }
     let about = models(file, snapshot);
-    let about: Vec<_> = about.iter().map(|model| (&model.name, &*model.model)).collect();
+    let about: Vec<_> = about
+        .iter()
+        .map(|model| (&model.name, &*model.model))
+        .collect();
     file.storage.check(file, &about)?;
     check_steps(name, file, snapshot)
 }

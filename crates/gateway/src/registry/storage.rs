@@ -307,7 +307,11 @@ impl StorageRules {
     }
 
     /// Checks the rules of a policy against the models that it is about.
-    pub(super) fn check(&self, file: &PolicyFile, models: &[(&ObjectName, &Model)]) -> Result<(), String> {
+    pub(super) fn check(
+        &self,
+        file: &PolicyFile,
+        models: &[(&ObjectName, &Model)],
+    ) -> Result<(), String> {
         if self.is_empty() {
             return Ok(());
         }
@@ -325,17 +329,32 @@ impl StorageRules {
         for (at, rule) in (1..).zip(&self.0) {
             let place = |why| format!("storage rule {at}: {why}");
             rule.check().map_err(place)?;
-            let about: Vec<_> = models.iter().filter(|(name, _)| rule.is_about(name)).collect();
-            if let Some(model) = rule.models.iter().find(|name| about.iter().all(|(of, _)| of != name)) {
+            let about: Vec<_> = models
+                .iter()
+                .filter(|(name, _)| rule.is_about(name))
+                .collect();
+            if let Some(model) = rule
+                .models
+                .iter()
+                .find(|name| about.iter().all(|(of, _)| of != name))
+            {
                 return Err(place(format!("model {model} is none of the policy's")));
             }
             let is_known = |point: &&ElementName| {
-                about.iter().any(|(_, model)| model.passthrough || model.measurepoints.contains_key(*point))
+                about
+                    .iter()
+                    .any(|(_, model)| model.passthrough || model.measurepoints.contains_key(*point))
             };
             if let Some(point) = rule.points.iter().find(|point| !is_known(point)) {
-                return Err(place(format!("{point} is in none of the models that it is about")));
+                return Err(place(format!(
+                    "{point} is in none of the models that it is about"
+                )));
             }
-            if let Some(point) = rule.compression.keys().find(|point| !rule.points.contains(point)) {
+            if let Some(point) = rule
+                .compression
+                .keys()
+                .find(|point| !rule.points.contains(point))
+            {
                 return Err(place(format!("compression: {point} is none of its points")));
             }
         }
@@ -374,7 +393,10 @@ impl ProductStorage {
     pub(super) fn of(product: &Product, policies: &[Arc<Policy>]) -> Result<Option<Self>, String> {
         let mut found = Self::default();
         let mut is_any = false;
-        for policy in policies.iter().filter(|policy| policy.file.is_about(product)) {
+        for policy in policies
+            .iter()
+            .filter(|policy| policy.file.is_about(product))
+        {
             for (at, rule) in policy.file.storage.0.iter().enumerate() {
                 if !rule.is_about(&product.model_name) {
                     continue;

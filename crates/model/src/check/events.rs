@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Fault, Reading, Rules, read_declared, TooOld};
+use super::{Fault, Reading, Rules, TooOld, read_declared};
 use crate::{
     Content, DeviceKey, ElementName, Event, Occurrence,
     types::{each_field, object_text, read_undeclared_text, shown},

@@ -50,6 +50,7 @@ impl Reading for Points {
         if self.values.is_empty() {
             return;
         }
+        self.builder.expect_points(self.values.len());
         self.builder.row(device, time_ms);
         for value in self.values.drain(..) {
             self.builder
@@ -71,7 +72,10 @@ impl Points {
     /// be left is refused.
     fn leave_out_old(&mut self, oldest: &Oldest, time_ms: i64) -> Result<u32, Vec<Fault>> {
         let is_old = |value: &PointValue| oldest.of(&value.point, time_ms);
-        let first = self.values.iter().find_map(|value| Some((value, is_old(value)?)));
+        let first = self
+            .values
+            .iter()
+            .find_map(|value| Some((value, is_old(value)?)));
         let Some((value, too_old)) = first else {
             return Ok(0);
         };
@@ -80,7 +84,8 @@ impl Points {
             let message = format!("time {time_ms}: {}", too_old.message);
             return Err(vec![Fault::of(value.point.as_str(), message)]);
         }
-        self.values.retain(|value| oldest.of(&value.point, time_ms).is_none());
+        self.values
+            .retain(|value| oldest.of(&value.point, time_ms).is_none());
         Ok(u32::try_from(all - self.values.len()).unwrap_or(u32::MAX))
     }
 }

@@ -87,7 +87,9 @@ impl News {
     /// Whether any of it falls between two times, both inclusive.
     pub(super) fn falls_into(&self, device: &DeviceKey, (from_ms, to_ms): (i64, i64)) -> bool {
         let spans = self.0.get(device).into_iter().flatten();
-        spans.into_iter().any(|(first_ms, last_ms)| *first_ms <= to_ms && from_ms <= *last_ms)
+        spans
+            .into_iter()
+            .any(|(first_ms, last_ms)| *first_ms <= to_ms && from_ms <= *last_ms)
     }
 }
 
@@ -168,8 +170,12 @@ impl Library {
         let segments = shelf.products.get(product).map_or(&[][..], Vec::as_slice);
         let mut expirable = Expirable::default();
         for segment in segments {
-            let stored = points.iter().filter(|point| segment.points.contains_key(*point));
-            let rows: Vec<u64> = stored.map(|point| rows_max(segment, keep.of(point))).collect();
+            let stored = points
+                .iter()
+                .filter(|point| segment.points.contains_key(*point));
+            let rows: Vec<u64> = stored
+                .map(|point| rows_max(segment, keep.of(point)))
+                .collect();
             expirable.values_max += rows.iter().sum::<u64>();
             expirable.rows_max += rows.into_iter().max().unwrap_or(0);
             expirable.rows_in_all += segment.rows() as u64;
@@ -226,12 +232,19 @@ impl Library {
     pub(super) fn expire_records(&self) -> Result<bool, FlushError> {
         for (product, keep) in self.all_keeps() {
             let is_near = |before: &Arc<Keep>| {
-                let rose = |to: i64, from: i64| to < from.saturating_add(RECORDS_STEP_MS) && to >= from;
+                let rose =
+                    |to: i64, from: i64| to < from.saturating_add(RECORDS_STEP_MS) && to >= from;
                 rose(keep.events.time_ms, before.events.time_ms)
                     && rose(keep.events.arrived_ms, before.events.arrived_ms)
                     && rose(keep.attributes.arrived_ms, before.attributes.arrived_ms)
             };
-            if self.keeps.lock().swept_records.get(&product).is_some_and(is_near) {
+            if self
+                .keeps
+                .lock()
+                .swept_records
+                .get(&product)
+                .is_some_and(is_near)
+            {
                 continue;
             }
             if self.chronicle.expire(&product, &keep)? {
@@ -247,9 +260,8 @@ impl Library {
         shelf.products.iter().find_map(|(product, segments)| {
             let keep = self.keep(product);
             let mut oldest = commits(segments).next()?.iter();
-            let found = oldest.find(|segment| {
-                segment.card.is_classified && is_worth_rewriting(segment, &keep)
-            })?;
+            let found = oldest
+                .find(|segment| segment.card.is_classified && is_worth_rewriting(segment, &keep))?;
             Some(Choice {
                 inputs: vec![Arc::clone(found)],
                 is_oldest: true,
@@ -295,11 +307,15 @@ fn is_below(segment: &Segment, keep: &Keep) -> bool {
     let card = &segment.card;
     let last_ms = card.index.0.iter().map(|stretch| stretch.last_ms).max();
     let below = |floor: Floor| {
-        card.sequence_max < floor.sequence.0 || last_ms.is_some_and(|last_ms| last_ms < floor.time_ms)
+        card.sequence_max < floor.sequence.0
+            || last_ms.is_some_and(|last_ms| last_ms < floor.time_ms)
     };
     match segment.points.is_empty() {
         true => below(keep.rest.floor()),
-        false => segment.points.keys().all(|point| below(keep.of(point).floor())),
+        false => segment
+            .points
+            .keys()
+            .all(|point| below(keep.of(point).floor())),
     }
 }
 
@@ -307,11 +323,17 @@ fn is_below(segment: &Segment, keep: &Keep) -> bool {
 fn rows_max(segment: &Segment, keep: &PointKeep) -> u64 {
     let card = &segment.card;
     let floor = keep.floor();
-    let until_ms = keep.thin().map_or(floor.time_ms, |thin| thin.before_ms.max(floor.time_ms));
+    let until_ms = keep
+        .thin()
+        .map_or(floor.time_ms, |thin| thin.before_ms.max(floor.time_ms));
     if card.sequence_min < floor.sequence.0 {
         return segment.rows() as u64;
     }
-    let touched = card.index.0.iter().filter(|stretch| stretch.first_ms < until_ms);
+    let touched = card
+        .index
+        .0
+        .iter()
+        .filter(|stretch| stretch.first_ms < until_ms);
     touched.map(|stretch| stretch.rows.len() as u64).sum()
 }
 
@@ -328,7 +350,11 @@ fn is_worth_rewriting(segment: &Segment, keep: &Keep) -> bool {
         let floor = keep.floor();
         let commits = card.sequence_max - card.sequence_min + 1;
         let from = done.sequence.max(card.sequence_min);
-        let gone = floor.sequence.0.min(card.sequence_max + 1).saturating_sub(from);
+        let gone = floor
+            .sequence
+            .0
+            .min(card.sequence_max + 1)
+            .saturating_sub(from);
         let by_import = gone > 0 && gone * REWRITE_PART >= commits;
         if by_import || is_much(between(done.time_ms, floor.time_ms)) {
             return true;

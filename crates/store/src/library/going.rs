@@ -49,7 +49,10 @@ impl Library {
         let floors = || points.iter().map(|point| next.of(point).floor());
         let until_ms = match thins || floors().any(|floor| floor.sequence.0 > 0) {
             true => i64::MAX,
-            false => floors().map(|floor| floor.time_ms).max().unwrap_or(i64::MIN),
+            false => floors()
+                .map(|floor| floor.time_ms)
+                .max()
+                .unwrap_or(i64::MIN),
         };
         let range = Range {
             product: product.clone(),

@@ -167,7 +167,8 @@ impl Keep {
 
     pub(super) fn has(&self, kind: Thinning) -> bool {
         let all = self.points.values().chain([&self.rest]);
-        all.filter_map(|keep| keep.thin).any(|thin| thin.kind == kind)
+        all.filter_map(|keep| keep.thin)
+            .any(|thin| thin.kind == kind)
     }
 
     /// Below it, nothing of these points is kept.

@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow_array::{Array, ArrayRef, StringArray, TimestampMillisecondArray, UInt64Array, new_null_array};
+use arrow_array::{
+    Array, ArrayRef, StringArray, TimestampMillisecondArray, UInt64Array, new_null_array,
+};
 use arrow_schema::{ArrowError, DataType};
 use backtide_model::{DeviceKey, ElementName, Storage};
 

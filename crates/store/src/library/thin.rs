@@ -223,7 +223,9 @@ pub(super) fn droppable(
         Some(thin) => repeats_to_drop(thin, column, &mut stays, is_settled),
     }
     let stays = stays.iter().enumerate();
-    stays.map(|(row, stays)| column.has(row) && !stays).collect()
+    stays
+        .map(|(row, stays)| column.has(row) && !stays)
+        .collect()
 }
 
 fn minutes_to_drop(thin: Thin, by_import: bool, column: &Column<'_>, stays: &mut [bool]) {
@@ -276,11 +278,7 @@ fn repeats_to_drop(
 }
 
 /// Takes hidden values out of a column.
-pub(super) fn hide(
-    joined: &mut Joined,
-    hidden: &[bool],
-    bases: &[u64],
-) -> Result<(), ArrowError> {
+pub(super) fn hide(joined: &mut Joined, hidden: &[bool], bases: &[u64]) -> Result<(), ArrowError> {
     if !hidden.contains(&true) {
         return Ok(());
     }

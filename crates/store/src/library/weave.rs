@@ -243,7 +243,11 @@ impl Joined {
             let mut at = stays.iter();
             sequences.retain(|_| at.next() == Some(&true));
         }
-        let rules = self.rules.as_ref().map(|rules| filtered(rules)).transpose()?;
+        let rules = self
+            .rules
+            .as_ref()
+            .map(|rules| filtered(rules))
+            .transpose()?;
         self.rules = rules.map(|rules| rules.as_primitive().clone());
         Ok(())
     }

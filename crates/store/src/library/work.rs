@@ -216,14 +216,7 @@ impl Library {
             packing: choice.packing,
             ..self.plan(product)
         };
-        Merge::new(
-            &self.disk,
-            choice,
-            plan,
-            self.file_rows,
-            trim,
-            refusals,
-        )
+        Merge::new(&self.disk, choice, plan, self.file_rows, trim, refusals)
     }
 
     /// The next file of the same merge.

@@ -131,7 +131,10 @@ pub(super) fn expiring(
         let records = |storage: Option<&ProductStorage>| {
             let rule = |rule: Option<&RuleInForce>| rule.map(|rule| rule.rule().clone());
             let of = |storage: &ProductStorage| {
-                (rule(storage.events.as_ref()), rule(storage.attributes.as_ref()))
+                (
+                    rule(storage.events.as_ref()),
+                    rule(storage.attributes.as_ref()),
+                )
             };
             storage.map(of).unwrap_or_default()
         };
@@ -139,7 +142,14 @@ pub(super) fn expiring(
         if points.is_empty() && !has_records {
             continue;
         }
-        all.push(of_product(api, product, (was, is), &points, has_records, is_quick)?);
+        all.push(of_product(
+            api,
+            product,
+            (was, is),
+            &points,
+            has_records,
+            is_quick,
+        )?);
     }
     Ok(all)
 }
@@ -214,7 +224,9 @@ fn of_product(
         after: kept(is, point),
         values: counted.as_ref().map(|counted| counted.by_point[at]),
     });
-    let values = counted.as_ref().map(|counted| counted.by_point.iter().sum());
+    let values = counted
+        .as_ref()
+        .map(|counted| counted.by_point.iter().sum());
     let more_devices = counted.as_ref().map_or(0, |counted| counted.more_devices);
     let rest = |storage: Option<&ProductStorage>| {
         let rest = storage?.rest.as_ref()?;

@@ -120,7 +120,9 @@ fn shown(snapshot: &Snapshot, policy: &Policy) -> Value {
                 true => !named.contains(point),
                 false => rule.points.contains(point),
             };
-            let points = points.filter(is_of_rule).map(|point| shown_point(rule, point));
+            let points = points
+                .filter(is_of_rule)
+                .map(|point| shown_point(rule, point));
             models.entry(&model.name).or_default().extend(points);
         }
     }
@@ -194,7 +196,12 @@ fn days_of(retention: &str) -> Result<u32, Refusal> {
 pub(super) fn save(api: &Api, call: &Call) -> Result<Data, Refusal> {
     let snapshot = api.registry.snapshot();
     let policy = policy(&snapshot, call)?;
-    let first = policy.file.storage.0.iter().find(|rule| rule.of == Of::Points);
+    let first = policy
+        .file
+        .storage
+        .0
+        .iter()
+        .find(|rule| rule.of == Of::Points);
     let mut kind = first.cloned().unwrap_or_default();
     if let Some(retention) = call.params.get("retention") {
         kind.keep_days = Some(days_of(retention)?);
@@ -218,12 +225,17 @@ pub(super) fn save(api: &Api, call: &Call) -> Result<Data, Refusal> {
 }
 
 fn rule_for(model: &Value, kind: &StorageRule) -> Result<StorageRule, Refusal> {
-    let id = model.get("modelId").and_then(Value::as_str).unwrap_or_default();
+    let id = model
+        .get("modelId")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let name = ObjectName::new(id)
         .map_err(|error| Refusal::parameter(format!("modelId {id:?}: {error}")))?;
     let points = model.get("points").and_then(Value::as_array);
     let points = points.filter(|points| !points.is_empty()).ok_or_else(|| {
-        Refusal::parameter(format!("points of model {id} is absent; send a list of points"))
+        Refusal::parameter(format!(
+            "points of model {id} is absent; send a list of points"
+        ))
     })?;
     let mut rule = StorageRule {
         models: vec![name],

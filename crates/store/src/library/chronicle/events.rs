@@ -269,11 +269,7 @@ impl Chronicle {
 }
 
 /// What is in memory of a range, in order, each once.
-fn mentions(
-    told: &[Arc<Told<Occurrence>>],
-    range: &EventRange,
-    keep: RecordKeep,
-) -> Vec<Mention> {
+fn mentions(told: &[Arc<Told<Occurrence>>], range: &EventRange, keep: RecordKeep) -> Vec<Mention> {
     let devices: HashSet<&DeviceKey> = range.devices.iter().collect();
     let is_in = |mention: &Mention| {
         let Occurrence {
@@ -440,7 +436,9 @@ fn lane_rows(
     let mut select = db.prepare_cached(sql)?;
     let (time_ms, event, digest) = &lane.behind;
     let limit = i64::try_from(rows_max).unwrap_or(i64::MAX);
-    let asked = params![lane.id, time_ms, event, digest, to_ms, events, limit, arrived_ms];
+    let asked = params![
+        lane.id, time_ms, event, digest, to_ms, events, limit, arrived_ms
+    ];
     let rows = select.query_map(asked, |row| stored(row, &lane.device))?;
     rows.collect()
 }

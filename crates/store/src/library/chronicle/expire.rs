@@ -83,7 +83,8 @@ impl Chronicle {
         let mut all = ExpirableRecords::default();
         for (_, device) in self.devices(product, &[])? {
             all.events += self.read(|db| {
-                let sql = "SELECT count(*) FROM event WHERE device = ?1 AND (time < ?2 OR arrived < ?3)";
+                let sql =
+                    "SELECT count(*) FROM event WHERE device = ?1 AND (time < ?2 OR arrived < ?3)";
                 let asked = params![device, keep.events.time_ms, keep.events.arrived_ms];
                 db.prepare_cached(sql)?
                     .query_row(asked, |row| row.get(0))
@@ -97,7 +98,9 @@ impl Chronicle {
                                AND (later.first_order, later.first_sequence, later.first_item)
                                  > (a.first_order, a.first_sequence, a.first_item))";
                 db.prepare_cached(sql)?
-                    .query_row(params![device, keep.attributes.arrived_ms], |row| row.get(0))
+                    .query_row(params![device, keep.attributes.arrived_ms], |row| {
+                        row.get(0)
+                    })
                     .map(unsigned)
             })?;
         }

@@ -67,7 +67,9 @@ fn a_segment_of_old_rows_goes_whole_and_its_file_with_it() {
         "at once, in memory"
     );
     let points = [point("P")];
-    let expirable = world.library.expirable(&product(), &points, &below(from(5)));
+    let expirable = world
+        .library
+        .expirable(&product(), &points, &below(from(5)));
     assert_eq!(expirable.values_max, 2);
     // Classified first: what is not has more to tell.
     world.work_to_the_end();

@@ -32,7 +32,10 @@ fn thin(kind: Thinning) -> Thin {
 
 fn of_points(keeps: &[(&str, PointKeep)]) -> Keep {
     Keep {
-        points: keeps.iter().map(|(name, keep)| (point(name), *keep)).collect(),
+        points: keeps
+            .iter()
+            .map(|(name, keep)| (point(name), *keep))
+            .collect(),
         ..Keep::default()
     }
 }
@@ -71,7 +74,9 @@ fn shown_of(series: &Series, keep: &PointKeep, view: View) -> Vec<(i64, (String,
                 return true;
             }
             match stage.kind {
-                Thinning::Minute => all[at + 1..].iter().all(|(later, _)| window(*later) != window(*time)),
+                Thinning::Minute => all[at + 1..]
+                    .iter()
+                    .all(|(later, _)| window(*later) != window(*time)),
                 Thinning::Changes => match at.checked_sub(1).map(|at| &all[at]) {
                     Some((before, (was, was_quality, _))) => {
                         window(*before) != window(*time) || (was, was_quality) != (value, quality)
@@ -123,7 +128,11 @@ fn check(world: &World, model: &Model, keep: &Keep, view: View, (from, to): (i64
             order,
             ..everything()
         };
-        assert_eq!(found(&world.view(&range, view)), expected, "{order:?} {view:?}");
+        assert_eq!(
+            found(&world.view(&range, view)),
+            expected,
+            "{order:?} {view:?}"
+        );
         let (mut paged, mut after) = (Shown::new(), None);
         loop {
             let page = Range {
@@ -170,7 +179,11 @@ fn point_keep() -> impl Strategy<Value = PointKeep> {
         PointKeep::new(Floor::NONE, Some(thin))
     });
     let floor = (0..60_i64, 0..6_u64).prop_map(|(at, commit)| Floor {
-        time_ms: if commit % 2 == 0 { moment(at) } else { i64::MIN },
+        time_ms: if commit % 2 == 0 {
+            moment(at)
+        } else {
+            i64::MIN
+        },
         sequence: Sequence(commit),
     });
     prop_oneof![
@@ -180,11 +193,17 @@ fn point_keep() -> impl Strategy<Value = PointKeep> {
         minute_before,
         floor.prop_map(|floor| PointKeep::new(floor, None)),
         (0..60_i64, 0..6_u64).prop_map(|(at, commit)| {
-            let floor = Floor { time_ms: moment(at), sequence: Sequence(commit) };
+            let floor = Floor {
+                time_ms: moment(at),
+                sequence: Sequence(commit),
+            };
             PointKeep::new(floor, Some(thin(Thinning::Minute)))
         }),
         (0..60_i64).prop_map(|at| {
-            let floor = Floor { time_ms: moment(at), ..Floor::NONE };
+            let floor = Floor {
+                time_ms: moment(at),
+                ..Floor::NONE
+            };
             PointKeep::new(floor, Some(thin(Thinning::Changes)))
         }),
     ]
@@ -201,7 +220,9 @@ fn restless(keep: &Keep) -> Keep {
     };
     let points = keep.points.iter();
     Keep {
-        points: points.map(|(point, keep)| (point.clone(), restless(keep))).collect(),
+        points: points
+            .map(|(point, keep)| (point.clone(), restless(keep)))
+            .collect(),
         ..keep.clone()
     }
 }
@@ -342,7 +363,10 @@ fn what_is_thinned_goes_from_the_disk_and_the_rest_of_its_rows_stays() {
     // A minute has three of the sixty, a day first and last of its only stretch; the third stays.
     assert_eq!(world.cells(), 21 + 6 + 60);
     check(&world, &model, &keep, View::Kept, (i64::MIN, i64::MAX));
-    assert!(!world.library.work(Haste::Quiet).unwrap(), "and that is all");
+    assert!(
+        !world.library.work(Haste::Quiet).unwrap(),
+        "and that is all"
+    );
 }
 
 #[test]
@@ -405,7 +429,11 @@ fn a_window_that_something_newer_falls_into_is_left_alone() {
     let keep = of_points(&[("P", changes())]);
     world.set_keep(&keep);
     let recent = world.waiting.clone();
-    while world.library.work_beside(Haste::Quiet, &|_| recent.clone()).unwrap() {}
+    while world
+        .library
+        .work_beside(Haste::Quiet, &|_| recent.clone())
+        .unwrap()
+    {}
     check(&world, &model, &keep, View::Kept, (i64::MIN, i64::MAX));
 }
 
