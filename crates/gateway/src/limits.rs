@@ -156,6 +156,13 @@ pub const DERIVED_STEP_ROWS: usize = 20_000;
 pub const CHANGES_KEPT_MAX: u64 = 1_000_000;
 /// Entries of the change feed in a page.
 pub const CHANGES_PAGE_MAX: usize = 10_000;
+/// Storage rules of one policy.
+pub const STORAGE_RULES_MAX: usize = 100;
+/// A day of a device is thinned to its changes once nothing of it arrived for so long: what arrives
+/// later finds only the ends of stretches of equal values.
+pub const CHANGES_QUIET_MS: i64 = 3_600_000;
+/// Devices whose values that would go a preview lists by point; further ones are counted.
+pub const PREVIEW_DEVICES_MAX: usize = 200;
 /// Points that a preview of a change shows.
 pub const PREVIEW_POINTS_MAX: usize = 1_000;
 /// Changes of policies, each kept for ever: values name the revision that processed them.

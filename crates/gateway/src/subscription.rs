@@ -13,6 +13,7 @@
 mod filter;
 mod follower;
 mod group;
+mod intake;
 mod kafka;
 mod shelf;
 mod source;
@@ -47,6 +48,7 @@ use crate::{
     sink::kafka::Guarantee,
 };
 use follower::{Follower, cursor};
+use intake::Intake;
 use kafka::{Fetcher, Publisher};
 use shelf::{Shelf, ShelfError};
 use topic::{Local, Topic};
@@ -268,10 +270,7 @@ impl Subscriptions {
         let follower = Follower {
             topic: Arc::clone(&topic),
             shelf,
-            uid: subscription.uid.clone(),
-            store: setting.store.clone(),
-            registry: Arc::clone(&setting.registry),
-            organization: setting.organization.clone(),
+            intake: self.intake(subscription, &topic),
             clock: setting.clock.clone(),
             now_ms,
             tidied_at: Instant::now(),
@@ -311,10 +310,7 @@ impl Subscriptions {
         let publisher = Publisher {
             topic: Arc::clone(&topic),
             shelf,
-            uid: subscription.uid.clone(),
-            store: setting.store.clone(),
-            registry: Arc::clone(&setting.registry),
-            organization: setting.organization.clone(),
+            intake: self.intake(subscription, &topic),
             clock: setting.clock.clone(),
             cluster: cluster.clone(),
             kafka_topic: kafka_topic.into(),
@@ -328,6 +324,16 @@ impl Subscriptions {
             trouble: None,
         };
         Ok((topic, Box::new(|| publisher.run())))
+    }
+
+    fn intake(&self, subscription: &Subscription, topic: &Arc<Topic>) -> Intake {
+        Intake {
+            topic: Arc::clone(topic),
+            uid: subscription.uid.clone(),
+            store: self.setting.store.clone(),
+            registry: Arc::clone(&self.setting.registry),
+            organization: self.setting.organization.clone(),
+        }
     }
 
     fn path(&self, uid: &str) -> PathBuf {

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     clock::Clock,
     limits::{CHANGES_KEPT_MAX, DIRTY_SPANS_ALL_MAX, DIRTY_SPANS_MAX},
+    query::AskedPoint,
     registry::{KeptBy, Registry, Snapshot},
 };
 
@@ -506,9 +507,18 @@ impl Engine {
     /// Before this, values that windows were made of may be gone: those windows stay as they are.
     fn frozen_before(&self, series: &Series, now_ms: i64) -> Option<i64> {
         let snapshot = self.snapshot.as_ref()?;
-        let (_, storage) = snapshot.storage(&series.product.name)?;
-        (storage.by == KeptBy::Event)
-            .then(|| storage.oldest_ms(now_ms).saturating_add(series.reach_ms))
+        let storage = snapshot.storage(&series.product.name)?;
+        let of_point = |point: &AskedPoint| {
+            let rule = storage
+                .points
+                .get(&point.name)
+                .or(storage.rest.as_ref())?
+                .rule();
+            let oldest_ms = rule.oldest_ms(now_ms).filter(|_| rule.by == KeptBy::Event);
+            oldest_ms.max(rule.raw_oldest_ms(now_ms))
+        };
+        let oldest_ms = series.points().into_iter().filter_map(of_point).max()?;
+        Some(oldest_ms.saturating_add(series.reach_ms))
     }
 
     // --- the place ---

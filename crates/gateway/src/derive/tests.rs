@@ -463,9 +463,12 @@ fn a_window_whose_values_retention_took_stays_as_it_was() {
         time_ms: T0 + 200 * MINUTE_MS,
         ..backtide_store::Floor::NONE
     };
-    world
-        .store
-        .set_floors([(ProductKey::new(KEY).unwrap(), floor)].into());
+    let keep = backtide_store::Keep {
+        rest: backtide_store::PointKeep::new(floor, None),
+        ..backtide_store::Keep::default()
+    };
+    let key = ProductKey::new(KEY).unwrap();
+    world.store.set_keeps([(key, keep)].into());
     // Of the three values that it counts two are left.
     world.commit(&[(0, 600, 5.0, 2)]);
     settle(&mut engine, &world);
