@@ -21,7 +21,7 @@ pub(super) const COOKIE: &str = "backtide_session";
 const CSRF: &str = "x-csrf-token";
 
 /// Endings of paths where a POST changes nothing.
-const DRY: [&str; 7] = [
+const DRY: [&str; 8] = [
     "/run",
     "/dry-run",
     "/test",
@@ -29,6 +29,7 @@ const DRY: [&str; 7] = [
     "/points/query",
     "/points/aggregates",
     "/points/coverage",
+    "/rows",
 ];
 /// Endings of paths that show, make or end a secret.
 const SECRET: [&str; 5] = [
@@ -195,6 +196,7 @@ mod tests {
             ("POST", "/api/v1/policy-preview", Role::Viewer),
             ("POST", "/api/v1/points/query", Role::Viewer),
             ("POST", "/api/v1/points/aggregates", Role::Viewer),
+            ("POST", "/api/v1/rollups/a/rows", Role::Viewer),
             ("POST", "/api/v1/products/aggregates", Role::Operator),
             ("POST", "/api/v1/scripts/a/test", Role::Operator),
             ("POST", "/api/v1/apply", Role::Operator),
