@@ -26,6 +26,7 @@ use crate::{
     config::Config,
     house::{self, House},
     http::{self, Api, Live, Readiness, Seats},
+    imports::{ImportError, Imports},
     ingest::{Budgets, Ingest, Shares},
     kafka::Cluster,
     limits,
@@ -89,6 +90,8 @@ pub enum StartError {
     Redrive(#[from] RedriveError),
     #[error(transparent)]
     Recorder(#[from] RecorderError),
+    #[error(transparent)]
+    Imports(#[from] ImportError),
     #[error("a thread cannot be started: {0}")]
     Thread(io::Error),
     #[error(transparent)]
@@ -219,6 +222,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.data_dir.join(APPLICATION_KEY_FILE),
     );
     let integrate = house::integrate(Arc::clone(&ingest));
+    let closing = CancellationToken::new();
+    let imports = Arc::new(Imports::open(
+        &config.data_dir,
+        Arc::clone(&ingest),
+        Pool::start("imports", 1, limits::IMPORTS_MAX * 4).map_err(StartError::Thread)?,
+        closing.clone(),
+    )?);
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
     let wall_clock = || Clock::system().now_ms();
@@ -248,7 +258,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         subscribe_limits(&config.subscribe),
         secure_door.as_ref().map(|(_, tls)| Arc::clone(tls)),
     );
-    let closing = CancellationToken::new();
     let api = Arc::new(Api {
         registry: Arc::clone(&registry),
         store: store.clone(),
@@ -270,6 +279,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         applications: Arc::new(applications),
         organization: config.organization.clone(),
         integrate,
+        imports,
         live: Live::default(),
         reads: Seats::new(limits::READS_MAX, limits::READS_PER_CALLER_MAX),
         broker_url: config

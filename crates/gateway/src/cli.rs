@@ -16,6 +16,7 @@ pub mod delete;
 pub mod demo;
 pub mod export;
 pub mod get;
+pub mod import;
 pub mod kafka;
 mod listing;
 pub mod log;
@@ -97,6 +98,9 @@ pub enum Command {
     Channel(channel::Channel),
     /// Send a file of history over MQTT
     Send(Box<send::Send>),
+    /// Files of history over HTTP: upload one, list and show imports
+    #[command(subcommand)]
+    Import(import::Import),
     /// Print points, events or attributes by device, name and time
     Query(query::Query),
     /// Write points into a file
@@ -303,6 +307,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Delete(delete) => delete.run(&connection, terminal),
         Command::Channel(channel) => channel.run(&connection, terminal),
         Command::Send(send) => send.run(&connection, terminal),
+        Command::Import(import) => import.run(&connection, terminal),
         Command::Query(query) => query.run(&connection, terminal),
         Command::Export(export) => export.run(&connection, terminal),
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),

@@ -23,6 +23,7 @@ mod extremes;
 mod folds;
 mod guard;
 mod health;
+mod imports;
 mod kafka;
 mod latest;
 mod lineage;
@@ -70,9 +71,10 @@ pub use vendor::{Integrate, Posted, Verdict};
 pub use websocket::{Attend, Stream};
 
 use crate::{
-    access::Access, application::Applications, channel_log::Log, clock::Clock, kafka::Cluster,
-    limits, pool::Pool, quarantine::Quarantine, recorder::Recorder, redrive::Redriver,
-    registry::Registry, rules::Rules, script::Scripts, subscription::Subscriptions,
+    access::Access, application::Applications, channel_log::Log, clock::Clock, imports::Imports,
+    kafka::Cluster, limits, pool::Pool, quarantine::Quarantine, recorder::Recorder,
+    redrive::Redriver, registry::Registry, rules::Rules, script::Scripts,
+    subscription::Subscriptions,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -107,6 +109,7 @@ pub struct Api {
     pub organization: ObjectName,
     /// Takes what is posted over HTTP into the house.
     pub integrate: Integrate,
+    pub imports: Arc<Imports>,
     /// What browsers are told as it happens.
     pub live: Live,
     /// Where devices connect, such as `tcp://127.0.0.1:11883`.
@@ -144,6 +147,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(attributes::routes())
         .merge(conflicts::routes())
         .merge(receipts::routes())
+        .merge(imports::routes())
         .merge(quarantine::routes())
         .merge(store::routes())
         .merge(schemas::routes())
@@ -197,5 +201,7 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>) {
 mod aggregates_tests;
 #[cfg(test)]
 mod history_tests;
+#[cfg(test)]
+mod imports_tests;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -97,8 +97,16 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let scripts = Arc::new(crate::script::of_test());
     let bounds = crate::recorder::Bounds::default();
     let recorder = Arc::new(Recorder::open(&dir.join("recorder.db"), bounds).unwrap());
-    let redriver =
-        crate::redrive::of_test(dir, &registry, &store, &quarantine, &log, &recorder, &clock);
+    let ingest =
+        crate::redrive::ingest_of_test(&registry, &store, &quarantine, &log, &recorder, &clock);
+    let closing = CancellationToken::new();
+    let imports = crate::imports::Imports::open(
+        dir,
+        Arc::clone(&ingest),
+        Pool::start("imports", 1, 8).unwrap(),
+        closing.clone(),
+    );
+    let redriver = crate::redrive::of_test(dir, ingest);
     let access = Access::open(&dir.join("access.db"), token, clock.clone()).unwrap();
     let access = Arc::new(access);
     registry.set_witness(crate::access::witness(&access));
@@ -151,7 +159,8 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         scripts,
         pool: Pool::start("test", 1, 8).unwrap(),
         streams: Pool::start("test-streams", 2, 8).unwrap(),
-        closing: CancellationToken::new(),
+        closing,
+        imports: Arc::new(imports.unwrap()),
         clock,
         access,
         live: Live::default(),
@@ -178,7 +187,7 @@ impl World {
         world
     }
 
-    async fn send(&self, request: Request<Body>) -> Answer {
+    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
         let response = router(Arc::clone(&self.api))
             .oneshot(request)
             .await

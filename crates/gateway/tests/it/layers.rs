@@ -88,6 +88,13 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         &["mqtt", "http", "cli", "ingest", "house", "app", "query"],
     ),
     ("redrive", &["mqtt", "http", "cli", "house", "app", "auth"]),
+    ("imports", &["mqtt", "http", "cli", "house", "app", "auth"]),
+    (
+        "files",
+        &[
+            "mqtt", "http", "cli", "house", "app", "auth", "ingest", "registry", "store",
+        ],
+    ),
     (
         "rules",
         &[
