@@ -21,6 +21,7 @@ use crate::{
     access::{self, Access, AccessError},
     alarms::Alarms,
     application::Applications,
+    archive::{self, ArchiveError, Archives},
     channel_log::{Log, LogError},
     clock::Clock,
     config::Config,
@@ -92,6 +93,8 @@ pub enum StartError {
     Recorder(#[from] RecorderError),
     #[error(transparent)]
     Imports(#[from] ImportError),
+    #[error(transparent)]
+    Archives(#[from] ArchiveError),
     #[error("a thread cannot be started: {0}")]
     Thread(io::Error),
     #[error(transparent)]
@@ -216,13 +219,25 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         (way, &clock),
         kafka.clone(),
     )?;
+    let closing = CancellationToken::new();
+    let setting = archive::Setting {
+        registry: Arc::clone(&registry),
+        store: store.clone(),
+        clock: clock.clone(),
+        runtime: tokio::runtime::Handle::current(),
+        root: config.archive_folder.clone(),
+        closing: closing.clone(),
+    };
+    let archives = Arc::new(Archives::open(
+        &config.data_dir.join("archives.db"),
+        setting,
+    )?);
     let applications = Applications::new(
         Arc::clone(&registry),
         clock.clone(),
         config.data_dir.join(APPLICATION_KEY_FILE),
     );
     let integrate = house::integrate(Arc::clone(&ingest));
-    let closing = CancellationToken::new();
     let imports = Arc::new(Imports::open(
         &config.data_dir,
         Arc::clone(&ingest),
@@ -280,6 +295,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         organization: config.organization.clone(),
         integrate,
         imports,
+        archives: Arc::clone(&archives),
         live: Live::default(),
         reads: Seats::new(limits::READS_MAX, limits::READS_PER_CALLER_MAX),
         broker_url: config
@@ -329,6 +345,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tokio::spawn(http::serve(http_listener, api)),
         tokio::spawn(Arc::clone(&subscriptions).keep(closing.clone())),
         tokio::spawn(Arc::clone(&rules).keep(closing.clone())),
+        tokio::spawn(
+            Arc::clone(&archives)
+                .keep_log(Pool::start("archive-log", 1, 1).map_err(StartError::Thread)?),
+        ),
+        tokio::spawn(archives.keep_runs(Pool::start("archive", 1, 1).map_err(StartError::Thread)?)),
         tokio::spawn(Arc::clone(&subscribe_door).serve(subscribe_listener)),
         tokio::spawn(Arc::clone(&door).serve(mqtt_listener, None)),
     ];

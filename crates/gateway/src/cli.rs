@@ -6,6 +6,7 @@
 
 pub mod access_key;
 pub mod apply;
+pub mod archive;
 pub mod cert;
 pub mod channel;
 pub mod client;
@@ -105,6 +106,9 @@ pub enum Command {
     Query(query::Query),
     /// Write points into a file
     Export(export::Export),
+    /// Archives: list, show, run, start, stop; set the secret of their S3 access key
+    #[command(subcommand)]
+    Archive(archive::Archive),
     /// List values that were overwritten by different ones
     Conflicts(conflicts::Conflicts),
     /// What was refused: list, show and export it, drive it again, discard it
@@ -310,6 +314,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Import(import) => import.run(&connection, terminal),
         Command::Query(query) => query.run(&connection, terminal),
         Command::Export(export) => export.run(&connection, terminal),
+        Command::Archive(archive) => archive.run(&connection, terminal),
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
         Command::Script(script) => script.run(&connection, terminal),

@@ -13,6 +13,7 @@ mod access;
 mod access_keys;
 mod aggregates;
 mod apply;
+mod archives;
 mod attributes;
 mod channels;
 mod conflicts;
@@ -71,9 +72,9 @@ pub use vendor::{Integrate, Posted, Verdict};
 pub use websocket::{Attend, Stream};
 
 use crate::{
-    access::Access, application::Applications, channel_log::Log, clock::Clock, imports::Imports,
-    kafka::Cluster, limits, pool::Pool, quarantine::Quarantine, recorder::Recorder,
-    redrive::Redriver, registry::Registry, rules::Rules, script::Scripts,
+    access::Access, application::Applications, archive::Archives, channel_log::Log, clock::Clock,
+    imports::Imports, kafka::Cluster, limits, pool::Pool, quarantine::Quarantine,
+    recorder::Recorder, redrive::Redriver, registry::Registry, rules::Rules, script::Scripts,
     subscription::Subscriptions,
 };
 
@@ -110,6 +111,7 @@ pub struct Api {
     /// Takes what is posted over HTTP into the house.
     pub integrate: Integrate,
     pub imports: Arc<Imports>,
+    pub archives: Arc<Archives>,
     /// What browsers are told as it happens.
     pub live: Live,
     /// Where devices connect, such as `tcp://127.0.0.1:11883`.
@@ -158,6 +160,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(policies::routes())
         .merge(kafka::routes())
         .merge(rules::routes())
+        .merge(archives::routes())
         .merge(health::routes())
 }
 

@@ -4,6 +4,7 @@ pub mod access;
 pub mod alarms;
 pub mod app;
 pub mod application;
+pub mod archive;
 pub mod auth;
 pub mod author;
 pub mod channel_log;

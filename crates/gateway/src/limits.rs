@@ -70,6 +70,23 @@ impl Default for Http {
     }
 }
 
+/// Archives that are declared at one time.
+pub const ARCHIVES_MAX: usize = 64;
+/// The longest time from run to run of an archive: a year.
+pub const ARCHIVE_EVERY_MINUTES_MAX: u32 = 527_040;
+/// Files of one archive; the manifest lists them all.
+pub const ARCHIVE_FILES_MAX: u64 = 1_000_000;
+/// The path below the place of archives.
+pub const ARCHIVE_PATH_BYTES_MAX: usize = 512;
+/// The secret of an archive.
+pub const ARCHIVE_SECRET_BYTES_MAX: usize = 4 << 10;
+/// Files that a dry run of an archive names; all are counted.
+pub const ARCHIVE_PLANNED_SHOWN_MAX: usize = 1_000;
+/// Bytes of an object that are sent to S3 at once.
+pub const ARCHIVE_PART_BYTES: usize = 8 << 20;
+/// Bytes of log records that are looked through at once for what archives have to write.
+pub const ARCHIVE_STRIDE_BYTES: usize = 4 << 20;
+
 /// A row of a file that is imported: a line of NDJSON, a record of CSV.
 pub const FILE_ROW_BYTES_MAX: u64 = 4 << 20;
 /// Columns of a file that is imported.

@@ -107,6 +107,15 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         closing.clone(),
     );
     let redriver = crate::redrive::of_test(dir, ingest);
+    let setting = crate::archive::Setting {
+        registry: Arc::clone(&registry),
+        store: store.clone(),
+        clock: clock.clone(),
+        runtime: tokio::runtime::Handle::current(),
+        root: dir.join("archive"),
+        closing: closing.clone(),
+    };
+    let archives = crate::archive::Archives::open(&dir.join("archives.db"), setting).unwrap();
     let access = Access::open(&dir.join("access.db"), token, clock.clone()).unwrap();
     let access = Arc::new(access);
     registry.set_witness(crate::access::witness(&access));
@@ -161,6 +170,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         streams: Pool::start("test-streams", 2, 8).unwrap(),
         closing,
         imports: Arc::new(imports.unwrap()),
+        archives: Arc::new(archives),
         clock,
         access,
         live: Live::default(),
