@@ -43,6 +43,31 @@ struct Job<'a> {
     floor: Floor,
 }
 
+/// What one file is about, and the files that are there of it.
+struct Unit<'a> {
+    day: i64,
+    point: Option<&'a ElementName>,
+    points: &'a [AskedPoint],
+    olds: Vec<&'a FileRecord>,
+}
+
+/// A file that is written, and not there before it is kept.
+struct Ready {
+    file: FileRecord,
+    draft: Draft,
+}
+
+impl Ready {
+    fn keep(self) -> Result<FileRecord, ArchiveError> {
+        let written = self.draft.keep()?;
+        Ok(FileRecord {
+            bytes: written.bytes,
+            sha256: written.sha256,
+            ..self.file
+        })
+    }
+}
+
 impl Archives {
     /// Runs an archive; `run` says how far it is. Blocks.
     pub(super) fn run_all(
@@ -135,44 +160,32 @@ impl Archives {
         let before = self.shelf.lock().files_of_day(uid, key, due.day)?;
         // Read before the rows are: what is committed meanwhile may be in them, and is looked at again.
         let through = self.store.durable().0;
-        let since = due.through.filter(|_| job.is_taken_of(due.day, &before));
-        let part = match since {
-            None => 0,
-            Some(_) => before.iter().map(|file| file.part + 1).max().unwrap_or(0),
-        };
         let points = declared_points(job.product);
-        let mut files = Vec::new();
-        if job.archive.file.by_point {
-            for point in &points {
-                let name = Some(&point.name);
-                files.extend(self.write_file(
-                    job,
-                    due.day,
-                    part,
-                    name,
-                    std::slice::from_ref(point),
-                    since,
-                )?);
-            }
-        } else {
-            files.extend(self.write_file(job, due.day, part, None, &points, since)?);
-        }
-        let gone: Vec<FileRecord> = match since {
-            Some(_) => Vec::new(),
-            None => {
-                let stays = |old: &FileRecord| files.iter().any(|new| new.path == old.path);
-                before.into_iter().filter(|old| !stays(old)).collect()
-            }
+        let units: Vec<(Option<&ElementName>, &[AskedPoint])> = match job.archive.file.by_point {
+            true => points
+                .iter()
+                .map(|point| (Some(&point.name), std::slice::from_ref(point)))
+                .collect(),
+            false => vec![(None, &points)],
         };
-        for file in &gone {
-            job.place.remove(&file.path)?;
+        let mut files = Vec::new();
+        for (point, points) in units {
+            let name = point.map(ElementName::as_str);
+            let olds = before.iter().filter(|old| old.point.as_deref() == name);
+            let unit = Unit {
+                day: due.day,
+                point,
+                points,
+                olds: olds.collect(),
+            };
+            files.extend(self.write_unit(job, &unit, due.through)?);
         }
         let (total, ..) = self.shelf.lock().totals(uid)?;
         if total >= ARCHIVE_FILES_MAX {
             return Err(ArchiveError::TooManyFiles);
         }
         run.days += 1;
-        run.manifest_due |= !files.is_empty() || !gone.is_empty();
+        run.manifest_due |= !files.is_empty();
         for file in &files {
             run.files += 1;
             run.rows += file.rows;
@@ -183,36 +196,59 @@ impl Archives {
             metrics::counter!("backtide_archive_rows_total", "archive" => name)
                 .increment(file.rows);
         }
-        self.shelf
-            .lock()
-            .written(uid, (key, due.day, through), &files, &gone, run)?;
+        let done = (key, due.day, through);
+        self.shelf.lock().written(uid, done, &files, run)?;
         self.desk(uid).lock().run = Some(run.clone());
         Ok(())
     }
 
-    /// Writes a file, unless it would have no row.
+    /// Writes a day, or one point of it: anew, or what is new of it as a further part.
+    fn write_unit(
+        &self,
+        job: &Job<'_>,
+        unit: &Unit<'_>,
+        through: Option<u64>,
+    ) -> Result<Option<FileRecord>, ArchiveError> {
+        let next = unit.olds.iter().map(|old| old.part + 1).max();
+        let rows_before: u64 = unit.olds.iter().map(|old| old.rows).sum();
+        if next.is_none_or(|next| next == 1) && !job.is_taken_of(unit) {
+            let whole = self.write_file(job, unit, 0, None)?;
+            // Rows go only where retention takes them, perhaps by a policy that is there no more.
+            if whole.as_ref().map_or(0, |ready| ready.file.rows) >= rows_before {
+                return whole.map(Ready::keep).transpose();
+            }
+        }
+        match (next, through) {
+            (Some(part), Some(since)) => {
+                let new = self.write_file(job, unit, part, Some(since))?;
+                new.map(Ready::keep).transpose()
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Writes a file that is not there before it is kept; `None` where it would have no row.
     fn write_file(
         &self,
         job: &Job<'_>,
-        day: i64,
+        unit: &Unit<'_>,
         part: u32,
-        point: Option<&ElementName>,
-        points: &[AskedPoint],
         since: Option<u64>,
-    ) -> Result<Option<FileRecord>, ArchiveError> {
-        let from_ms = day.saturating_mul(DAY_MS);
+    ) -> Result<Option<Ready>, ArchiveError> {
+        let from_ms = unit.day.saturating_mul(DAY_MS);
+        let points = unit.points.iter();
         let range = Range {
             product: job.product.key.clone(),
             devices: Vec::new(),
-            points: points.iter().map(|point| point.name.clone()).collect(),
+            points: points.map(|point| point.name.clone()).collect(),
             from_ms,
             to_ms: from_ms.saturating_add(DAY_MS),
             order: Order::DeviceTime,
             after: None,
             rows_max: usize::MAX,
         };
-        let path = path(job, day, part, point);
-        let mut sheet = Sheet::new(&job.archive.file, points)?;
+        let path = path(job, unit.day, part, unit.point);
+        let mut sheet = Sheet::new(&job.archive.file, unit.points)?;
         let mut draft: Option<Draft> = None;
         for slab in self.store.read(&range)? {
             self.check()?;
@@ -235,21 +271,21 @@ impl Archives {
             return Ok(None);
         };
         draft.write(&rest)?;
-        let written = draft.keep()?;
-        Ok(Some(FileRecord {
+        let file = FileRecord {
             path,
             product: job.product.key.to_string(),
-            point: point.map(ToString::to_string),
-            day,
+            point: unit.point.map(ToString::to_string),
+            day: unit.day,
             part,
             rows: span.rows,
-            bytes: written.bytes,
-            sha256: written.sha256,
+            bytes: 0,
+            sha256: String::new(),
             first_time: span.first_time,
             last_time: span.last_time,
             first_sequence: span.first_sequence,
             last_sequence: span.last_sequence,
-        }))
+        };
+        Ok(Some(Ready { file, draft }))
     }
 
     /// Lists every file of the archive in `manifest.json`, which is written last.
@@ -306,12 +342,11 @@ impl Archives {
 
 impl Job<'_> {
     /// Whether retention takes, or has taken, of a day what its files still have.
-    fn is_taken_of(&self, day: i64, files: &[FileRecord]) -> bool {
-        let by_time = self.floor.time_ms > day.saturating_mul(DAY_MS);
-        let by_commit = files
-            .iter()
-            .any(|file| file.first_sequence < self.floor.sequence.0);
-        !files.is_empty() && (by_time || by_commit)
+    fn is_taken_of(&self, unit: &Unit<'_>) -> bool {
+        let by_time = self.floor.time_ms > unit.day.saturating_mul(DAY_MS);
+        let floor = self.floor.sequence.0;
+        let by_commit = unit.olds.iter().any(|old| old.first_sequence < floor);
+        !unit.olds.is_empty() && (by_time || by_commit)
     }
 }
 

@@ -257,22 +257,15 @@ impl Shelf {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// A day is written up to `through`: `gone` are files that are of no use any more.
+    /// A day is written up to `through`.
     pub(super) fn written(
         &mut self,
         archive: &str,
         (product, day, through): (&str, i64, u64),
         files: &[FileRecord],
-        gone: &[FileRecord],
         run: &RunRecord,
     ) -> ShelfResult<()> {
         let transaction = self.0.transaction()?;
-        for file in gone {
-            transaction.execute(
-                "DELETE FROM file WHERE archive = ?1 AND product = ?2 AND day = ?3 AND path = ?4",
-                params![archive, product, day, file.path],
-            )?;
-        }
         for file in files {
             transaction.execute(
                 "INSERT OR REPLACE INTO file (archive, product, day, path, point, part, rows, bytes, sha256,

@@ -153,7 +153,7 @@ impl Run {
         }
         let mut status: Value = post(client, &path(&self.name, "runs"), b"")?;
         while self.wait && text(&status, "state") == "running" {
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::park_timeout(LOOK_EVERY);
             status = client.get(&path(&self.name, "status"), &[])?;
         }
         print(&status, self.output, terminal)?;

@@ -63,7 +63,13 @@ pub(super) async fn run(
     })?;
     (import.state, import.error) = match commit_all(imports, &mut import, &target, steps).await {
         // The reader is not waited for: it may wait for a client that has nothing to say any more.
-        Err(not_taken) => (State::Failed, Some(not_taken.to_string())),
+        Err(not_taken) => {
+            let state = match imports.closing.is_cancelled() {
+                true => State::Interrupted,
+                false => State::Failed,
+            };
+            (state, Some(not_taken.to_string()))
+        }
         Ok(()) => ending(read.await.ok()),
     };
     let state = import.state;
