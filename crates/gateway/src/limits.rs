@@ -105,6 +105,8 @@ pub const IMPORT_MESSAGE_ROWS_MAX: usize = 500;
 pub const IMPORT_BURST_MESSAGES_MAX: usize = 8;
 /// Pieces of an uploaded file that wait to be read.
 pub const IMPORT_PIECES_WAITING_MAX: usize = 8;
+/// What is read past of a file that is not imported to its end, so that its client reads why.
+pub const IMPORT_READ_PAST_BYTES_MAX: usize = 1 << 30;
 /// Imports that have ended and are still listed.
 pub const IMPORTS_KEPT_MAX: u32 = 1_000;
 

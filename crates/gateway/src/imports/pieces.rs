@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::IMPORT_PIECES_WAITING_MAX;
+use crate::limits::{IMPORT_PIECES_WAITING_MAX, IMPORT_READ_PAST_BYTES_MAX};
 
 /// What is read of a body. An end that is none is an error: a cut file must not look whole.
 pub(super) struct Pieces {
@@ -34,7 +34,10 @@ pub(super) fn pieces(
             };
             let Some(piece) = piece else { return };
             let is_last = piece.is_err();
-            if give.send(piece).await.is_err() || is_last {
+            if give.send(piece).await.is_err() {
+                return read_past(&mut body, &closing).await;
+            }
+            if is_last {
                 return;
             }
         }
@@ -44,6 +47,23 @@ pub(super) fn pieces(
         piece: Bytes::new(),
         left: bytes_max,
         bytes_max,
+    }
+}
+
+/// Reads past what nobody wants any more: most clients read an answer only once they have sent it all.
+async fn read_past(
+    body: &mut (impl Stream<Item = io::Result<Bytes>> + Unpin),
+    closing: &CancellationToken,
+) {
+    let mut left = IMPORT_READ_PAST_BYTES_MAX;
+    while left > 0 {
+        let piece = tokio::select! {
+            biased;
+            () = closing.cancelled() => return,
+            piece = body.next() => piece,
+        };
+        let Some(Ok(piece)) = piece else { return };
+        left = left.saturating_sub(piece.len());
     }
 }
 
