@@ -49,7 +49,7 @@ async fn the_rows_of_a_file_are_stored_and_each_bad_one_is_in_quarantine_with_it
         .as_array()
         .unwrap()
         .iter()
-        .flat_map(|entry| entry["items"].as_array().unwrap())
+        .flat_map(|entry| entry["rejected"].as_array().unwrap())
         .map(|item| item["message"].as_str().unwrap().to_owned())
         .collect();
     for (row, why) in [

@@ -76,8 +76,14 @@ pub(super) fn read(
     };
     let mut item = Item::default();
     for row in 1_u64.. {
-        let Some(outcome) = source.rows.next(&mut item)? else {
-            break;
+        let outcome = match source.rows.next(&mut item) {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => break,
+            Err(error) => {
+                // What was read before is as good as it would be in a whole file.
+                drop(maker.flush());
+                return Err(error);
+            }
         };
         if row <= asked.skip_rows {
             continue;
