@@ -21,12 +21,14 @@ use crate::{
     access::{self, Access, AccessError},
     alarms::Alarms,
     application::Applications,
+    archive::{self, ArchiveError, Archives},
     channel_log::{Log, LogError},
     clock::Clock,
     config::Config,
     derive::{self, Derived, DerivedError},
     house::{self, House},
     http::{self, Api, Live, Readiness, Seats},
+    imports::{ImportError, Imports},
     ingest::{Budgets, Ingest, Shares},
     kafka::Cluster,
     limits,
@@ -90,6 +92,10 @@ pub enum StartError {
     Redrive(#[from] RedriveError),
     #[error(transparent)]
     Recorder(#[from] RecorderError),
+    #[error(transparent)]
+    Imports(#[from] ImportError),
+    #[error(transparent)]
+    Archives(#[from] ArchiveError),
     #[error("a thread cannot be started: {0}")]
     Thread(io::Error),
     #[error(transparent)]
@@ -218,12 +224,31 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         kafka.clone(),
     )?;
     let derived = open_derived(&config, &registry, &store, &clock, kafka.clone())?;
+    let closing = CancellationToken::new();
+    let setting = archive::Setting {
+        registry: Arc::clone(&registry),
+        store: store.clone(),
+        clock: clock.clone(),
+        runtime: tokio::runtime::Handle::current(),
+        root: config.archive_folder.clone(),
+        closing: closing.clone(),
+    };
+    let archives = Arc::new(Archives::open(
+        &config.data_dir.join("archives.db"),
+        setting,
+    )?);
     let applications = Applications::new(
         Arc::clone(&registry),
         clock.clone(),
         config.data_dir.join(APPLICATION_KEY_FILE),
     );
     let integrate = house::integrate(Arc::clone(&ingest));
+    let imports = Arc::new(Imports::open(
+        &config.data_dir,
+        Arc::clone(&ingest),
+        Pool::start("imports", 1, limits::IMPORTS_MAX * 4).map_err(StartError::Thread)?,
+        closing.clone(),
+    )?);
     let house = Arc::new(House::new(ingest));
     let sessions = config.data_dir.join("sessions.db");
     let wall_clock = || Clock::system().now_ms();
@@ -253,7 +278,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         subscribe_limits(&config.subscribe),
         secure_door.as_ref().map(|(_, tls)| Arc::clone(tls)),
     );
-    let closing = CancellationToken::new();
     let api = Arc::new(Api {
         registry: Arc::clone(&registry),
         store: store.clone(),
@@ -276,6 +300,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         applications: Arc::new(applications),
         organization: config.organization.clone(),
         integrate,
+        imports,
+        archives: Arc::clone(&archives),
         live: Live::default(),
         reads: Seats::new(limits::READS_MAX, limits::READS_PER_CALLER_MAX),
         broker_url: config
@@ -326,6 +352,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tokio::spawn(http::serve(http_listener, api)),
         tokio::spawn(Arc::clone(&subscriptions).keep(closing.clone())),
         tokio::spawn(Arc::clone(&rules).keep(closing.clone())),
+        tokio::spawn(
+            Arc::clone(&archives)
+                .keep_log(Pool::start("archive-log", 1, 1).map_err(StartError::Thread)?),
+        ),
+        tokio::spawn(archives.keep_runs(Pool::start("archive", 1, 1).map_err(StartError::Thread)?)),
         tokio::spawn(Arc::clone(&subscribe_door).serve(subscribe_listener)),
         tokio::spawn(Arc::clone(&door).serve(mqtt_listener, None)),
     ];

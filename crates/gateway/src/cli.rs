@@ -6,6 +6,7 @@
 
 pub mod access_key;
 pub mod apply;
+pub mod archive;
 pub mod cert;
 pub mod channel;
 pub mod client;
@@ -16,6 +17,7 @@ pub mod delete;
 pub mod demo;
 pub mod export;
 pub mod get;
+pub mod import;
 pub mod kafka;
 mod listing;
 pub mod log;
@@ -98,10 +100,16 @@ pub enum Command {
     Channel(channel::Channel),
     /// Send a file of history over MQTT
     Send(Box<send::Send>),
+    /// Files of history over HTTP: upload one, list and show imports
+    #[command(subcommand)]
+    Import(import::Import),
     /// Print points, events or attributes by device, name and time
     Query(query::Query),
     /// Write points into a file
     Export(export::Export),
+    /// Archives: list, show, run, start, stop; set the secret of their S3 access key
+    #[command(subcommand)]
+    Archive(archive::Archive),
     /// List values that were overwritten by different ones
     Conflicts(conflicts::Conflicts),
     /// What was refused: list, show and export it, drive it again, discard it
@@ -307,8 +315,10 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Delete(delete) => delete.run(&connection, terminal),
         Command::Channel(channel) => channel.run(&connection, terminal),
         Command::Send(send) => send.run(&connection, terminal),
+        Command::Import(import) => import.run(&connection, terminal),
         Command::Query(query) => query.run(&connection, terminal),
         Command::Export(export) => export.run(&connection, terminal),
+        Command::Archive(archive) => archive.run(&connection, terminal),
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
         Command::Script(script) => script.run(&connection, terminal),

@@ -52,6 +52,8 @@ pub struct Config {
     pub channel_log: channel_log::Bounds,
     pub scripts: limits::Scripts,
     pub recorder: recorder::Bounds,
+    /// Folders of archives are below it.
+    pub archive_folder: PathBuf,
     pub log: Log,
 }
 
@@ -233,6 +235,7 @@ pub struct Raw {
     channel_log: RawChannelLog,
     scripts: RawScripts,
     recorder: RawRecorder,
+    archive: RawArchive,
     log: RawLog,
 }
 
@@ -252,6 +255,7 @@ impl Default for Raw {
             channel_log: RawChannelLog::default(),
             scripts: RawScripts::default(),
             recorder: RawRecorder::default(),
+            archive: RawArchive::default(),
             log: RawLog::default(),
         }
     }
@@ -676,6 +680,13 @@ impl Default for RawScripts {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawArchive {
+    /// `archive` in the data directory unless given.
+    folder: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawRecorder {
@@ -889,6 +900,8 @@ impl Raw {
             &WHEN_FULL,
         )?;
         let format = one_of("log.format", &self.log.format, &FORMATS)?;
+        let own = || self.data_dir.join("archive");
+        let archive_folder = self.archive.folder.clone().unwrap_or_else(own);
         Ok(Config {
             data_dir: self.data_dir,
             organization,
@@ -914,7 +927,10 @@ impl Raw {
                 log_retention_ms: i64::from(self.store.log_retention_days) * DAY_MS,
                 log_bytes_max: self.store.log_bytes_max,
                 log_held_bytes_max: self.store.log_held_bytes_max,
-                may_let_go: |cursor| cursor.starts_with(crate::rules::CURSOR_PREFIX),
+                may_let_go: |cursor| {
+                    cursor.starts_with(crate::rules::CURSOR_PREFIX)
+                        || cursor == crate::archive::CURSOR
+                },
                 disk_reserve_bytes: self.store.disk_reserve_bytes,
                 clock: || Clock::system().now_ms(),
                 ..backtide_store::Options::default()
@@ -929,6 +945,7 @@ impl Raw {
                 bytes_max: self.channel_log.bytes_max,
             },
             scripts,
+            archive_folder,
             recorder: recorder::Bounds {
                 age_ms_max: i64::from(self.recorder.age_days_max) * DAY_MS,
                 bytes_max: self.recorder.bytes_max,

@@ -114,6 +114,7 @@ async fn take_posted(ingest: &Ingest, posted: http::Posted) -> Result<http::Verd
         payload: ingest::Payload::Whole(payload),
         packet_id: None,
         is_kept_by_client: false,
+        rows: None,
     };
     let gate = Gate::default();
     let taken = ingest.take(&channel, &sender, &gate, vec![uplink]).await;
@@ -274,6 +275,7 @@ fn refusal(error: AuthError) -> Refusal {
 
 fn uplink(publish: Publish) -> Uplink {
     Uplink {
+        rows: None,
         topic: publish.topic.to_string(),
         is_kept_by_client: publish.qos > Qos::AtMostOnce,
         packet_id: publish

@@ -13,6 +13,7 @@ mod access;
 mod access_keys;
 mod aggregates;
 mod apply;
+mod archives;
 mod attributes;
 mod changes;
 mod channels;
@@ -24,6 +25,7 @@ mod extremes;
 mod folds;
 mod guard;
 mod health;
+mod imports;
 mod kafka;
 mod latest;
 mod lineage;
@@ -73,9 +75,9 @@ pub use vendor::{Integrate, Posted, Verdict};
 pub use websocket::{Attend, Stream};
 
 use crate::{
-    access::Access, application::Applications, channel_log::Log, clock::Clock, derive::Derived,
-    kafka::Cluster, limits, pool::Pool, quarantine::Quarantine, recorder::Recorder,
-    redrive::Redriver, registry::Registry, rules::Rules, script::Scripts,
+    access::Access, application::Applications, archive::Archives, channel_log::Log, clock::Clock,
+    derive::Derived, imports::Imports, kafka::Cluster, limits, pool::Pool, quarantine::Quarantine,
+    recorder::Recorder, redrive::Redriver, registry::Registry, rules::Rules, script::Scripts,
     subscription::Subscriptions,
 };
 
@@ -113,6 +115,8 @@ pub struct Api {
     pub organization: ObjectName,
     /// Takes what is posted over HTTP into the house.
     pub integrate: Integrate,
+    pub imports: Arc<Imports>,
+    pub archives: Arc<Archives>,
     /// What browsers are told as it happens.
     pub live: Live,
     /// Where devices connect, such as `tcp://127.0.0.1:11883`.
@@ -153,6 +157,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(attributes::routes())
         .merge(conflicts::routes())
         .merge(receipts::routes())
+        .merge(imports::routes())
         .merge(quarantine::routes())
         .merge(store::routes())
         .merge(schemas::routes())
@@ -163,6 +168,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(policies::routes())
         .merge(kafka::routes())
         .merge(rules::routes())
+        .merge(archives::routes())
         .merge(health::routes())
 }
 
@@ -206,5 +212,7 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>) {
 mod aggregates_tests;
 #[cfg(test)]
 mod history_tests;
+#[cfg(test)]
+mod imports_tests;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -23,7 +23,7 @@ use tokio::time::timeout_at;
 
 pub use budget::{Alarm, Budgets};
 pub use judge::{Sender, Uplink};
-pub use payload::{Oversize, Payload};
+pub use payload::{Oversize, Payload, Unreadable};
 pub use quota::{Gate, Shares};
 pub use raw::{Decoded, Misread};
 pub use redrive::{Again, Reason, Verdict};

@@ -70,6 +70,46 @@ impl Default for Http {
     }
 }
 
+/// Archives that are declared at one time.
+pub const ARCHIVES_MAX: usize = 64;
+/// The longest time from run to run of an archive: a year.
+pub const ARCHIVE_EVERY_MINUTES_MAX: u32 = 527_040;
+/// Files of one archive; the manifest lists them all.
+pub const ARCHIVE_FILES_MAX: u64 = 1_000_000;
+/// The path below the place of archives.
+pub const ARCHIVE_PATH_BYTES_MAX: usize = 512;
+/// The secret of an archive.
+pub const ARCHIVE_SECRET_BYTES_MAX: usize = 4 << 10;
+/// Files that a dry run of an archive names; all are counted.
+pub const ARCHIVE_PLANNED_SHOWN_MAX: usize = 1_000;
+/// Bytes of an object that are sent to S3 at once.
+pub const ARCHIVE_PART_BYTES: usize = 8 << 20;
+/// Bytes of log records that are looked through at once for what archives have to write.
+pub const ARCHIVE_STRIDE_BYTES: usize = 4 << 20;
+
+/// A row of a file that is imported: a line of NDJSON, a record of CSV.
+pub const FILE_ROW_BYTES_MAX: u64 = 4 << 20;
+/// Columns of a file that is imported.
+pub const FILE_COLUMNS_MAX: usize = 10_000;
+/// A file that is uploaded, as it comes.
+pub const IMPORT_BYTES_MAX: u64 = 64 << 30;
+/// A Parquet file that is uploaded: it is kept on disk while it is read.
+pub const IMPORT_PARQUET_BYTES_MAX: u64 = 4 << 30;
+/// Free disk below which no file is kept while it is read.
+pub const IMPORT_SPOOL_RESERVE_BYTES: u64 = 2 << 30;
+/// Imports that run at one time.
+pub const IMPORTS_MAX: usize = 8;
+/// Rows of an import in one message.
+pub const IMPORT_MESSAGE_ROWS_MAX: usize = 500;
+/// Messages of an import that are committed together.
+pub const IMPORT_BURST_MESSAGES_MAX: usize = 8;
+/// Pieces of an uploaded file that wait to be read.
+pub const IMPORT_PIECES_WAITING_MAX: usize = 8;
+/// What is read past of a file that is not imported to its end, so that its client reads why.
+pub const IMPORT_READ_PAST_BYTES_MAX: usize = 1 << 30;
+/// Imports that have ended and are still listed.
+pub const IMPORTS_KEPT_MAX: u32 = 1_000;
+
 /// How far the timestamp of an application's request may be from our clock, and for how long a request
 /// that changes something is remembered, so that it is taken once.
 pub const APPLICATION_WINDOW_S: i64 = 15 * 60;
@@ -133,6 +173,13 @@ pub const POLICY_STEPS_MAX: usize = 100;
 pub const POLICY_POINTS_MAX: usize = 1_000;
 /// Days that a storage policy may keep values: a hundred years.
 pub const KEEP_DAYS_MAX: u32 = 36_500;
+/// Storage rules of one policy.
+pub const STORAGE_RULES_MAX: usize = 100;
+/// A day of a device is thinned to its changes once nothing of it arrived for so long: what arrives
+/// later finds only the ends of stretches of equal values.
+pub const CHANGES_QUIET_MS: i64 = 3_600_000;
+/// Devices whose values that would go a preview lists by point; further ones are counted.
+pub const PREVIEW_DEVICES_MAX: usize = 200;
 /// Rollups and reductions of one policy …
 pub const POLICY_DERIVED_MAX: usize = 32;
 /// … and of all of them.
@@ -156,13 +203,6 @@ pub const DERIVED_STEP_ROWS: usize = 20_000;
 pub const CHANGES_KEPT_MAX: u64 = 1_000_000;
 /// Entries of the change feed in a page.
 pub const CHANGES_PAGE_MAX: usize = 10_000;
-/// Storage rules of one policy.
-pub const STORAGE_RULES_MAX: usize = 100;
-/// A day of a device is thinned to its changes once nothing of it arrived for so long: what arrives
-/// later finds only the ends of stretches of equal values.
-pub const CHANGES_QUIET_MS: i64 = 3_600_000;
-/// Devices whose values that would go a preview lists by point; further ones are counted.
-pub const PREVIEW_DEVICES_MAX: usize = 200;
 /// Points that a preview of a change shows.
 pub const PREVIEW_POINTS_MAX: usize = 1_000;
 /// Changes of policies, each kept for ever: values name the revision that processed them.

@@ -388,16 +388,21 @@ fn again(entry: &Entry, payload: &Payload) -> Result<Again, Outcome> {
 
 /// Over what a test has made.
 #[cfg(test)]
-pub(crate) fn of_test(
-    dir: &Path,
+pub(crate) fn of_test(dir: &Path, ingest: Arc<Ingest>) -> Arc<Redriver> {
+    let pool = Pool::start("redrive", 1, 8).unwrap();
+    Arc::new(Redriver::open(&dir.join("redrive.db"), ingest, pool).unwrap())
+}
+
+#[cfg(test)]
+pub(crate) fn ingest_of_test(
     registry: &Arc<crate::registry::Registry>,
     store: &backtide_store::Store,
     quarantine: &Arc<Quarantine>,
     log: &Arc<crate::channel_log::Log>,
     recorder: &Arc<crate::recorder::Recorder>,
     clock: &crate::clock::Clock,
-) -> Arc<Redriver> {
-    let ingest = Arc::new(Ingest {
+) -> Arc<Ingest> {
+    Arc::new(Ingest {
         registry: Arc::clone(registry),
         way: Arc::new(crate::store::Way::to(store.clone())),
         store: store.clone(),
@@ -408,7 +413,5 @@ pub(crate) fn of_test(
         recorder: Arc::clone(recorder),
         clock: clock.clone(),
         shares: crate::ingest::Shares::default(),
-    });
-    let pool = Pool::start("redrive", 1, 8).unwrap();
-    Arc::new(Redriver::open(&dir.join("redrive.db"), ingest, pool).unwrap())
+    })
 }

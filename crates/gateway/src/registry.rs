@@ -6,6 +6,7 @@
 //! [`Kind`] that the compiler points out.
 
 mod access_key;
+mod archive;
 mod budget;
 mod channel;
 mod device;
@@ -44,6 +45,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 pub use access_key::{AccessKey, Right};
+pub use archive::{
+    Archive, ArchiveFile, ArchiveForm, ArchiveFormat, Day, PlaceFile, S3File, Schedule,
+    ScheduleFile,
+};
 pub use budget::ErrorBudget;
 pub use channel::{CertificateRule, Channel, Held, Quotas, Rates, RecentQuota, Secret};
 pub use device::{Attributes, Device, DeviceFile};
@@ -70,6 +75,7 @@ use crate::{
     secrets::{Seal, SecretError},
 };
 use access_key::Credential;
+use archive::ArchiveState;
 use channel::{Login, Previous};
 use draft::{Draft, Trust};
 use records::{Change, Collection, Records, RecordsError};
@@ -337,7 +343,9 @@ impl Registry {
                     let product = snapshot.product(name).ok_or_else(not_found)?;
                     let listens = |rule: &Rule| rule.file.from.products.contains(&product.name);
                     let users = users_of_product(&snapshot, product).into_iter();
-                    unused(users.chain(rules(&snapshot, listens)).collect())?;
+                    let archived = archives_of_product(&snapshot, product);
+                    let users = users.chain(rules(&snapshot, listens)).chain(archived);
+                    unused(users.collect())?;
                     draft.remove_product(product);
                 }
                 Kind::Device => {
@@ -375,6 +383,10 @@ impl Registry {
                 Kind::Rule => {
                     let rule = snapshot.rule(name).ok_or_else(not_found)?;
                     draft.remove_rule(&rule.name);
+                }
+                Kind::Archive => {
+                    let archive = snapshot.archive(name).ok_or_else(not_found)?;
+                    draft.remove_archive(&archive.name);
                 }
             }
             Ok(())
@@ -625,6 +637,44 @@ impl Registry {
         self.change_rule(name, |rule| rule.secret = secret)
     }
 
+    /// Lets an archive run by itself no more, or again.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn set_archive_stopped(&self, name: &str, stopped: bool) -> Result<Arc<Archive>, Refused> {
+        self.change_archive(name, |archive| archive.stopped = stopped)
+    }
+
+    /// Sets the secret of an archive's S3 access key, or takes it away.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn set_archive_secret(
+        &self,
+        name: &str,
+        secret: Option<SecretString>,
+    ) -> Result<Arc<Archive>, Refused> {
+        self.change_archive(name, |archive| archive.secret = secret)
+    }
+
+    fn change_archive(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Archive),
+    ) -> Result<Arc<Archive>, Refused> {
+        let not_found = || Refused::NotFound {
+            kind: Kind::Archive,
+            name: name.to_owned(),
+        };
+        self.change(Run::Commit, |draft| {
+            let archive = draft.snapshot.archive(name).ok_or_else(not_found)?;
+            let name = archive.name.clone();
+            draft.change_archive(&name, change);
+            Ok(())
+        })?;
+        self.current().archive(name).cloned().ok_or_else(not_found)
+    }
+
     fn change_rule(
         &self,
         name: &str,
@@ -819,6 +869,15 @@ fn rules(snapshot: &Snapshot, that: impl Fn(&Rule) -> bool) -> impl Iterator<Ite
     })
 }
 
+fn archives_of_product(snapshot: &Snapshot, product: &Product) -> impl Iterator<Item = User> {
+    let all = snapshot.archives_after(None);
+    all.filter(|archive| archive.file.products.contains(&product.name))
+        .map(|archive| User {
+            kind: Kind::Archive,
+            name: archive.name.to_string(),
+        })
+}
+
 fn users_of_channel(snapshot: &Snapshot, name: &str) -> Vec<User> {
     let keys = snapshot.access_keys_after(None);
     keys.filter(|key| key.channels.iter().any(|channel| channel.as_str() == name))
@@ -959,6 +1018,10 @@ fn loaded(
                 let state = RuleState::from_record(name, &record.body, seal)?;
                 draft.rule_states.insert(name.to_owned(), state);
             }
+            Collection::ArchiveState => {
+                let state = ArchiveState::from_record(name, &record.body, seal)?;
+                draft.archive_states.insert(name.to_owned(), state);
+            }
             Collection::Made => draft.snapshot.has_made_rules = true,
             Collection::Model
             | Collection::Product
@@ -966,7 +1029,8 @@ fn loaded(
             | Collection::Channel
             | Collection::AccessKey
             | Collection::Subscription
-            | Collection::Rule => {
+            | Collection::Rule
+            | Collection::Archive => {
                 declared.push(document::read_json(&record.body).map_err(damaged)?);
             }
         }

@@ -111,6 +111,31 @@ pub fn keep(store: &Store, storage: &ProductStorage, now_ms: i64) -> Result<Keep
     })
 }
 
+/// At and above this, every point of a product is kept as its rules have it for new values: nothing of
+/// it has gone, or been thinned with age.
+///
+/// # Errors
+/// The store cannot say when commits arrived.
+pub fn whole_from(
+    store: &Store,
+    storage: &ProductStorage,
+    now_ms: i64,
+) -> Result<Floor, ReadError> {
+    let keep = keep(store, storage, now_ms)?;
+    let mut whole = Floor::NONE;
+    for point in keep.points.values().chain([&keep.rest]) {
+        let thinned_ms = point.thin().map(|thin| thin.before_ms);
+        let thinned_ms = thinned_ms.filter(|before_ms| *before_ms < i64::MAX);
+        let floor = point.floor();
+        whole.time_ms = whole
+            .time_ms
+            .max(floor.time_ms)
+            .max(thinned_ms.unwrap_or(i64::MIN));
+        whole.sequence = whole.sequence.max(floor.sequence);
+    }
+    Ok(whole)
+}
+
 fn point_keep(
     store: &Store,
     rule: &StorageRule,

@@ -190,6 +190,28 @@ impl Client {
         self.json(self.send_post(path, query, content_type, body)?)
     }
 
+    /// `POST` of a file of any length, answered by a JSON document.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn post_file<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        content_type: &str,
+        file: fs::File,
+    ) -> Result<T, Failure> {
+        let mut request = self
+            .agent
+            .post(format!("{}{path}", self.base))
+            .query_pairs(query.iter().copied())
+            .header(header::CONTENT_TYPE, content_type);
+        if let Some(bearer) = self.bearer() {
+            request = request.header(header::AUTHORIZATION, bearer);
+        }
+        self.json(self.accepted(request.send(file))?)
+    }
+
     /// `POST` of a body of the given type, answered by a body of any length.
     ///
     /// # Errors

@@ -21,9 +21,7 @@ use super::{
     send::{
         self,
         delivery::{self, End, Job, Tally},
-        mapping::Mapping,
         progress::Progress,
-        source::Source,
         target::Target,
     },
     serve::runtime,
@@ -32,6 +30,7 @@ use crate::{
     app::{self, Running},
     clock::Clock,
     config::{Overrides, Raw},
+    files::{mapping::Mapping, source::Source},
     telemetry,
 };
 

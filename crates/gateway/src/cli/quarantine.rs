@@ -58,6 +58,9 @@ struct Selection {
     /// Only what came by this channel
     #[arg(long)]
     channel: Option<String>,
+    /// Only what this client sent, such as import:7
+    #[arg(long, value_name = "ID")]
+    client: Option<String>,
     /// Only what was refused with this code
     #[arg(long)]
     code: Option<u16>,
@@ -198,6 +201,7 @@ impl Selection {
         ];
         let texts = [
             ("channel", &self.channel),
+            ("clientId", &self.client),
             ("device", &self.device),
             ("point", &self.point),
             ("from", &self.from),

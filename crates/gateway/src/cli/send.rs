@@ -10,13 +10,8 @@ pub mod delivery;
 #[cfg(test)]
 mod delivery_tests;
 pub mod link;
-pub mod mapping;
-pub mod message;
-pub mod moment;
 pub mod progress;
-pub mod source;
 pub mod target;
-pub mod value;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -33,10 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::{
     checkpoint::{Checkpoint, Identity, Place},
     delivery::{End, Job, Sight, Tally},
-    mapping::Mapping,
-    message::Readout,
     progress::Progress,
-    source::{Source, SourceError},
     target::Target,
 };
 use super::{
@@ -44,7 +36,15 @@ use super::{
     client::Client,
     output::{self, Format},
 };
-use crate::clock::Clock;
+use crate::{
+    clock::Clock,
+    files::{
+        mapping::Mapping,
+        message::{self, Readout},
+        moment,
+        source::{Source, SourceError},
+    },
+};
 
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// Names of unknown devices that a dry run shows.

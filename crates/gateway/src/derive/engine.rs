@@ -24,8 +24,7 @@ use super::{
 use crate::{
     clock::Clock,
     limits::{CHANGES_KEPT_MAX, DIRTY_SPANS_ALL_MAX, DIRTY_SPANS_MAX},
-    query::AskedPoint,
-    registry::{KeptBy, Registry, Snapshot},
+    registry::{KeptBy, Registry, RuleInForce, Snapshot},
 };
 
 /// Bytes of the log that are looked through at once, and how often in a row.
@@ -508,16 +507,14 @@ impl Engine {
     fn frozen_before(&self, series: &Series, now_ms: i64) -> Option<i64> {
         let snapshot = self.snapshot.as_ref()?;
         let storage = snapshot.storage(&series.product.name)?;
-        let of_point = |point: &AskedPoint| {
-            let rule = storage
-                .points
-                .get(&point.name)
-                .or(storage.rest.as_ref())?
-                .rule();
-            let oldest_ms = rule.oldest_ms(now_ms).filter(|_| rule.by == KeptBy::Event);
-            oldest_ms.max(rule.raw_oldest_ms(now_ms))
-        };
-        let oldest_ms = series.points().into_iter().filter_map(of_point).max()?;
+        let points = series.points().into_iter();
+        let oldest_ms = points
+            .filter_map(|point| storage.point(&point.name))
+            .map(RuleInForce::rule)
+            .filter(|rule| rule.by == KeptBy::Event)
+            .flat_map(|rule| [rule.oldest_ms(now_ms), rule.raw_oldest_ms(now_ms)])
+            .flatten()
+            .max()?;
         Some(oldest_ms.saturating_add(series.reach_ms))
     }
 

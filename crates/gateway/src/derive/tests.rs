@@ -467,8 +467,9 @@ fn a_window_whose_values_retention_took_stays_as_it_was() {
         rest: backtide_store::PointKeep::new(floor, None),
         ..backtide_store::Keep::default()
     };
-    let key = ProductKey::new(KEY).unwrap();
-    world.store.set_keeps([(key, keep)].into());
+    world
+        .store
+        .set_keeps([(ProductKey::new(KEY).unwrap(), keep)].into());
     // Of the three values that it counts two are left.
     world.commit(&[(0, 600, 5.0, 2)]);
     settle(&mut engine, &world);

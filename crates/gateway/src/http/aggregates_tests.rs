@@ -341,20 +341,23 @@ async fn a_caller_with_too_many_reads_is_told_when_to_try_again() {
 async fn a_read_ends_when_its_client_leaves() {
     let world = World::with_farm().await;
     let rows: Vec<_> = (0..40_000)
-        .map(|at| ("R80711", T0 + 1_000 * at, 0.5))
+        .map(|at| ("R80711", T0 + 60_000 * at, 0.5))
         .collect();
     store(&world, &rows);
-    let mut reading = world
-        .open("/api/v1/points?product=wind-farm&points=P_avg&format=ndjson")
-        .await;
-    assert!(reading.chunk().await.starts_with("{\"deviceKey\""));
-    assert_eq!(world.api.reads.taken(), 1, "most of it is still to be read");
-    drop(reading);
-    tokio::time::timeout(std::time::Duration::from_secs(30), async {
-        while world.api.reads.taken() > 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .expect("the read ends");
+    for asked in [
+        "/api/v1/points?product=wind-farm&points=P_avg&format=ndjson".to_owned(),
+        format!("{ASKED}&aggregate=avg&interval=1m&format=ndjson"),
+    ] {
+        let mut reading = world.open(&asked).await;
+        assert!(reading.chunk().await.starts_with("{\"deviceKey\""));
+        assert_eq!(world.api.reads.taken(), 1, "most of it is still to be read");
+        drop(reading);
+        tokio::time::timeout(std::time::Duration::from_secs(30), async {
+            while world.api.reads.taken() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the read ends");
+    }
 }

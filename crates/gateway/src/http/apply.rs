@@ -171,7 +171,7 @@ fn cures(api: &Api, applied: &[Applied]) -> Vec<Cure> {
                     products.filter(|product| file.is_some_and(|file| file.is_about(product)));
                 declared.extend(its.map(|product| of_product(&product.key)));
             }
-            Kind::AccessKey | Kind::Subscription | Kind::Rule => {}
+            Kind::AccessKey | Kind::Subscription | Kind::Rule | Kind::Archive => {}
         }
     }
     cured_by(api, &declared)

@@ -58,6 +58,8 @@ struct QuarantineParams {
     cause: Option<i64>,
     /// Only what came by this channel.
     channel: Option<String>,
+    /// Only what this client sent, such as `import:7`.
+    client_id: Option<String>,
     /// Only what was refused with this code first.
     code: Option<u16>,
     /// Only what has a refused item of this device.
@@ -81,6 +83,7 @@ impl QuarantineParams {
             ids: Vec::new(),
             cause: self.cause,
             channel: self.channel.clone(),
+            client_id: self.client_id.clone(),
             code: self.code,
             device: self.device.clone(),
             point: self.point.clone(),
@@ -128,6 +131,8 @@ struct Selection {
     /// Only what was refused for this cause.
     cause: Option<i64>,
     channel: Option<String>,
+    /// The client that sent it, such as `import:7`.
+    client_id: Option<String>,
     /// The code of the first reason.
     code: Option<u16>,
     /// Any of the refused items is about this device.
@@ -154,6 +159,7 @@ impl Selection {
             ids: self.ids.iter().map(id).collect::<Result<_, _>>()?,
             cause: self.cause,
             channel: self.channel,
+            client_id: self.client_id,
             code: self.code,
             device: self.device,
             point: self.point,

@@ -156,7 +156,7 @@ async fn reduced(
                 batch: None,
                 row: 0,
             };
-            tables::read_ahead(&store, &range, |slab| {
+            tables::read_ahead(&store, &range, backtide_store::View::Kept, |slab| {
                 taker.check()?;
                 taker.take(&view.apply(slab, &mut marks)?)
             })

@@ -97,8 +97,25 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
     let scripts = Arc::new(crate::script::of_test());
     let bounds = crate::recorder::Bounds::default();
     let recorder = Arc::new(Recorder::open(&dir.join("recorder.db"), bounds).unwrap());
-    let redriver =
-        crate::redrive::of_test(dir, &registry, &store, &quarantine, &log, &recorder, &clock);
+    let ingest =
+        crate::redrive::ingest_of_test(&registry, &store, &quarantine, &log, &recorder, &clock);
+    let closing = CancellationToken::new();
+    let imports = crate::imports::Imports::open(
+        dir,
+        Arc::clone(&ingest),
+        Pool::start("imports", 1, 8).unwrap(),
+        closing.clone(),
+    );
+    let redriver = crate::redrive::of_test(dir, ingest);
+    let setting = crate::archive::Setting {
+        registry: Arc::clone(&registry),
+        store: store.clone(),
+        clock: clock.clone(),
+        runtime: tokio::runtime::Handle::current(),
+        root: dir.join("archive"),
+        closing: closing.clone(),
+    };
+    let archives = crate::archive::Archives::open(&dir.join("archives.db"), setting).unwrap();
     let access = Access::open(&dir.join("access.db"), token, clock.clone()).unwrap();
     let access = Arc::new(access);
     registry.set_witness(crate::access::witness(&access));
@@ -160,7 +177,9 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         scripts,
         pool: Pool::start("test", 1, 8).unwrap(),
         streams: Pool::start("test-streams", 2, 8).unwrap(),
-        closing: CancellationToken::new(),
+        closing,
+        imports: Arc::new(imports.unwrap()),
+        archives: Arc::new(archives),
         clock,
         access,
         live: Live::default(),
@@ -187,7 +206,7 @@ impl World {
         world
     }
 
-    async fn send(&self, request: Request<Body>) -> Answer {
+    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
         let response = router(Arc::clone(&self.api))
             .oneshot(request)
             .await

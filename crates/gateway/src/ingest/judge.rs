@@ -52,6 +52,9 @@ pub struct Uplink {
     pub packet_id: Option<NonZeroU16>,
     /// Its client keeps it until it is acknowledged: QoS 1 and 2.
     pub is_kept_by_client: bool,
+    /// Of a message that was made of the rows of a file, the row that each item is, from 1. It is
+    /// judged item by item, whatever the channel's mode: nobody chose which rows come together.
+    pub rows: Option<Arc<[u64]>>,
 }
 
 /// Who sent it.
@@ -111,11 +114,32 @@ pub(super) fn judge(
     decoded: Option<&Decoded>,
     arrived_ms: i64,
 ) -> Judged {
+    let mode = match &uplink.rows {
+        Some(_) => Mode::Lenient,
+        None => scope.mode,
+    };
+    let scope = &Scope { mode, ..*scope };
+    let mut judged = verdict(scope, sender, uplink, decoded, arrived_ms);
+    if let (Some(rows), Some(refused)) = (&uplink.rows, &mut judged.refused) {
+        name_rows(rows, refused);
+    }
     Judged {
         is_raw: decoded.is_some(),
         compression: sender.compression,
         decoded: decoded.and_then(|decoded| decoded.as_ref().ok().cloned()),
-        ..verdict(scope, sender, uplink, decoded, arrived_ms)
+        ..judged
+    }
+}
+
+/// Says in each reason which row of its file it is about.
+fn name_rows(rows: &[u64], refused: &mut Refused) {
+    for item in &mut refused.items {
+        let place = item
+            .index
+            .map_or(Some(0), |index| usize::try_from(index).ok());
+        if let Some(row) = place.and_then(|place| rows.get(place)) {
+            item.message = format!("row {row}: {}", item.message).into();
+        }
     }
 }
 
@@ -139,6 +163,15 @@ fn verdict(
         Payload::Whole(payload) => payload,
         Payload::Oversize(oversize) => {
             return refuse_oversize(scope, origin(MessageId::ABSENT.as_json()), oversize);
+        }
+        Payload::Unreadable(unreadable) => {
+            let refusal = Refusal {
+                id: absent(),
+                code: unreadable.code,
+                message: unreadable.reason.clone(),
+                script: None,
+            };
+            return refuse_whole(scope, origin, &unreadable.raw, &unreadable.raw, refusal);
         }
     };
     let plain = match plain(payload, sender.compression, PAYLOAD_BYTES_MAX) {
@@ -568,7 +601,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::ingest::payload::packed;
+    use crate::ingest::payload::{Unreadable, packed};
 
     const POST: &str = "sys/PK/integration/measurepoint/post";
 
@@ -584,6 +617,30 @@ mod tests {
         is_json: bool,
         topic: &str,
         payload: Bytes,
+    ) -> Judged {
+        let payload = Payload::Whole(payload);
+        judged_uplink(compression, mode, is_json, uplink(topic, payload, None))
+    }
+
+    fn judged_as(mode: Mode, payload: Payload, rows: Option<Arc<[u64]>>) -> Judged {
+        judged_uplink(Compression::None, mode, true, uplink(POST, payload, rows))
+    }
+
+    fn uplink(topic: &str, payload: Payload, rows: Option<Arc<[u64]>>) -> Uplink {
+        Uplink {
+            is_kept_by_client: true,
+            topic: topic.to_owned(),
+            payload,
+            packet_id: None,
+            rows,
+        }
+    }
+
+    fn judged_uplink(
+        compression: Compression,
+        mode: Mode,
+        is_json: bool,
+        uplink: Uplink,
     ) -> Judged {
         let devices: BTreeSet<DeviceKey> = ["a", "b"]
             .into_iter()
@@ -606,17 +663,49 @@ mod tests {
             chain: None,
             find_device: &|key| devices.get(key),
         };
-        let uplink = Uplink {
-            is_kept_by_client: true,
-            topic: topic.to_owned(),
-            payload: Payload::Whole(payload),
-            packet_id: None,
-        };
         let sender = Sender {
             client: "client".into(),
             compression,
         };
         judge(&scope, &sender, &uplink, None, 5)
+    }
+
+    #[test]
+    fn rows_of_a_file_are_judged_one_by_one_and_named() {
+        let payload = post(
+            r#"[{"row":5,"deviceKey":"a","time":1,"measurepoints":{"P":1}},
+                {"row":9,"deviceKey":"c","time":1,"measurepoints":{"P":1}}]"#,
+        );
+        let rows: Arc<[u64]> = [5, 9].into();
+        let file = judged_as(
+            Mode::Strict,
+            Payload::Whole(payload.into()),
+            Some(Arc::clone(&rows)),
+        );
+        assert_eq!((file.code(), file.items_stored), (Code::UnknownDevice, 1));
+        let refused = file.refused.unwrap();
+        assert!(
+            refused.items[0].message.starts_with("row 9: "),
+            "{:?}",
+            refused.items
+        );
+        assert!(String::from_utf8_lossy(&refused.raw).contains(r#""row":9"#));
+        assert!(!String::from_utf8_lossy(&refused.raw).contains(r#""row":5"#));
+        let unreadable = Unreadable {
+            raw: Bytes::from_static(b"a,noon,1"),
+            code: Code::Malformed,
+            reason: "\"noon\" is no time".to_owned(),
+        };
+        let kept = judged_as(Mode::Strict, Payload::Unreadable(unreadable), Some(rows));
+        let refused = kept.refused.unwrap();
+        assert_eq!(
+            (refused.code, refused.raw.as_ref()),
+            (Code::Malformed, &b"a,noon,1"[..])
+        );
+        assert_eq!(
+            refused.items[0].message.as_ref(),
+            "row 5: \"noon\" is no time"
+        );
     }
 
     fn post(params: &str) -> String {

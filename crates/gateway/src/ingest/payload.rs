@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use backtide_model::Compression;
+use backtide_model::{Code, Compression};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
@@ -13,6 +13,16 @@ pub enum Payload {
     Whole(Bytes),
     /// Over the limit: it was read past, not kept.
     Oversize(Oversize),
+    /// What its door could make no message of.
+    Unreadable(Unreadable),
+}
+
+/// Something that is kept, but cannot be judged.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    pub raw: Bytes,
+    pub code: Code,
+    pub reason: String,
 }
 
 /// What is known of a payload over the limit.

@@ -161,6 +161,7 @@ impl Ingest {
             payload: Payload::Whole(again.payload.clone()),
             packet_id: None,
             is_kept_by_client: false,
+            rows: None,
         };
         let snapshot = self.registry.snapshot();
         let burst = [uplink];

@@ -509,6 +509,7 @@ fn clauses(filter: &Filter, page: Page) -> (String, Vec<Value>) {
     }
     let texts = [
         ("channel = ?", &filter.channel),
+        ("client = ?", &filter.client_id),
         (ITEM, &filter.device),
         (POINT, &filter.point),
     ];

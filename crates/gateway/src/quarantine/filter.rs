@@ -16,6 +16,9 @@ pub struct Filter {
     pub cause: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
+    /// The client that sent it, such as `import:7`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
     /// The code of the first reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,

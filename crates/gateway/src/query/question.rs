@@ -97,7 +97,7 @@ impl Question {
         let Subject { product, devices } = subject(asked, registry)?;
         let is_declared = |name: &ElementName| product.model.measurepoints.contains_key(name);
         let points = match names(&product, "point", asked.names, is_declared)? {
-            none if none.is_empty() => declared(&product),
+            none if none.is_empty() => declared_points(&product),
             named => named
                 .into_iter()
                 .map(|name| named_point(&product, name))
@@ -207,7 +207,8 @@ pub fn product_of(
     }
 }
 
-fn declared(product: &Product) -> Vec<AskedPoint> {
+/// Every point that the model declares.
+pub fn declared_points(product: &Product) -> Vec<AskedPoint> {
     let points = product.model.measurepoints.iter();
     points
         .map(|(name, point)| asked_point(name.clone(), Some(&point.data_type)))

@@ -142,7 +142,8 @@ fn redriver(
 ) -> Arc<Redriver> {
     let bounds = crate::recorder::Bounds::default();
     let recorder = Arc::new(Recorder::open(&dir.join("recorder.db"), bounds).unwrap());
-    of_test(dir, registry, store, quarantine, log, &recorder, clock)
+    let ingest = ingest_of_test(registry, store, quarantine, log, &recorder, clock);
+    of_test(dir, ingest)
 }
 
 #[tokio::test]

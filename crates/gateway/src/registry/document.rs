@@ -16,9 +16,9 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile, policy::PolicyFile,
-    product::ProductFile, rule::RuleFile, script::ScriptFile, subscription::SubscriptionFile,
-    thing_model,
+    Kind, access_key::AccessKeyFile, archive::ArchiveFile, channel::ChannelFile,
+    device::DeviceFile, policy::PolicyFile, product::ProductFile, rule::RuleFile,
+    script::ScriptFile, subscription::SubscriptionFile, thing_model,
 };
 
 /// How an object file is written.
@@ -74,6 +74,7 @@ pub enum Declared {
     Subscription(ObjectName, Box<SubscriptionFile>),
     Policy(ObjectName, Box<PolicyFile>),
     Rule(ObjectName, Box<RuleFile>),
+    Archive(ObjectName, Box<ArchiveFile>),
 }
 
 impl Declared {
@@ -88,6 +89,7 @@ impl Declared {
             Self::Subscription(..) => Kind::Subscription,
             Self::Policy(..) => Kind::Policy,
             Self::Rule(..) => Kind::Rule,
+            Self::Archive(..) => Kind::Archive,
         }
     }
 
@@ -100,7 +102,8 @@ impl Declared {
             | Self::AccessKey(name, _)
             | Self::Subscription(name, _)
             | Self::Policy(name, _)
-            | Self::Rule(name, _) => name.as_str(),
+            | Self::Rule(name, _)
+            | Self::Archive(name, _) => name.as_str(),
             Self::Channel(name, _) => name.as_str(),
         }
     }
@@ -116,7 +119,8 @@ impl Declared {
             | Self::AccessKey(..)
             | Self::Subscription(..)
             | Self::Policy(..)
-            | Self::Rule(..) => "",
+            | Self::Rule(..)
+            | Self::Archive(..) => "",
         }
     }
 
@@ -429,6 +433,7 @@ impl<'de> Visitor<'de> for Header<'_> {
             }
             Kind::Policy => Body::Policy(Box::new(PolicyFile::deserialize(members)?)),
             Kind::Rule => Body::Rule(Box::new(RuleFile::deserialize(members)?)),
+            Kind::Archive => Body::Archive(Box::new(ArchiveFile::deserialize(members)?)),
         };
         let name = name.ok_or_else(|| A::Error::missing_field("name"))?;
         body.named(&name).map_err(A::Error::custom)
@@ -446,6 +451,7 @@ enum Body {
     Subscription(Box<SubscriptionFile>),
     Policy(Box<PolicyFile>),
     Rule(Box<RuleFile>),
+    Archive(Box<ArchiveFile>),
 }
 
 impl Body {
@@ -460,6 +466,7 @@ impl Body {
             Self::Subscription(file) => Declared::Subscription(ObjectName::new(name)?, file),
             Self::Policy(file) => Declared::Policy(ObjectName::new(name)?, file),
             Self::Rule(file) => Declared::Rule(ObjectName::new(name)?, file),
+            Self::Archive(file) => Declared::Archive(ObjectName::new(name)?, file),
         })
     }
 }

@@ -7,9 +7,10 @@ use backtide_model::{AssetId, ChannelName, DeviceKey, Model, ObjectName, Product
 use serde::Serialize;
 
 use super::{
-    AccessKey, Channel, Declared, Device, ENABLED_CHANNELS_MAX, Effect, Kind, Product, Rule,
-    StoredTypes, Subscription,
+    AccessKey, Archive, Channel, Declared, Device, ENABLED_CHANNELS_MAX, Effect, Kind, Product,
+    Rule, StoredTypes, Subscription,
     access_key::{self, AccessKeyFile, Credential},
+    archive::{self, ArchiveFile, ArchiveState},
     channel::{self, ChannelFile, Login},
     device::{self, DeviceFile},
     model::DeclaredModel,
@@ -47,6 +48,8 @@ pub(super) struct Draft<'r> {
     pub(super) has_stale_policies: bool,
     /// Of rules that are being loaded.
     pub(super) rule_states: HashMap<String, RuleState>,
+    /// Of archives that are being loaded.
+    pub(super) archive_states: HashMap<String, ArchiveState>,
     trust: Trust,
     now_ms: i64,
     seal: &'r Seal,
@@ -69,6 +72,7 @@ impl<'r> Draft<'r> {
             states: HashMap::new(),
             has_stale_policies: false,
             rule_states: HashMap::new(),
+            archive_states: HashMap::new(),
             trust,
             now_ms,
             seal,
@@ -88,6 +92,7 @@ impl<'r> Draft<'r> {
             Declared::Subscription(name, file) => self.put_subscription(name, *file),
             Declared::Policy(name, file) => self.put_policy(&name, &file),
             Declared::Rule(name, file) => self.put_rule(name, *file),
+            Declared::Archive(name, file) => self.put_archive(name, *file),
         }
     }
 
@@ -680,6 +685,62 @@ impl<'r> Draft<'r> {
         let body = "{}".to_owned();
         self.changes.push(Change::Put(Record { key, body }));
         Ok(())
+    }
+
+    fn put_archive(&mut self, name: ObjectName, file: ArchiveFile) -> Result<Effect, String> {
+        let before = self.snapshot.archives.get(&name).cloned();
+        if before.as_ref().is_some_and(|before| before.file == file) {
+            return Ok(Effect::Unchanged);
+        }
+        if self.trust == Trust::Declared {
+            archive::check(&file, &self.snapshot)?;
+            match &before {
+                Some(before) => archive::check_change(&before.file, &file)?,
+                None if self.snapshot.archives.len() < limits::ARCHIVES_MAX => {}
+                None => {
+                    return Err(format!(
+                        "there are {} archives, the most there may be; delete one",
+                        limits::ARCHIVES_MAX
+                    ));
+                }
+            }
+        }
+        let kept = match &before {
+            Some(before) => Some(ArchiveState::of(before)),
+            None => self.archive_states.remove(name.as_str()),
+        };
+        let state = kept.unwrap_or_else(|| ArchiveState {
+            uid: secrets::random_alphanumeric(16).into(),
+            created_ms: self.now_ms,
+            stopped: false,
+            secret: None,
+        });
+        self.keep(Kind::Archive, "", name.as_str(), &file);
+        self.set_archive(state.with(name, file));
+        Ok(Effect::of(before.is_some()))
+    }
+
+    /// Changes what `apply` does not say about an archive.
+    pub(super) fn change_archive(&mut self, name: &ObjectName, change: impl FnOnce(&mut Archive)) {
+        let mut archive = Archive::clone(&self.snapshot.archives[name]);
+        change(&mut archive);
+        self.set_archive(archive);
+    }
+
+    fn set_archive(&mut self, archive: Archive) {
+        if self.trust == Trust::Declared {
+            let body = archive.state_record(self.seal);
+            self.keep_beside(Collection::ArchiveState, &archive.name, body);
+        }
+        self.snapshot
+            .archives
+            .insert(archive.name.clone(), Arc::new(archive));
+    }
+
+    pub(super) fn remove_archive(&mut self, name: &ObjectName) {
+        self.snapshot.archives.remove(name);
+        self.forget(Collection::Archive, "", name.as_str());
+        self.forget(Collection::ArchiveState, "", name.as_str());
     }
 
     pub(super) fn remove_rule(&mut self, name: &ObjectName) {

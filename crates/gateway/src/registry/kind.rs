@@ -25,10 +25,12 @@ pub enum Kind {
     Policy,
     #[value(alias = "rules", alias = "Rule")]
     Rule,
+    #[value(alias = "archives", alias = "Archive")]
+    Archive,
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Model,
         Self::Product,
         Self::Device,
@@ -38,6 +40,7 @@ impl Kind {
         Self::Subscription,
         Self::Policy,
         Self::Rule,
+        Self::Archive,
     ];
 
     /// The word of `kind:` in an object file.
@@ -52,6 +55,7 @@ impl Kind {
             Self::Subscription => "Subscription",
             Self::Policy => "Policy",
             Self::Rule => "Rule",
+            Self::Archive => "Archive",
         }
     }
 
@@ -67,6 +71,7 @@ impl Kind {
             Self::Subscription => "subscription",
             Self::Policy => "policy",
             Self::Rule => "rule",
+            Self::Archive => "archive",
         }
     }
 
@@ -82,6 +87,7 @@ impl Kind {
             Self::Subscription => "subscriptions",
             Self::Policy => "policies",
             Self::Rule => "rules",
+            Self::Archive => "archives",
         }
     }
 
@@ -96,6 +102,7 @@ impl Kind {
             Self::Subscription => Collection::Subscription,
             Self::Policy => Collection::Policy,
             Self::Rule => Collection::Rule,
+            Self::Archive => Collection::Archive,
         }
     }
 
@@ -111,6 +118,7 @@ impl Kind {
             Self::Subscription => &["name", "type", "accessKey", "partitions", "retentionHours"],
             Self::Policy => &["name", "order", "models", "products", "channels"],
             Self::Rule => &["name", "description"],
+            Self::Archive => &["name", "products", "format", "form", "description"],
         }
     }
 

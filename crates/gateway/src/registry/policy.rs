@@ -166,15 +166,15 @@ pub(super) fn check(
             ));
         }
     }
-    if has_derived {
-        check_analysis(file, snapshot)?;
-    }
     let about = models(file, snapshot);
     let about: Vec<_> = about
         .iter()
         .map(|model| (&model.name, &*model.model))
         .collect();
     file.storage.check(file, &about)?;
+    if has_derived {
+        check_analysis(file, snapshot)?;
+    }
     check_steps(name, file, snapshot)
 }
 

@@ -29,12 +29,15 @@ pub enum Collection {
     Rule,
     /// What is not declared about a rule; secrets are sealed.
     RuleState,
+    Archive,
+    /// What is not declared about an archive; secrets are sealed.
+    ArchiveState,
     /// What the gateway made by itself, once: deleted, it stays so.
     Made,
 }
 
 impl Collection {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Model,
         Self::Product,
         Self::Device,
@@ -52,6 +55,8 @@ impl Collection {
         Self::PolicyRevision,
         Self::Rule,
         Self::RuleState,
+        Self::Archive,
+        Self::ArchiveState,
         Self::Made,
     ];
 
@@ -74,6 +79,8 @@ impl Collection {
             Self::PolicyRevision => "policy-revision",
             Self::Rule => "rule",
             Self::RuleState => "rule-state",
+            Self::Archive => "archive",
+            Self::ArchiveState => "archive-state",
             Self::Made => "made",
         }
     }

@@ -4,9 +4,9 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Kind, access_key::AccessKeyFile, channel::ChannelFile, device::DeviceFile, model::ModelFile,
-    policy::PolicyFile, product::ProductFile, rule::RuleFile, script::ScriptFile,
-    subscription::SubscriptionFile,
+    Kind, access_key::AccessKeyFile, archive::ArchiveFile, channel::ChannelFile,
+    device::DeviceFile, model::ModelFile, policy::PolicyFile, product::ProductFile, rule::RuleFile,
+    script::ScriptFile, subscription::SubscriptionFile,
 };
 
 /// The schema of an object of this kind (JSON Schema 2020-12), complete by itself.
@@ -52,6 +52,7 @@ fn object(kind: Kind, generator: &mut SchemaGenerator) -> Value {
         Kind::Subscription => with_header::<SubscriptionFile>(kind, generator),
         Kind::Policy => with_header::<PolicyFile>(kind, generator),
         Kind::Rule => with_header::<RuleFile>(kind, generator),
+        Kind::Archive => with_header::<ArchiveFile>(kind, generator),
     }
 }
 

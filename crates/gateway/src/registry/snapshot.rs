@@ -8,7 +8,7 @@ use std::{
 use backtide_model::{AssetId, ChannelName, DeviceKey, ObjectName, ProductKey};
 
 use super::{
-    AccessKey, Channel, Device, Product, Rule, Script, Subscription, model::DeclaredModel,
+    AccessKey, Archive, Channel, Device, Product, Rule, Script, Subscription, model::DeclaredModel,
     policy::Policies,
 };
 
@@ -76,6 +76,7 @@ pub struct Snapshot {
     pub(super) subscriptions: BTreeMap<ObjectName, Arc<Subscription>>,
     pub(super) policies: Arc<Policies>,
     pub(super) rules: BTreeMap<ObjectName, Arc<Rule>>,
+    pub(super) archives: BTreeMap<ObjectName, Arc<Archive>>,
     /// The default rules were made, whatever became of them.
     pub(super) has_made_rules: bool,
     pub(super) assets: Arc<Assets>,
@@ -149,6 +150,17 @@ impl Snapshot {
         self.rules
             .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
             .map(|(_, rule)| rule)
+    }
+
+    pub fn archive(&self, name: impl AsRef<str>) -> Option<&Arc<Archive>> {
+        self.archives.get(name.as_ref())
+    }
+
+    /// In the order of their names, those after `after`.
+    pub fn archives_after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<Archive>> {
+        self.archives
+            .range::<str, _>((beyond(after), std::ops::Bound::Unbounded))
+            .map(|(_, archive)| archive)
     }
 
     /// The device of this asset id, unless it was deleted.

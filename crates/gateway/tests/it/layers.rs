@@ -103,6 +103,13 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         ],
     ),
     ("redrive", &["mqtt", "http", "cli", "house", "app", "auth"]),
+    ("imports", &["mqtt", "http", "cli", "house", "app", "auth"]),
+    (
+        "files",
+        &[
+            "mqtt", "http", "cli", "house", "app", "auth", "ingest", "registry", "store",
+        ],
+    ),
     (
         "rules",
         &[

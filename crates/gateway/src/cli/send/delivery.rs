@@ -14,8 +14,8 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{
-    link::{Answer, Event, Link, LinkError, Login},
+use super::link::{Answer, Event, Link, LinkError, Login};
+use crate::files::{
     message::{self, Builder, Ledger, Message, Readout},
     source::{Item, Meter, Rows, Source, SourceError},
 };

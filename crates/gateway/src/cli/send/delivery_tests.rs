@@ -13,6 +13,8 @@ use tokio::{
 use super::{
     delivery::{End, Job, Sight, Tally, deliver},
     link::{LinkError, Login},
+};
+use crate::files::{
     mapping::{Mapping, Points},
     source::Source,
 };

@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, sleep_until, timeout},
 };
 
-use super::message::Message;
+use crate::files::message::Message;
 
 /// A reply that takes longer is not coming.
 const REPLY_WITHIN: Duration = Duration::from_secs(60);

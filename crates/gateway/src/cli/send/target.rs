@@ -5,10 +5,13 @@ use std::collections::HashMap;
 use backtide_model::{ConnectionStrings, ProductKey};
 use serde::Deserialize;
 
-use super::{link::Login, mapping::Points, value::Form};
-use crate::cli::{
-    Failure,
-    client::{Client, segment},
+use super::link::Login;
+use crate::{
+    cli::{
+        Failure,
+        client::{Client, segment},
+    },
+    files::{mapping::Points, value::Form},
 };
 
 /// A channel as the registry describes it.

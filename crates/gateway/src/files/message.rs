@@ -87,6 +87,7 @@ pub struct Builder {
     lane: usize,
     count: u64,
     rows_max: usize,
+    names_rows: bool,
     rows: Vec<u64>,
     values: u64,
     params: Vec<u8>,
@@ -101,9 +102,19 @@ impl Builder {
             lane,
             count: 0,
             rows_max,
+            names_rows: false,
             rows: Vec::new(),
             values: 0,
             params: Vec::new(),
+        }
+    }
+
+    /// Each item says which row of the file it is, counted from 1: where it is refused, that is kept
+    /// with it.
+    pub fn naming_rows(self) -> Self {
+        Self {
+            names_rows: true,
+            ..self
         }
     }
 
@@ -122,7 +133,18 @@ impl Builder {
         if !self.is_empty() {
             self.params.push(b',');
         }
-        self.params.extend_from_slice(&item.json);
+        if let Some(rest) = item.json.strip_prefix(b"{")
+            && self.names_rows
+        {
+            self.params.extend_from_slice(b"{\"row\":");
+            let row = row.saturating_add(1);
+            self.params
+                .extend_from_slice(itoa::Buffer::new().format(row).as_bytes());
+            self.params.push(b',');
+            self.params.extend_from_slice(rest);
+        } else {
+            self.params.extend_from_slice(&item.json);
+        }
         self.rows.push(row);
         self.values += u64::from(item.values);
     }
@@ -213,6 +235,7 @@ mod tests {
             device: "R1".into(),
             json: json.into(),
             values: 2,
+            raw: Vec::new(),
         }
     }
 

@@ -28,6 +28,8 @@ pub struct Item {
     /// `{"deviceKey":…,"time":…,"measurepoints":{…}}`
     pub json: Vec<u8>,
     pub values: u32,
+    /// Of a row that cannot be read: how it stands in the file, as far as is known.
+    pub raw: Vec<u8>,
 }
 
 /// What a row of the file turned out to be.
@@ -89,19 +91,42 @@ impl Source {
     /// It cannot be read, or it and the mapping do not fit.
     pub fn open(path: &Path, mapping: &Mapping, points: &Points) -> Result<Self, SourceError> {
         let kind = Kind::of(path)?;
-        let clock = clock(mapping)?;
         let file = File::open(path)?;
         if kind.form == Form::Parquet {
-            return parquet::Parquet::open(file, mapping, points, clock);
+            return Self::parquet(file, mapping, points);
         }
+        let total = file.metadata()?.len();
+        Self::text(Box::new(file), total, kind, mapping, points)
+    }
+
+    /// A Parquet file.
+    ///
+    /// # Errors
+    /// It cannot be read, or it and the mapping do not fit.
+    pub fn parquet(file: File, mapping: &Mapping, points: &Points) -> Result<Self, SourceError> {
+        parquet::Parquet::open(file, mapping, points, clock(mapping)?)
+    }
+
+    /// Lines that come from anywhere, `total` bytes of them as they come.
+    ///
+    /// # Errors
+    /// They cannot be read, or they and the mapping do not fit.
+    pub fn text(
+        bytes: Box<dyn Read + Send>,
+        total: u64,
+        kind: Kind,
+        mapping: &Mapping,
+        points: &Points,
+    ) -> Result<Self, SourceError> {
+        let clock = clock(mapping)?;
         let meter = Meter {
-            total: file.metadata()?.len(),
+            total,
             ..Meter::default()
         };
         let counted = BufReader::with_capacity(
             256 << 10,
             Counted {
-                inner: file,
+                inner: bytes,
                 meter: meter.clone(),
             },
         );
@@ -153,28 +178,35 @@ fn clock(mapping: &Mapping) -> Result<Clockwork, SourceError> {
     Ok(Clockwork::new(zone.map_err(SourceError::Usage)?))
 }
 
+/// What the rows of a file are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub enum Form {
     Csv,
     Ndjson,
     Parquet,
 }
 
+/// What a file is packed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Packing {
+pub enum Packing {
     None,
     Gzip,
     Zstd,
 }
 
+/// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Kind {
-    form: Form,
-    packing: Packing,
+pub struct Kind {
+    pub form: Form,
+    pub packing: Packing,
 }
 
 impl Kind {
-    fn of(path: &Path) -> Result<Self, SourceError> {
+    /// By the ending of its name.
+    ///
+    /// # Errors
+    /// The ending is none that is known.
+    pub fn of(path: &Path) -> Result<Self, SourceError> {
         let ending = |path: &Path| {
             path.extension()
                 .and_then(OsStr::to_str)
@@ -222,7 +254,7 @@ impl<R: Read> Read for Counted<R> {
 }
 
 impl Item {
-    fn begin(&mut self, device: &str, time_ms: i64) {
+    pub(super) fn begin(&mut self, device: &str, time_ms: i64) {
         self.device.clear();
         self.device.push_str(device);
         self.values = 0;
@@ -236,7 +268,7 @@ impl Item {
     }
 
     /// Adds a value; `write` appends it as JSON.
-    fn value(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn value(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
         if self.values > 0 {
             self.json.push(b',');
         }
@@ -245,7 +277,7 @@ impl Item {
         self.values += 1;
     }
 
-    fn end(&mut self) -> Row {
+    pub(super) fn end(&mut self) -> Row {
         self.json.extend_from_slice(b"}}");
         if self.values == 0 {
             Row::Empty
@@ -256,10 +288,10 @@ impl Item {
 }
 
 /// A time that cannot be read spoils its row; a missing zone spoils the file.
-fn spoiled(error: &MomentError) -> Result<Option<Row>, SourceError> {
+pub(super) fn spoiled(error: &MomentError) -> Result<Row, SourceError> {
     match error {
         MomentError::Local(_) => Err(SourceError::Usage(error.to_string())),
-        MomentError::Unreadable(_) => Ok(Some(Row::Unreadable(error.to_string()))),
+        MomentError::Unreadable(_) => Ok(Row::Unreadable(error.to_string())),
     }
 }
 
@@ -268,7 +300,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::cli::send::value::Form as ValueForm;
+    use crate::files::value::Form as ValueForm;
 
     pub(super) fn points() -> Points {
         let forms: HashMap<_, _> = [

@@ -10,6 +10,8 @@
 //! drop: [comment]
 //! absent: [NaN]
 //! ```
+//!
+//! A wide file has a column for each point; a long one a row for each, its name in `point-column`.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,10 +22,14 @@ use std::{
 use serde::Deserialize;
 
 use super::value::{self, Form};
+use crate::limits::FILE_COLUMNS_MAX;
 
 /// The columns of files that `query` and `export` write.
 const DEVICE_COLUMN: &str = "deviceKey";
 const TIME_COLUMN: &str = "time";
+const POINT_COLUMN: &str = "point";
+const VALUE_COLUMN: &str = "value";
+const QUALITY_COLUMN: &str = "quality";
 /// A column of qualities has its point's name with this ending.
 pub const QUALITY_ENDING: &str = ".quality";
 
@@ -44,13 +50,25 @@ pub struct Mapping {
     /// Zone of local times, such as Europe/Paris
     #[arg(long, value_name = "ZONE")]
     pub timezone: Option<String>,
-    /// The column is this point; other columns are points of the same name
+    /// The column, or the name in a long file, is this point; others are points of the same name
     #[arg(long, value_name = "COLUMN=POINT", value_parser = renaming)]
     #[serde(deserialize_with = "renamings")]
     pub map: Vec<(String, String)>,
-    /// Leave this column out
+    /// Leave this column out, or this point of a long file
     #[arg(long, value_name = "COLUMN")]
     pub drop: Vec<String>,
+    /// A row for each point: columns point, value and quality unless others are named
+    #[arg(long)]
+    pub long: bool,
+    /// Column of a long file that holds the name of the point [default: point]
+    #[arg(long, value_name = "NAME")]
+    pub point_column: Option<String>,
+    /// Column of a long file that holds the value [default: value]
+    #[arg(long, value_name = "NAME")]
+    pub value_column: Option<String>,
+    /// Column of a long file that holds the quality [default: quality, if there is one]
+    #[arg(long, value_name = "NAME")]
+    pub quality_column: Option<String>,
     /// A cell with this text is as good as empty
     #[arg(long, value_name = "TEXT")]
     pub absent: Vec<String>,
@@ -82,7 +100,11 @@ impl Mapping {
         let Some(path) = self.mapping.take() else {
             return Ok(self);
         };
-        let file = Self::from_file(&path)?;
+        Ok(self.over(Self::from_file(&path)?))
+    }
+
+    /// This mapping, and where it says nothing, what the other one says.
+    pub fn over(self, file: Self) -> Self {
         // A column named on the command line replaces the file's way to name the device.
         let (device_column, device) = match (self.device_column, self.device) {
             (None, None) => (file.device_column, file.device),
@@ -91,22 +113,61 @@ impl Mapping {
         let mut map = file.map;
         map.retain(|(column, _)| !self.map.iter().any(|(flag, _)| flag == column));
         map.extend(self.map);
-        Ok(Self {
+        Self {
             device_column,
             device,
             time_column: self.time_column.or(file.time_column),
             timezone: self.timezone.or(file.timezone),
+            long: self.long || file.long,
+            point_column: self.point_column.or(file.point_column),
+            value_column: self.value_column.or(file.value_column),
+            quality_column: self.quality_column.or(file.quality_column),
             map,
             drop: [file.drop, self.drop].concat(),
             absent: [file.absent, self.absent].concat(),
             mapping: None,
-        })
+        }
     }
 
     fn from_file(path: &Path) -> Result<Self, String> {
         let say = |reason: String| format!("mapping file {}: {reason}", path.display());
         let text = fs::read_to_string(path).map_err(|error| say(error.to_string()))?;
-        serde_saphyr::from_str(&text).map_err(|error| say(error.to_string()))
+        Self::from_text(&text).map_err(say)
+    }
+
+    /// A mapping as a mapping file says it.
+    ///
+    /// # Errors
+    /// It says something unknown.
+    pub fn from_text(text: &str) -> Result<Self, String> {
+        serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// Whether the file has a row for each point.
+    pub fn is_long(&self) -> bool {
+        let named = [&self.point_column, &self.value_column, &self.quality_column];
+        self.long || named.iter().any(|column| column.is_some())
+    }
+
+    /// The point that a name in a long file means; `None` where it is left out.
+    pub fn point<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        match self.map.iter().find(|(from, _)| from == name) {
+            Some((_, point)) => Some(point),
+            None if self.drop.iter().any(|dropped| dropped == name) => None,
+            None => Some(name),
+        }
+    }
+
+    pub fn point_column(&self) -> &str {
+        self.point_column.as_deref().unwrap_or(POINT_COLUMN)
+    }
+
+    pub fn value_column(&self) -> &str {
+        self.value_column.as_deref().unwrap_or(VALUE_COLUMN)
+    }
+
+    pub fn quality_column(&self) -> &str {
+        self.quality_column.as_deref().unwrap_or(QUALITY_COLUMN)
     }
 
     pub fn time_column(&self) -> &str {
@@ -209,18 +270,36 @@ pub struct PointAt {
     pub quality: Option<usize>,
 }
 
+/// Where the values of a row are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cells {
+    Wide(Vec<PointAt>),
+    /// The columns of the point's name, its value, and its quality.
+    Long {
+        point: usize,
+        value: usize,
+        quality: Option<usize>,
+    },
+}
+
 /// The columns of a file with a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     pub device: DeviceAt,
     pub time: usize,
-    pub points: Vec<PointAt>,
+    pub cells: Cells,
 }
 
 impl Layout {
     /// # Errors
     /// A column that the mapping names is absent, or one is no point of the model.
     pub fn new(mapping: &Mapping, header: &[String], points: &Points) -> Result<Self, String> {
+        if header.len() > FILE_COLUMNS_MAX {
+            return Err(format!(
+                "the file has {} columns, at most {FILE_COLUMNS_MAX} are read; split it",
+                header.len()
+            ));
+        }
         let find = |name: &str, flag: &str| {
             header
                 .iter()
@@ -237,49 +316,94 @@ impl Layout {
             None => DeviceAt::Column(find(mapping.device_column(), "--device-column")?),
         };
         let time = find(mapping.time_column(), "--time-column")?;
-        for (column, _) in &mapping.map {
-            find(column, "--map")?;
-        }
-        for column in &mapping.drop {
-            find(column, "--drop")?;
-        }
-        let mut layout = Self {
+        let cells = match mapping.is_long() {
+            true => long(mapping, header, find)?,
+            false => Cells::Wide(wide(mapping, header, points, find)?),
+        };
+        Ok(Self {
             device,
             time,
-            points: Vec::new(),
+            cells,
+        })
+    }
+}
+
+fn long(
+    mapping: &Mapping,
+    header: &[String],
+    find: impl Fn(&str, &str) -> Result<usize, String>,
+) -> Result<Cells, String> {
+    let point = find(mapping.point_column(), "--point-column")?;
+    let value = find(mapping.value_column(), "--value-column")?;
+    let quality = match &mapping.quality_column {
+        Some(named) => Some(find(named, "--quality-column")?),
+        None => header.iter().position(|column| column == QUALITY_COLUMN),
+    };
+    let known = [
+        mapping.time_column(),
+        mapping.point_column(),
+        mapping.value_column(),
+    ];
+    let stranger = header.iter().find(|column| {
+        let column = column.as_str();
+        let is_device = mapping.device.is_none() && column == mapping.device_column();
+        let is_dropped = mapping.drop.iter().any(|dropped| dropped == column);
+        !is_device && !is_dropped && !known.contains(&column) && column != mapping.quality_column()
+    });
+    match stranger {
+        Some(column) => Err(format!(
+            "column {column:?} is none of a long file; leave it out with --drop {column:?}"
+        )),
+        None => Ok(Cells::Long {
+            point,
+            value,
+            quality,
+        }),
+    }
+}
+
+fn wide(
+    mapping: &Mapping,
+    header: &[String],
+    points: &Points,
+    find: impl Fn(&str, &str) -> Result<usize, String>,
+) -> Result<Vec<PointAt>, String> {
+    for (column, _) in &mapping.map {
+        find(column, "--map")?;
+    }
+    for column in &mapping.drop {
+        find(column, "--drop")?;
+    }
+    let (mut taken, mut found) = (HashSet::new(), Vec::new());
+    for (column, name) in header.iter().enumerate() {
+        let point = match mapping.role(name) {
+            Role::Device | Role::Time | Role::Dropped => continue,
+            Role::PointOfItsName if is_quality(name, header, points) => continue,
+            Role::PointOfItsName => name,
+            Role::Point(point) => point,
         };
-        let mut taken = HashSet::new();
-        for (column, name) in header.iter().enumerate() {
-            let point = match mapping.role(name) {
-                Role::Device | Role::Time | Role::Dropped => continue,
-                Role::PointOfItsName if is_quality(name, header, points) => continue,
-                Role::PointOfItsName => name,
-                Role::Point(point) => point,
-            };
-            if !taken.insert(point) {
-                return Err(format!(
-                    "two columns are point {point:?}; leave one out with --drop"
-                ));
-            }
-            let quality = header.iter().position(|other| {
-                other.strip_suffix(QUALITY_ENDING) == Some(name)
-                    && is_quality(other, header, points)
-            });
-            layout.points.push(PointAt {
-                column,
-                key: key(point),
-                form: points.form(point, name)?,
-                quality,
-            });
-        }
-        if layout.points.is_empty() {
+        if !taken.insert(point) {
             return Err(format!(
-                "no column holds values; the file has {}",
-                header.join(", ")
+                "two columns are point {point:?}; leave one out with --drop"
             ));
         }
-        Ok(layout)
+        let quality = header.iter().position(|other| {
+            other.strip_suffix(QUALITY_ENDING) == Some(name) && is_quality(other, header, points)
+        });
+        found.push(PointAt {
+            column,
+            key: key(point),
+            form: points.form(point, name)?,
+            quality,
+        });
     }
+    if found.is_empty() {
+        return Err(format!(
+            "no column holds values; the file has {}",
+            header.join(", ")
+        ));
+    }
+    Ok(found)
 }
 
 /// Whether a column holds the qualities of another one.
@@ -340,8 +464,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!((layout.device, layout.time), (DeviceAt::Column(0), 1));
-        let points: Vec<_> = layout
-            .points
+        let Cells::Wide(points) = layout.cells else {
+            panic!("the file is wide");
+        };
+        let points: Vec<_> = points
             .iter()
             .map(|p| (p.column, &p.key[..], p.form))
             .collect();
@@ -358,8 +484,53 @@ mod tests {
     fn files_of_query_need_no_flags_and_carry_qualities() {
         let header = header("deviceKey,time,P_avg,P_avg.quality");
         let layout = Layout::new(&Mapping::default(), &header, &turbine()).unwrap();
-        assert_eq!(layout.points.len(), 1);
-        assert_eq!(layout.points[0].quality, Some(3));
+        let Cells::Wide(points) = layout.cells else {
+            panic!("the file is wide");
+        };
+        assert_eq!((points.len(), points[0].quality), (1, Some(3)));
+    }
+
+    #[test]
+    fn a_long_file_names_its_columns_and_has_no_others() {
+        let long = Mapping {
+            long: true,
+            ..Mapping::default()
+        };
+        let layout = |mapping: &Mapping, columns: &str| {
+            Layout::new(mapping, &header(columns), &turbine()).map(|layout| layout.cells)
+        };
+        let (point, value) = (2, 3);
+        assert_eq!(
+            layout(&long, "deviceKey,time,point,value"),
+            Ok(Cells::Long {
+                point,
+                value,
+                quality: None
+            })
+        );
+        let named = Mapping {
+            point_column: Some("tag".into()),
+            drop: vec!["unit".into()],
+            ..Mapping::default()
+        };
+        assert_eq!(
+            layout(&named, "deviceKey,time,tag,value,quality,unit"),
+            Ok(Cells::Long {
+                point,
+                value,
+                quality: Some(4)
+            })
+        );
+        let error = layout(&long, "deviceKey,time,point,value,unit").unwrap_err();
+        assert!(
+            error.contains("unit") && error.contains("--drop"),
+            "{error}"
+        );
+        assert!(
+            layout(&named, "deviceKey,time,value,unit")
+                .unwrap_err()
+                .contains("--point-column")
+        );
     }
 
     #[test]

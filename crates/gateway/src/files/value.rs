@@ -1,5 +1,7 @@
 //! The text of a cell as a JSON value, without rounding: a number stays as it was written.
 
+use backtide_model::DataType;
+
 /// How a point's text is written on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -22,6 +24,27 @@ impl Form {
             "enum" if has_numbers_only(&declared["values"]) => Self::Number,
             "struct" | "array" | "map" => Self::Json,
             _ => Self::Text,
+        }
+    }
+}
+
+impl Form {
+    /// The same, of a data type that was read.
+    pub fn of_type(data_type: &DataType) -> Self {
+        match data_type {
+            DataType::Int
+            | DataType::Long
+            | DataType::Float
+            | DataType::Double
+            | DataType::EnumInt(_)
+            | DataType::Timestamp => Self::Number,
+            DataType::Bool => Self::Bool,
+            DataType::Struct(_) | DataType::Array { .. } | DataType::Map => Self::Json,
+            DataType::EnumString(_)
+            | DataType::String { .. }
+            | DataType::Date
+            | DataType::DateTime
+            | DataType::File => Self::Text,
         }
     }
 }

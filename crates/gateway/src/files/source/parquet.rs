@@ -1,4 +1,4 @@
-//! Wide Parquet: a column for the device, one for the time, one for each point.
+//! Parquet: a column for the device, one for the time, one for each point; or long.
 
 use std::{fmt::Write as _, fs::File};
 
@@ -9,23 +9,25 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
 
-use super::{Item, Meter, Row, Rows, Source, SourceError, spoiled};
-use crate::cli::send::{
-    mapping::{DeviceAt, Layout, Mapping, Points},
+use super::{Item, Meter, Row, Rows, Source, SourceError, csv::line};
+use crate::files::{
+    mapping::{Cells as CellsAt, Mapping, Points},
     moment::{Clockwork, MomentError, Notes},
-    value,
+    render::{Cells, Renderer},
 };
 
 pub(super) struct Parquet {
     batches: ParquetRecordBatchReader,
     batch: Option<RecordBatch>,
     row: usize,
-    mapping: Mapping,
-    layout: Layout,
-    clock: Clockwork,
+    renderer: Renderer,
     meter: Meter,
-    /// The text of a cell, used again.
-    text: String,
+}
+
+/// A row of a batch.
+struct BatchRow<'b> {
+    batch: &'b RecordBatch,
+    row: usize,
 }
 
 impl Parquet {
@@ -41,13 +43,24 @@ impl Parquet {
             .map_err(|error| SourceError::Usage(format!("no Parquet file: {error}")))?;
         let schema = builder.schema().clone();
         let header: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
-        let layout = Layout::new(mapping, &header, points).map_err(SourceError::Usage)?;
-        let values = layout
-            .points
-            .iter()
-            .flat_map(|p| [Some(p.column), p.quality])
-            .flatten();
-        for column in values.chain([layout.time]) {
+        let renderer = Renderer::new(mapping, &header, points, clock)?;
+        let layout = renderer.layout();
+        let values: Vec<usize> = match &layout.cells {
+            CellsAt::Wide(points) => points
+                .iter()
+                .flat_map(|point| [Some(point.column), point.quality])
+                .flatten()
+                .collect(),
+            CellsAt::Long {
+                point,
+                value,
+                quality,
+            } => [Some(*point), Some(*value), *quality]
+                .into_iter()
+                .flatten()
+                .collect(),
+        };
+        for column in values.into_iter().chain([layout.time]) {
             let field = schema.field(column);
             if !is_known(field.data_type()) {
                 return Err(SourceError::Usage(format!(
@@ -67,11 +80,8 @@ impl Parquet {
             batches,
             batch: None,
             row: 0,
-            mapping: mapping.clone(),
-            layout,
-            clock,
+            renderer,
             meter: meter.clone(),
-            text: String::new(),
         };
         Ok(Source {
             rows: Box::new(rows),
@@ -104,48 +114,44 @@ impl Rows for Parquet {
         let row = self.row;
         self.row += 1;
         self.meter.add(1);
-        let device = match &self.layout.device {
-            DeviceAt::Fixed(key) => key.clone(),
-            DeviceAt::Column(column) => {
-                self.text.clear();
-                if !cell(&mut self.text, batch.column(*column), row) {
-                    return Ok(Some(Row::Unreadable("the device key is empty".to_owned())));
-                }
-                self.text.trim().to_owned()
-            }
-        };
-        let time_ms = match time(batch.column(self.layout.time), row, &mut self.clock) {
-            Ok(time_ms) => time_ms,
-            Err(error) => return spoiled(&error),
-        };
-        item.begin(&device, time_ms);
-        for point in &self.layout.points {
-            self.text.clear();
-            let present = cell(&mut self.text, batch.column(point.column), row);
-            if !present || self.mapping.is_absent(&self.text) {
-                continue;
-            }
-            let mut quality = String::new();
-            let has_quality = point
-                .quality
-                .is_some_and(|column| cell(&mut quality, batch.column(column), row));
-            let text = &self.text;
-            item.value(&point.key, |out| {
-                if !has_quality {
-                    return value::write(out, point.form, text);
-                }
-                out.extend_from_slice(b"{\"value\":");
-                value::write(out, point.form, text);
-                out.extend_from_slice(b",\"quality\":");
-                value::write(out, value::Form::Number, &quality);
-                out.push(b'}');
-            });
+        let cells = BatchRow { batch: &batch, row };
+        let outcome = self.renderer.row(&cells, item)?;
+        if matches!(outcome, Row::Unreadable(_)) {
+            item.raw = cells.line();
         }
-        Ok(Some(item.end()))
+        Ok(Some(outcome))
     }
 
     fn notes(&self) -> Notes {
-        self.clock.notes
+        self.renderer.clock.notes
+    }
+}
+
+impl BatchRow<'_> {
+    /// The row as CSV.
+    fn line(&self) -> Vec<u8> {
+        let mut record = csv::ByteRecord::new();
+        for column in self.batch.columns() {
+            let mut text = String::new();
+            cell(&mut text, column, self.row);
+            record.push_field(text.as_bytes());
+        }
+        line(&record)
+    }
+}
+
+impl Cells for BatchRow<'_> {
+    fn cell<'c>(
+        &'c self,
+        column: usize,
+        text: &'c mut String,
+    ) -> Result<Option<&'c str>, &'static str> {
+        let is_present = cell(text, self.batch.column(column), self.row);
+        Ok(is_present.then_some(text.as_str()))
+    }
+
+    fn time_ms(&self, column: usize, clock: &mut Clockwork) -> Result<i64, MomentError> {
+        time(self.batch.column(column), self.row, clock)
     }
 }
 
@@ -292,7 +298,7 @@ mod tests {
     use parquet::arrow::ArrowWriter;
 
     use super::{super::tests::*, *};
-    use crate::cli::send::moment::zone;
+    use crate::files::moment::zone;
 
     fn read(utc: bool, zone_name: Option<&str>) -> Result<Vec<String>, SourceError> {
         let times =

@@ -1,0 +1,208 @@
+//! Files that are uploaded, on their way into a channel: the same way as its messages.
+//!
+//! ```text
+//! pieces of the body ─▶ Rows (a thread) ─▶ messages ─▶ ingest: judge, quota, commit ─▶ counts on the shelf
+//! ```
+//!
+//! Every arrow waits for the next one: a channel over its quota, or a slow disk, makes the client
+//! send more slowly, and memory stays the same for a file of any length. What is counted as stored
+//! is stored: counts are written down after the commit. A file that is sent again after a break
+//! loses nothing and doubles nothing, since the same values are stored once.
+
+mod pieces;
+mod reading;
+mod run;
+mod shelf;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use backtide_model::{ChannelName, Model};
+use bytes::Bytes;
+use futures::Stream;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub use shelf::{Counts, Import, State};
+
+use crate::{
+    files::{
+        mapping::{Mapping, Points},
+        source::Kind,
+        value::Form,
+    },
+    ingest::Ingest,
+    limits::IMPORTS_MAX,
+    pool::{Pool, PoolError},
+    registry::{Product, Snapshot},
+};
+use shelf::Shelf;
+
+/// Why a file is not imported, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    #[error("imports: {0}")]
+    File(#[from] rusqlite::Error),
+    #[error("imports: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    #[error("{IMPORTS_MAX} imports run already; try again when one has ended")]
+    TooMany,
+    #[error("channel {0} is not declared")]
+    NoChannel(String),
+    #[error("channel {0} is paused; resume it")]
+    Paused(ChannelName),
+    #[error(
+        "product {0} takes raw bytes that its script reads, not rows; import into a product of format json"
+    )]
+    Raw(String),
+    /// The file ended early, or makes no sense: what was stored before stays stored.
+    #[error("{reason}")]
+    Ended { reason: String, import: Box<Import> },
+}
+
+/// What is to be imported.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub channel: String,
+    /// What it is called, for people.
+    pub file: String,
+    pub kind: Kind,
+    pub mapping: Mapping,
+    /// Rows at the beginning that are left out: they were answered before.
+    pub skip_rows: u64,
+    /// Who uploads it.
+    pub by: String,
+}
+
+/// The imports of a gateway. Share it in an `Arc`.
+pub struct Imports {
+    ingest: Arc<Ingest>,
+    shelf: Arc<Mutex<Shelf>>,
+    pool: Pool,
+    /// Where files that are read out of order wait.
+    spool: PathBuf,
+    seats: Arc<Semaphore>,
+    closing: CancellationToken,
+}
+
+impl Imports {
+    /// Opens or makes the list of imports. What ran when the gateway ended is interrupted. `pool` runs
+    /// what blocks.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(
+        data_dir: &Path,
+        ingest: Arc<Ingest>,
+        pool: Pool,
+        closing: CancellationToken,
+    ) -> Result<Self, ImportError> {
+        let spool = data_dir.join("imports");
+        fs::create_dir_all(&spool)?;
+        let shelf = Shelf::open(&data_dir.join("imports.db"))?;
+        let interrupted = shelf.interrupt_all(ingest.clock.now_ms())?;
+        if interrupted > 0 {
+            tracing::warn!(
+                interrupted,
+                "imports were interrupted; send their files again"
+            );
+        }
+        Ok(Self {
+            ingest,
+            shelf: Arc::new(Mutex::new(shelf)),
+            pool,
+            spool,
+            seats: Arc::new(Semaphore::new(IMPORTS_MAX)),
+            closing,
+        })
+    }
+
+    /// The newest first. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn list(&self, before: Option<i64>, limit: usize) -> Result<Vec<Import>, ImportError> {
+        self.shelf.lock().list(before, limit)
+    }
+
+    /// Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn get(&self, id: i64) -> Result<Option<Import>, ImportError> {
+        self.shelf.lock().get(id)
+    }
+
+    /// Imports a file whose bytes come from `body`. Goes on to where they end, whether or not anybody
+    /// waits for it.
+    ///
+    /// # Errors
+    /// [`ImportError`].
+    pub async fn take(
+        self: &Arc<Self>,
+        asked: Asked,
+        body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> Result<Import, ImportError> {
+        let seat = Arc::clone(&self.seats).try_acquire_owned();
+        let seat = seat.map_err(|_| ImportError::TooMany)?;
+        let target = Target::of(&self.ingest.registry.snapshot(), &asked.channel)?;
+        let import = self.begin(&asked, &target).await?;
+        let this = Arc::clone(self);
+        let taken = tokio::spawn(async move {
+            let _seat = seat;
+            run::run(&this, import, asked, target, body).await
+        });
+        taken.await.map_err(|_| PoolError::Panicked)?
+    }
+
+    async fn begin(&self, asked: &Asked, target: &Target) -> Result<Import, ImportError> {
+        let (shelf, asked) = (Arc::clone(&self.shelf), asked.clone());
+        let (channel, now_ms) = (target.channel.to_string(), self.ingest.clock.now_ms());
+        let add = move || shelf.lock().add(&channel, &asked.file, &asked.by, now_ms);
+        self.pool.run(add).await?
+    }
+}
+
+/// Where a file goes.
+struct Target {
+    channel: ChannelName,
+    topic: String,
+    points: Points,
+}
+
+impl Target {
+    fn of(snapshot: &Snapshot, channel: &str) -> Result<Self, ImportError> {
+        let no_channel = || ImportError::NoChannel(channel.to_owned());
+        let channel = snapshot.channel(channel).ok_or_else(no_channel)?;
+        let product = snapshot.product(&channel.product).ok_or_else(no_channel)?;
+        if channel.paused {
+            return Err(ImportError::Paused(channel.name.clone()));
+        }
+        if !product.is_json() {
+            return Err(ImportError::Raw(product.name.to_string()));
+        }
+        Ok(Self {
+            channel: channel.name.clone(),
+            topic: format!("/sys/{}/integration/measurepoint/post", product.key),
+            points: points(product),
+        })
+    }
+}
+
+fn points(product: &Product) -> Points {
+    let model: &Model = &product.model;
+    let forms = model.measurepoints.iter();
+    Points::Declared {
+        model: product.model_name.to_string(),
+        forms: forms
+            .map(|(name, point)| (name.to_string(), Form::of_type(&point.data_type)))
+            .collect(),
+        passthrough: model.passthrough,
+    }
+}
