@@ -28,6 +28,7 @@ mod salvage;
 pub mod script;
 pub mod send;
 mod serve;
+pub mod sql;
 pub mod subscription;
 #[cfg(test)]
 mod tests;
@@ -99,6 +100,8 @@ pub enum Command {
     Send(Box<send::Send>),
     /// Print points, events or attributes by device, name and time
     Query(query::Query),
+    /// Ask in SQL, and print the rows
+    Sql(sql::Sql),
     /// Write points into a file
     Export(export::Export),
     /// List values that were overwritten by different ones
@@ -159,6 +162,9 @@ pub struct Serve {
     /// Address of the subscription door
     #[arg(long, value_name = "ADDR")]
     pub subscribe: Option<SocketAddr>,
+    /// Address of the PostgreSQL door, which stays shut unless one is given
+    #[arg(long, value_name = "ADDR")]
+    pub postgres: Option<SocketAddr>,
 }
 
 /// How a command ended.
@@ -304,6 +310,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Channel(channel) => channel.run(&connection, terminal),
         Command::Send(send) => send.run(&connection, terminal),
         Command::Query(query) => query.run(&connection, terminal),
+        Command::Sql(sql) => sql.run(&connection, terminal),
         Command::Export(export) => export.run(&connection, terminal),
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),

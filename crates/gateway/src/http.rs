@@ -42,7 +42,7 @@ mod receipts;
 mod rules;
 mod schemas;
 mod scripts;
-mod seats;
+mod sql;
 mod store;
 mod stream;
 mod subscriptions;
@@ -65,10 +65,10 @@ use utoipa_axum::router::OpenApiRouter;
 pub use health::Readiness;
 pub use live::{Live, beat};
 pub use problem::{Problem, Refusals};
-pub use seats::Seats;
 pub use vendor::{Integrate, Posted, Verdict};
 pub use websocket::{Attend, Stream};
 
+pub use crate::seats::Seats;
 use crate::{
     access::Access, application::Applications, channel_log::Log, clock::Clock, kafka::Cluster,
     limits, pool::Pool, quarantine::Quarantine, recorder::Recorder, redrive::Redriver,
@@ -91,6 +91,8 @@ pub struct Api {
     /// The Kafka cluster, if one is configured.
     pub kafka: Option<Cluster>,
     pub rules: Arc<Rules>,
+    #[cfg(feature = "sql")]
+    pub sql: Arc<crate::sql::Engine>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
@@ -138,6 +140,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(points::routes())
         .merge(aggregates::routes())
         .merge(extremes::routes())
+        .merge(sql::routes())
         .merge(lineage::routes())
         .merge(latest::routes())
         .merge(events::routes())

@@ -357,6 +357,7 @@ impl Library {
         &self,
         mut entries: Vec<Arc<Entry>>,
         range: &Range,
+        every_row: bool,
     ) -> Result<Box<dyn Slabs>, ReadError> {
         let floor = self.floor(&range.product);
         let range = &Range {
@@ -395,7 +396,11 @@ impl Library {
             .cloned()
             .unwrap_or_default();
         let query = reading::Query::new(segments, entries, points, range, self.refusals.first());
-        query.from(floor.sequence).slabs()
+        let query = query.from(floor.sequence);
+        match every_row {
+            true => query.with_every_row().slabs(),
+            false => query.slabs(),
+        }
     }
 
     /// Events and attribute values.

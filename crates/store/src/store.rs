@@ -279,7 +279,17 @@ impl Store {
     pub fn read(&self, range: &Range) -> Result<Box<dyn Slabs>, ReadError> {
         // The memtable first: what is flushed in between is then found in both, never in neither.
         let entries = self.shared().memtable.snapshot(&range.product);
-        self.shared().library.read(entries, range)
+        self.shared().library.read(entries, range, false)
+    }
+
+    /// The same, with rows that have none of the points of the range, but others: how many rows
+    /// there are does not depend on what is asked of them. `_sequence` is then of the whole row.
+    ///
+    /// # Errors
+    /// A segment or the manifest cannot be read.
+    pub fn read_every_row(&self, range: &Range) -> Result<Box<dyn Slabs>, ReadError> {
+        let entries = self.shared().memtable.snapshot(&range.product);
+        self.shared().library.read(entries, range, true)
     }
 
     /// Events of a range in the order of time, then device, a slab at a time; everything answered

@@ -135,6 +135,20 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         limits: crate::limits::Rules::default(),
     };
     let rules = crate::rules::Rules::open(&dir.join("rules"), setting).unwrap();
+    #[cfg(feature = "sql")]
+    let sql = {
+        let sources = crate::sql::Sources {
+            registry: Arc::clone(&registry),
+            store: store.clone(),
+            log: Arc::clone(&log),
+            quarantine: Arc::clone(&quarantine),
+        };
+        let limits = crate::limits::Sql {
+            threads: 1,
+            ..crate::limits::Sql::default()
+        };
+        crate::sql::Engine::start(sources, &dir.join("sql-spill"), limits).unwrap()
+    };
     Api {
         applications: Arc::new(applications),
         organization: ObjectName::new("o1").unwrap(),
@@ -143,6 +157,8 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         subscriptions,
         kafka: None,
         rules,
+        #[cfg(feature = "sql")]
+        sql: Arc::new(sql),
         store,
         quarantine,
         redriver,

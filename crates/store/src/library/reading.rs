@@ -40,6 +40,8 @@ pub(super) struct Query {
     range: Range,
     /// Rows of which every value was committed before are not there.
     floor: Sequence,
+    /// Rows that have none of the points are there too.
+    every_row: bool,
     refusals: FirstRefusal,
 }
 
@@ -94,6 +96,15 @@ impl Query {
             refusals,
             range,
             floor: Sequence(0),
+            every_row: false,
+        }
+    }
+
+    /// The same read with rows that have none of the points, but others.
+    pub(super) fn with_every_row(self) -> Self {
+        Self {
+            every_row: true,
+            ..self
         }
     }
 
@@ -197,7 +208,9 @@ impl Query {
                 arrays.push(joined.quality.unwrap_or_else(none));
             }
         }
-        if some_is_full {
+        if self.every_row {
+            sequences = woven.newest();
+        } else if some_is_full {
             greatest(&mut sequences, &bases);
         }
         let mut keys: Vec<(u32, i64)> = woven.keys().collect();

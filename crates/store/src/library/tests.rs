@@ -125,7 +125,10 @@ impl World {
     }
 
     pub(super) fn read(&self, range: &Range) -> Vec<RecordBatch> {
-        let slabs = self.library.read(self.waiting.clone(), range).unwrap();
+        let slabs = self
+            .library
+            .read(self.waiting.clone(), range, false)
+            .unwrap();
         slabs.collect::<Result<_, _>>().unwrap()
     }
 }
@@ -697,7 +700,10 @@ fn a_reader_keeps_the_files_it_began_with_while_they_are_merged_away() {
         apply(&mut world, &mut model, &[row], ConflictPolicy::KeepLast);
         world.flush();
     }
-    let slabs = world.library.read(Vec::new(), &everything()).unwrap();
+    let slabs = world
+        .library
+        .read(Vec::new(), &everything(), false)
+        .unwrap();
     world.work_to_the_end();
     assert_eq!(world.library.stats().unwrap().segments, 1);
     let batches: Vec<RecordBatch> = slabs.collect::<Result<_, _>>().unwrap();
