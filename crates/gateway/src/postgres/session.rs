@@ -5,9 +5,9 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use datafusion::{
     arrow::datatypes::DataType,
-    common::ParamValues,
+    common::{DFSchema, ParamValues},
     execution::context::SessionContext,
-    logical_expr::LogicalPlan,
+    logical_expr::{EmptyRelation, LogicalPlan},
     sql::{parser, sqlparser::ast::Statement},
 };
 use datafusion_postgres::{
@@ -24,7 +24,7 @@ use datafusion_postgres::{
             cancel::CancelHandler,
             portal::{Format, Portal},
             query::{ExtendedQueryHandler, SimpleQueryHandler},
-            results::{QueryResponse, Response},
+            results::{QueryResponse, Response, Tag},
             stmt::QueryParser,
             store::PortalStore,
         },
@@ -291,10 +291,36 @@ impl ReadOnly {
         if let Err(error) = self.0.caller() {
             return Some(error);
         }
+        if savepoint(statement).is_some() {
+            return None;
+        }
         check_statement(statement)
             .err()
             .map(|error| fault::of_sql(&error))
     }
+
+    fn said(&self, statement: &Statement) -> Option<PgWireResult<Response>> {
+        match self.refusal(statement) {
+            Some(error) => Some(Err(error)),
+            None => savepoint(statement).map(|tag| Ok(Response::Execution(Tag::new(tag)))),
+        }
+    }
+}
+
+/// Drivers nest transactions by savepoints. Nothing was changed, so that there is nothing to keep.
+fn savepoint(statement: &Statement) -> Option<&'static str> {
+    match statement {
+        Statement::Savepoint { .. } => Some("SAVEPOINT"),
+        Statement::ReleaseSavepoint { .. } => Some("RELEASE"),
+        _ => None,
+    }
+}
+
+fn nothing() -> LogicalPlan {
+    LogicalPlan::EmptyRelation(EmptyRelation {
+        produce_one_row: false,
+        schema: Arc::new(DFSchema::empty()),
+    })
 }
 
 #[async_trait]
@@ -305,7 +331,7 @@ impl QueryHook for ReadOnly {
         _: &SessionContext,
         _: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
-        self.refusal(statement).map(Err)
+        self.said(statement)
     }
 
     async fn handle_extended_parse_query(
@@ -314,7 +340,7 @@ impl QueryHook for ReadOnly {
         _: &SessionContext,
         _: &(dyn ClientInfo + Send + Sync),
     ) -> Option<PgWireResult<LogicalPlan>> {
-        self.refusal(statement).map(Err)
+        self.said(statement).map(|said| said.map(|_| nothing()))
     }
 
     async fn handle_extended_query(
@@ -325,6 +351,6 @@ impl QueryHook for ReadOnly {
         _: &SessionContext,
         _: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
-        self.refusal(statement).map(Err)
+        self.said(statement)
     }
 }

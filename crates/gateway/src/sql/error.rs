@@ -3,7 +3,13 @@
 
 use std::time::Duration;
 
-use datafusion::{common::DataFusionError, common::SchemaError};
+use datafusion::{
+    arrow::error::ArrowError,
+    common::{DataFusionError, SchemaError},
+};
+
+/// How DataFusion says that a query has its share of the disk: by naming its own setting.
+const SPILL_FULL: &str = "max_temp_directory_size";
 
 /// Why a statement has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +97,16 @@ impl From<DataFusionError> for SqlError {
         match error.find_root() {
             DataFusionError::ResourcesExhausted(what) => Self::Memory(first_line(what)),
             DataFusionError::SQL(error, _) => Self::Syntax(error.to_string()),
+            DataFusionError::ArrowError(error, _) => match error.as_ref() {
+                ArrowError::IoError(what, _) if what.contains(SPILL_FULL) => {
+                    Self::Memory("more would go to disk than sql.spill_bytes_max".to_owned())
+                }
+                ArrowError::IoError(what, _) => {
+                    tracing::error!(error = what, "what a query puts on disk cannot be kept");
+                    Self::Unreadable(what.clone())
+                }
+                _ => Self::Plan(error_of(error.to_string())),
+            },
             DataFusionError::External(error) => match error.downcast_ref::<Unreadable>() {
                 Some(Unreadable(what)) => {
                     tracing::error!(error = what, "the store cannot be read");
