@@ -54,8 +54,8 @@ pub struct Encoder {
 enum Wrapped {
     Json(Writer<Made, JsonArray>),
     Ndjson(Writer<Made, LineDelimited>),
-    Csv(csv::Writer<Made>),
-    Arrow(StreamWriter<Made>),
+    Csv(Box<csv::Writer<Made>>),
+    Arrow(Box<StreamWriter<Made>>),
     Parquet(Box<ArrowWriter<Made>>),
 }
 
@@ -79,11 +79,11 @@ impl Encoder {
                 // The header stands there without rows too.
                 csv.write(&RecordBatch::new_empty(Arc::clone(schema)))
                     .map_err(failed)?;
-                Wrapped::Csv(csv)
+                Wrapped::Csv(Box::new(csv))
             }
             Form::Arrow => {
                 let stream = StreamWriter::try_new(made.clone(), schema).map_err(failed)?;
-                Wrapped::Arrow(stream)
+                Wrapped::Arrow(Box::new(stream))
             }
             Form::Parquet => {
                 let properties = WriterProperties::builder()

@@ -128,6 +128,7 @@ fn error_of(text: String) -> DataFusionError {
 #[error("{0}")]
 pub(super) struct Unreadable(pub(super) String);
 
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 pub(super) fn unreadable(error: impl ToString) -> DataFusionError {
     DataFusionError::External(Box::new(Unreadable(error.to_string())))
 }
