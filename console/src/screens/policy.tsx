@@ -105,7 +105,10 @@ function Form({ file, isNew, onChange }: { file: PolicyFile; isNew: boolean; onC
   const put = (members: Partial<PolicyFile>) => onChange({ ...file, ...members });
   const chosen = (models.data ?? []).filter((model) => !file.models?.length || file.models.includes(model.name));
   const known = [...new Set(chosen.flatMap((model) => Object.keys(model.measurepoints ?? {})))];
-  const { storage: _, ...forever } = file;
+  const { storage, ...forever } = file;
+  // Several rules, or more than a time, are edited as text.
+  const rule = Array.isArray(storage) ? undefined : storage;
+  const simple = rule?.keepDays === undefined ? undefined : { keepDays: rule.keepDays, by: rule.by };
   return (
     <Stack>
       <SimpleGrid cols={{ base: 1, sm: 2 }}>
@@ -122,11 +125,11 @@ function Form({ file, isNew, onChange }: { file: PolicyFile; isNew: boolean; onC
       <Card withBorder component="section" aria-label={t('How long values are kept')}>
         <Stack gap="sm">
           <Title order={2} size="h5">{t('How long values are kept')}</Title>
-          <Checkbox label={t('Only for a time')} checked={file.storage !== undefined} onChange={(e) => onChange(e.currentTarget.checked ? { ...file, storage: { keepDays: DAYS } } : forever)} />
-          {file.storage && (
+          <Checkbox label={t('Only for a time')} checked={file.storage !== undefined} disabled={storage !== undefined && !simple} onChange={(e) => onChange(e.currentTarget.checked ? { ...file, storage: { keepDays: DAYS } } : forever)} />
+          {simple && (
             <Group align="flex-end">
-              <NumberInput label={t('Days')} w={120} min={1} max={36500} allowDecimal={false} value={file.storage.keepDays} onChange={(days) => put({ storage: { ...file.storage, keepDays: Number(days) } })} />
-              <NativeSelect label={t('Counted from')} data={[{ value: 'event', label: t('the time of the value') }, { value: 'import', label: t('the arrival of its message') }]} value={file.storage.by ?? 'event'} onChange={(e) => put({ storage: { keepDays: file.storage?.keepDays ?? DAYS, by: e.currentTarget.value as 'event' | 'import' } })} />
+              <NumberInput label={t('Days')} w={120} min={1} max={36500} allowDecimal={false} value={simple.keepDays} onChange={(days) => put({ storage: { ...rule, keepDays: Number(days) } })} />
+              <NativeSelect label={t('Counted from')} data={[{ value: 'event', label: t('the time of the value') }, { value: 'import', label: t('the arrival of its message') }]} value={simple.by ?? 'event'} onChange={(e) => put({ storage: { ...rule, keepDays: simple.keepDays, by: e.currentTarget.value as 'event' | 'import' } })} />
             </Group>
           )}
         </Stack>

@@ -10,6 +10,7 @@ use datafusion::{
     logical_expr::{EmptyRelation, LogicalPlan},
     sql::{parser, sqlparser::ast::Statement},
 };
+use datafusion_postgres::pgwire::api::store::PortalStore;
 use datafusion_postgres::{
     DfSessionService, Parser, QueryHook,
     arrow_pg::datatypes::{
@@ -26,7 +27,6 @@ use datafusion_postgres::{
             query::{ExtendedQueryHandler, SimpleQueryHandler},
             results::{QueryResponse, Response, Tag},
             stmt::QueryParser,
-            store::PortalStore,
         },
         error::{PgWireError, PgWireResult},
         messages::PgWireBackendMessage,

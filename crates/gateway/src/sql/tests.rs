@@ -10,7 +10,8 @@ use std::{
 };
 
 use backtide_model::{
-    BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY, ProductKey,
+    BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY,
+    ProductKey, Storage,
 };
 use backtide_store::{
     Commit, Options, Origin, Part, Store,
@@ -19,7 +20,13 @@ use backtide_store::{
 use datafusion::arrow::util::pretty::pretty_format_batches;
 
 use super::{Engine, Rows, Sources, SqlError};
-use crate::{limits, registry};
+use crate::{
+    channel_log::{self, Log},
+    clock::Clock,
+    limits,
+    quarantine::{self, Quarantine},
+    registry::{self, Registry, StoredTypes},
+};
 
 const FARM: &str = include_str!("../registry/farm.yaml");
 const T0: i64 = 1_388_534_400_000;
@@ -96,6 +103,14 @@ impl File for CountingFile {
     }
 }
 
+struct NothingStored;
+
+impl StoredTypes for NothingStored {
+    fn stored_as(&self, _: &ProductKey, _: &ElementName) -> Option<Storage> {
+        None
+    }
+}
+
 struct World {
     _dir: tempfile::TempDir,
     store: Store,
@@ -106,7 +121,8 @@ struct World {
 impl World {
     fn new(limits: limits::Sql) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let api = crate::http::tests::api(dir.path(), "t0ken".into());
+        let registry = Registry::open(dir.path(), Arc::new(NothingStored), Clock::system());
+        let registry = Arc::new(registry.unwrap());
         let read_bytes = Arc::new(AtomicU64::new(0));
         let disk = Arc::new(Counting(Arc::clone(&read_bytes)));
         let place = dir.path().join("counted");
@@ -116,10 +132,19 @@ impl World {
             .apply(documents, registry::Run::Commit)
             .unwrap();
         let sources = Sources {
-            registry: Arc::clone(&api.registry),
+            registry,
+            log: Arc::new(
+                Log::open(&dir.path().join("log.db"), channel_log::Bounds::default()).unwrap(),
+            ),
+            quarantine: Arc::new(
+                Quarantine::open(
+                    &dir.path().join("quarantine.db"),
+                    quarantine::Bounds::default(),
+                    store.clone(),
+                )
+                .unwrap(),
+            ),
             store: store.clone(),
-            log: Arc::clone(&api.log),
-            quarantine: Arc::clone(&api.quarantine),
         };
         let engine = Engine::start(sources, &dir.path().join("spill"), limits).unwrap();
         Self {

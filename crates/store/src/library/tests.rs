@@ -14,6 +14,7 @@ use crate::{Order, disk::RealDisk};
 mod chronicle;
 mod faults;
 mod floor;
+mod keep;
 mod real;
 
 pub(super) fn device(key: &str) -> DeviceKey {
@@ -127,7 +128,7 @@ impl World {
     pub(super) fn read(&self, range: &Range) -> Vec<RecordBatch> {
         let slabs = self
             .library
-            .read(self.waiting.clone(), range, false)
+            .read(self.waiting.clone(), range, View::Kept)
             .unwrap();
         slabs.collect::<Result<_, _>>().unwrap()
     }
@@ -702,7 +703,7 @@ fn a_reader_keeps_the_files_it_began_with_while_they_are_merged_away() {
     }
     let slabs = world
         .library
-        .read(Vec::new(), &everything(), false)
+        .read(Vec::new(), &everything(), View::Kept)
         .unwrap();
     world.work_to_the_end();
     assert_eq!(world.library.stats().unwrap().segments, 1);
