@@ -5,6 +5,10 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 TOOLS  := $(CURDIR)/.tools
 PYTEST := $(TOOLS)/py/bin/python -m pytest
 
+# What `make` builds has SQL; `cargo build` alone, for a quick loop of edit and test, does not. FEATURES= leaves it out.
+FEATURES ?= backtide/sql
+WITH     := $(if $(FEATURES),--features $(FEATURES))
+
 # What the outside suite drives; `BACKTIDE_BIN=… make test-outside` tests another one.
 export BACKTIDE_BIN ?= $(TARGET)/debug/backtide
 
@@ -28,7 +32,7 @@ help:
 CONSOLE := $(if $(shell command -v npm),console)
 
 build: $(CONSOLE) | need-rust
-	$(CARGO) build --workspace --bins
+	$(CARGO) build --workspace --bins $(WITH)
 
 # Built anew where a source of it, or the API description that its types come from, has changed.
 CONSOLE_FROM := $(shell find console -path console/node_modules -prune -o -path console/dist -prune -o -type f ! -name schema.ts -print) \
@@ -45,9 +49,10 @@ tools:
 lint: | need-rust
 	$(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(if $(FEATURES),$(CARGO) clippy --workspace --all-targets $(WITH) -- -D warnings)
 
 test-rust: | need-rust
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace $(WITH)
 
 OUTSIDE := $(PYTEST) tests/outside -n 3 --dist loadgroup
 
@@ -69,15 +74,15 @@ fuzz: | need-rust
 	fuzz/run
 
 demo: $(CONSOLE) | need-rust
-	$(CARGO) build --release --bin backtide
+	$(CARGO) build --release --bin backtide $(WITH)
 	$(TARGET)/release/backtide demo $(ARGS)
 
 bench: | need-rust
-	$(CARGO) build --release --bin backtide --example decode_bench --example kafka_ceiling
+	$(CARGO) build --release --bin backtide --example decode_bench --example kafka_ceiling $(WITH)
 	bench/run $(ARGS)
 
 soak: tools build
-	BACKTIDE_SEEDS=$${BACKTIDE_SEEDS:-1000} $(CARGO) test --workspace --release
+	BACKTIDE_SEEDS=$${BACKTIDE_SEEDS:-1000} $(CARGO) test --workspace --release $(WITH)
 	BACKTIDE_KILLS=$${BACKTIDE_KILLS:-200} BACKTIDE_KAFKA_TROUBLES=$${BACKTIDE_KAFKA_TROUBLES:-40} \
 		BACKTIDE_KAFKA_STOP_S=$${BACKTIDE_KAFKA_STOP_S:-120} $(PYTEST) tests/outside $(ARGS)
 

@@ -42,6 +42,8 @@ elif command == "aggregate":
     path = rest[0]
     measured(f'''SELECT deviceKey, time_bucket(INTERVAL '1 hour', time) AS time, count(P_avg), min(P_avg), max(P_avg), avg(P_avg)
         FROM read_parquet('{path}') WHERE time < TIMESTAMPTZ '2015-01-01 00:00:00+00' GROUP BY 1, 2 ORDER BY 1, 2''')
+elif command == "sql":
+    measured(rest[0])
 elif command == "latest":
     measured(f"SELECT deviceKey, max(time), arg_max(P_avg, time) FROM read_parquet('{rest[0]}') WHERE P_avg IS NOT NULL GROUP BY 1 ORDER BY 1")
 """

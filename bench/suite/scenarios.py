@@ -12,6 +12,7 @@ from statistics import median
 
 from . import load, machine
 from .queries import queries
+from .sql import sql
 from .load import DEVICES
 from .servers import Failed, Gateway, Influxdb, Kafka, Mosquitto, Postgresql, Writer, ROOT, free_port
 
@@ -381,6 +382,7 @@ def backtide_scenarios(plan):
     yield "idle", lambda done: idle(plan)
     yield "real-history", lambda done: real_history(plan)
     yield "queries", lambda done: queries(plan)
+    yield "sql", lambda done: sql(plan)
 
 
 def peer_scenarios(plan):

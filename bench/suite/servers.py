@@ -179,13 +179,13 @@ class Gateway(Server):
             raise Failed(f"backtide {arguments[0]} ended with {done.returncode}: {done.stderr[-2000:]}")
         return done.stdout
 
-    def request(self, method, path):
+    def request(self, method, path, body=None, headers=None):
         """Returns (seconds until the last byte, headers and trailers, body)."""
         connection = http.client.HTTPConnection(self.http_address, timeout=600)
         connection.response_class = Answer
         with contextlib.closing(connection):
             start = time.monotonic()
-            connection.request(method, path, headers={"Authorization": f"Bearer {self.token}", "TE": "trailers"})
+            connection.request(method, path, body, {"Authorization": f"Bearer {self.token}", "TE": "trailers", **(headers or {})})
             answer = connection.getresponse()
             body = answer.read()
             seconds = time.monotonic() - start

@@ -137,6 +137,9 @@ def others(rounds, say):
         line(f"a year hourly of {one['devices']} devices", f"{one['rows']:,} windows of {one['values']:,} values: Arrow {beside(one['arrow'])}, "
              f"CSV {beside(one['csv'])}; DuckDB {beside(one['duckdb'])}")
         line(f"the latest of {latest['devices']:,} devices", f"{beside(latest)}; DuckDB {beside(latest['duckdb'])}")
+    for run in of(rounds, "sql")[:1]:
+        for question, answer in run["answers"].items():
+            line(f"SQL over {run['values']:,} values, {question}", f"{answer['rows']:,} rows: {beside(answer)}; DuckDB {beside(answer['duckdb'])}")
     say("")
 
 

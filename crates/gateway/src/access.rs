@@ -7,6 +7,7 @@
 
 mod audit;
 mod book;
+mod login;
 mod password;
 mod roster;
 mod throttle;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub use audit::{Deed, Trail, TrailFilter};
+pub use login::Login;
 pub use roster::{ApiToken, Session, User};
 
 use crate::{
@@ -224,19 +226,8 @@ impl Access {
         address: Option<IpAddr>,
         agent: &str,
     ) -> Result<Opened, AccessError> {
+        let user = self.verified(name, password, address)?;
         let now_ms = self.clock.now_ms();
-        let attempt = Attempts::of(name, address);
-        self.attempts.lock().admit(&attempt, now_ms)?;
-        let user = self.roster.read().users.get(name).cloned();
-        let hash = user.as_ref().map(|user| user.password.as_str());
-        if !password::verify(password, hash) {
-            self.attempts.lock().failed(&attempt, now_ms);
-            let author = Author::new(name, Via::Session, address);
-            self.note(&author, "sign-in refused", name, None, None);
-            return Err(AccessError::Wrong);
-        }
-        self.attempts.lock().succeeded(&attempt);
-        let user = user.ok_or(AccessError::Wrong)?;
         let cookie = hex::encode(secrets::random::<32>());
         let key = digest(&cookie);
         let session = Session {
@@ -266,6 +257,28 @@ impl Access {
             session,
             role: user.role,
         })
+    }
+
+    /// The user of this name and password, however they come. Blocks.
+    fn verified(
+        &self,
+        name: &str,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<User, AccessError> {
+        let now_ms = self.clock.now_ms();
+        let attempt = Attempts::of(name, address);
+        self.attempts.lock().admit(&attempt, now_ms)?;
+        let user = self.roster.read().users.get(name).cloned();
+        let hash = user.as_ref().map(|user| user.password.as_str());
+        if !password::verify(password, hash) {
+            self.attempts.lock().failed(&attempt, now_ms);
+            let author = Author::new(name, Via::Session, address);
+            self.note(&author, "sign-in refused", name, None, None);
+            return Err(AccessError::Wrong);
+        }
+        self.attempts.lock().succeeded(&attempt);
+        user.ok_or(AccessError::Wrong)
     }
 
     /// Users by name.

@@ -48,6 +48,11 @@ use crate::{
     telemetry::{TelemetryError, collect_metrics},
     tls::{self, TlsError},
 };
+#[cfg(feature = "sql")]
+use crate::{
+    postgres,
+    sql::{Engine, Sources},
+};
 
 /// Answers of any length that are made at one time: a slow client keeps a thread.
 const STREAM_THREADS: usize = 8;
@@ -64,6 +69,12 @@ const REDRIVE_WAITING_MAX: usize = 4;
 const RULE_CHANGES_WAITING_MAX: usize = 64;
 /// How often logins are checked against time alone: the end of a rotated secret's overlap.
 const LOGINS_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Where queries put what does not fit into memory; emptied at every start.
+#[cfg(feature = "sql")]
+const SPILL_DIR: &str = "sql-spill";
+/// Logins of PostgreSQL's clients that wait for a password to be checked.
+#[cfg(feature = "sql")]
+const LOGINS_WAITING_MAX: usize = 16;
 /// How often counters are drained, so that histograms stay small without a scraper.
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -104,6 +115,12 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Subscribe(#[from] subscribe::BindError),
+    #[cfg(feature = "sql")]
+    #[error("SQL: {0}")]
+    Sql(io::Error),
+    #[cfg(feature = "sql")]
+    #[error(transparent)]
+    Postgres(#[from] postgres::BindError),
     #[error(transparent)]
     Subscription(#[from] SubscriptionError),
     #[error(transparent)]
@@ -131,6 +148,8 @@ pub struct Addresses {
     pub mqtts: Option<SocketAddr>,
     pub http: SocketAddr,
     pub subscribe: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<SocketAddr>,
 }
 
 /// A gateway whose doors are open.
@@ -138,6 +157,10 @@ pub struct Running {
     pub addresses: Addresses,
     door: Arc<Door<House>>,
     subscribe: Arc<subscribe::Door>,
+    #[cfg(feature = "sql")]
+    sql: Arc<Engine>,
+    #[cfg(feature = "sql")]
+    postgres: Option<Arc<postgres::Door>>,
     subscriptions: Arc<Subscriptions>,
     rules: Arc<Rules>,
     derived: Arc<Derived>,
@@ -278,6 +301,28 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         subscribe_limits(&config.subscribe),
         secure_door.as_ref().map(|(_, tls)| Arc::clone(tls)),
     );
+    #[cfg(feature = "sql")]
+    let sql = open_sql(&config, &registry, &store, &log, &quarantine)?;
+    #[cfg(feature = "sql")]
+    let (postgres_listener, postgres) = match config.postgres {
+        Some(address) => {
+            let (listener, bound) = postgres::bind(address).await?;
+            (Some(listener), Some(bound))
+        }
+        None => (None, None),
+    };
+    #[cfg(not(feature = "sql"))]
+    let postgres = None;
+    #[cfg(feature = "sql")]
+    let postgres_door = postgres_listener.map(|listener| {
+        let logins = Pool::start("logins", 1, LOGINS_WAITING_MAX).map_err(StartError::Thread)?;
+        let tls = secure_door.as_ref().map(|(_, tls)| Arc::clone(tls));
+        let (sql, access) = (Arc::clone(&sql), Arc::clone(&access));
+        let door = postgres::Door::new(sql, access, logins, tls, config.sql.connections_max);
+        Ok::<_, StartError>((listener, door))
+    });
+    #[cfg(feature = "sql")]
+    let postgres_door = postgres_door.transpose()?;
     let api = Arc::new(Api {
         registry: Arc::clone(&registry),
         store: store.clone(),
@@ -290,6 +335,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         kafka,
         rules: Arc::clone(&rules),
         derived: Arc::clone(&derived),
+        #[cfg(feature = "sql")]
+        sql: Arc::clone(&sql),
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
         closing: closing.clone(),
@@ -366,11 +413,17 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         ));
         tasks.push(tokio::spawn(Arc::clone(&door).serve(listener, Some(tls))));
     }
+    #[cfg(feature = "sql")]
+    let postgres_door = postgres_door.map(|(listener, door)| {
+        tasks.push(tokio::spawn(Arc::clone(&door).serve(listener)));
+        door
+    });
     let addresses = Addresses {
         mqtt,
         mqtts,
         http,
         subscribe,
+        postgres,
     };
     if mqtt.ip().is_unspecified() && !has_advertised {
         tracing::warn!(
@@ -379,11 +432,16 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         );
     }
     let mqtts = mqtts.map(tracing::field::display);
-    tracing::info!(%mqtt, mqtts, %http, %subscribe, "doors are open");
+    let postgres = postgres.map(tracing::field::display);
+    tracing::info!(%mqtt, mqtts, %http, %subscribe, postgres, "doors are open");
     Ok(Running {
         addresses,
         door,
         subscribe: subscribe_door,
+        #[cfg(feature = "sql")]
+        sql,
+        #[cfg(feature = "sql")]
+        postgres: postgres_door,
         subscriptions,
         rules,
         derived,
@@ -399,6 +457,12 @@ impl Running {
     pub async fn stop(self) {
         self.door.close().await;
         self.subscribe.close().await;
+        #[cfg(feature = "sql")]
+        if let Some(postgres) = &self.postgres {
+            postgres.close().await;
+        }
+        #[cfg(feature = "sql")]
+        self.sql.close();
         self.closing.cancel();
         for task in self.tasks {
             if let Err(error) = task.await {
@@ -560,6 +624,25 @@ fn open_derived(
         kafka,
     };
     Ok(Derived::open(&config.data_dir.join("derived.db"), setting)?)
+}
+
+#[cfg(feature = "sql")]
+fn open_sql(
+    config: &Config,
+    registry: &Arc<Registry>,
+    store: &Store,
+    log: &Arc<Log>,
+    quarantine: &Arc<Quarantine>,
+) -> Result<Arc<Engine>, StartError> {
+    let sources = Sources {
+        registry: Arc::clone(registry),
+        store: store.clone(),
+        log: Arc::clone(log),
+        quarantine: Arc::clone(quarantine),
+    };
+    let spill = config.data_dir.join(SPILL_DIR);
+    let engine = Engine::start(sources, &spill, config.sql.clone()).map_err(StartError::Sql)?;
+    Ok(Arc::new(engine))
 }
 
 fn subscribe_limits(given: &crate::config::Subscribe) -> limits::Subscribe {

@@ -31,6 +31,7 @@ mod salvage;
 pub mod script;
 pub mod send;
 mod serve;
+pub mod sql;
 pub mod subscription;
 #[cfg(test)]
 mod tests;
@@ -105,6 +106,8 @@ pub enum Command {
     Import(import::Import),
     /// Print points, events or attributes by device, name and time
     Query(query::Query),
+    /// Ask in SQL, and print the rows
+    Sql(sql::Sql),
     /// Write points into a file
     Export(export::Export),
     /// Archives: list, show, run, start, stop; set the secret of their S3 access key
@@ -171,6 +174,9 @@ pub struct Serve {
     /// Address of the subscription door
     #[arg(long, value_name = "ADDR")]
     pub subscribe: Option<SocketAddr>,
+    /// Address of the PostgreSQL door, which stays shut unless one is given
+    #[arg(long, value_name = "ADDR")]
+    pub postgres: Option<SocketAddr>,
 }
 
 /// How a command ended.
@@ -317,6 +323,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Send(send) => send.run(&connection, terminal),
         Command::Import(import) => import.run(&connection, terminal),
         Command::Query(query) => query.run(&connection, terminal),
+        Command::Sql(sql) => sql.run(&connection, terminal),
         Command::Export(export) => export.run(&connection, terminal),
         Command::Archive(archive) => archive.run(&connection, terminal),
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),

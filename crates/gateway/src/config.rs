@@ -44,6 +44,9 @@ pub struct Config {
     pub mqtts: Option<Mqtts>,
     pub http: Http,
     pub subscribe: Subscribe,
+    pub sql: limits::Sql,
+    /// Where PostgreSQL's clients connect; absent: no address is configured, and the door stays shut.
+    pub postgres: Option<SocketAddr>,
     /// Absent: no bootstrap server is configured, and nothing speaks to Kafka.
     pub kafka: Option<Kafka>,
     pub rules: limits::Rules,
@@ -228,6 +231,8 @@ pub struct Raw {
     mqtts: RawMqtts,
     http: RawHttp,
     subscribe: RawSubscribe,
+    sql: RawSql,
+    postgres: RawPostgres,
     kafka: RawKafka,
     rules: RawRules,
     store: RawStore,
@@ -248,6 +253,8 @@ impl Default for Raw {
             mqtts: RawMqtts::default(),
             http: RawHttp::default(),
             subscribe: RawSubscribe::default(),
+            sql: RawSql::default(),
+            postgres: RawPostgres::default(),
             kafka: RawKafka::default(),
             rules: RawRules::default(),
             store: RawStore::default(),
@@ -389,6 +396,87 @@ impl RawSubscribe {
             connections_per_address_max: per_address,
             bytes_max: self.bytes_max,
         })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawSql {
+    threads: usize,
+    queries_max: usize,
+    queries_per_caller_max: usize,
+    memory_bytes_max: usize,
+    spill_bytes_max: u64,
+    query_s: u64,
+}
+
+impl Default for RawSql {
+    fn default() -> Self {
+        let limits = limits::Sql::default();
+        Self {
+            threads: limits.threads,
+            queries_max: limits.queries_max,
+            queries_per_caller_max: limits.queries_per_caller_max,
+            memory_bytes_max: limits.memory_bytes_max,
+            spill_bytes_max: limits.spill_bytes_max,
+            query_s: limits.query_s,
+        }
+    }
+}
+
+impl RawSql {
+    fn check(&self, postgres: &RawPostgres) -> Result<limits::Sql, ConfigError> {
+        at_least("sql.threads", Some(self.threads), 1)?;
+        at_least("sql.queries_max", Some(self.queries_max), 1)?;
+        let per_caller = self.queries_per_caller_max;
+        at_least("sql.queries_per_caller_max", Some(per_caller), 1)?;
+        at_least(
+            "sql.memory_bytes_max",
+            Some(self.memory_bytes_max),
+            16 << 20,
+        )?;
+        at_least("sql.query_s", Some(self.query_s), 1)?;
+        let connections = postgres.connections_max;
+        at_least("postgres.connections_max", Some(connections), 1)?;
+        Ok(limits::Sql {
+            threads: self.threads,
+            queries_max: self.queries_max,
+            queries_per_caller_max: per_caller,
+            memory_bytes_max: self.memory_bytes_max,
+            spill_bytes_max: self.spill_bytes_max,
+            query_s: self.query_s,
+            connections_max: connections,
+            ..limits::Sql::default()
+        })
+    }
+}
+
+/// On when an address is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawPostgres {
+    listen: Option<SocketAddr>,
+    connections_max: usize,
+}
+
+impl Default for RawPostgres {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            connections_max: limits::Sql::default().connections_max,
+        }
+    }
+}
+
+impl RawPostgres {
+    fn check(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        let is_served = self.listen.is_none() || cfg!(feature = "sql");
+        require("postgres.listen", is_served, || {
+            "this backtide is built without SQL; take a released binary, or build one with \
+             `cargo build --release --features sql`"
+                .into()
+        })?;
+        Ok(self.listen)
     }
 }
 
@@ -772,6 +860,7 @@ pub struct Overrides {
     pub mqtts: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
     pub subscribe: Option<SocketAddr>,
+    pub postgres: Option<SocketAddr>,
 }
 
 /// Why the configuration cannot be used: which key, from where, what is expected.
@@ -828,6 +917,7 @@ impl Raw {
         raw.mqtts.listen = overrides.mqtts.unwrap_or(raw.mqtts.listen);
         raw.http.listen = overrides.http.unwrap_or(raw.http.listen);
         raw.subscribe.listen = overrides.subscribe.unwrap_or(raw.subscribe.listen);
+        raw.postgres.listen = overrides.postgres.or(raw.postgres.listen);
         Ok(raw)
     }
 
@@ -919,6 +1009,8 @@ impl Raw {
                 waiting_max: self.http.waiting_max,
             },
             subscribe: self.subscribe.check()?,
+            sql: self.sql.check(&self.postgres)?,
+            postgres: self.postgres.check()?,
             kafka: self.kafka.check()?,
             rules: self.rules.check()?,
             store: backtide_store::Options {

@@ -47,7 +47,7 @@ mod rollups;
 mod rules;
 mod schemas;
 mod scripts;
-mod seats;
+mod sql;
 mod store;
 mod stream;
 mod subscriptions;
@@ -70,10 +70,10 @@ use utoipa_axum::router::OpenApiRouter;
 pub use health::Readiness;
 pub use live::{Live, beat};
 pub use problem::{Problem, Refusals};
-pub use seats::Seats;
 pub use vendor::{Integrate, Posted, Verdict};
 pub use websocket::{Attend, Stream};
 
+pub use crate::seats::Seats;
 use crate::{
     access::Access, application::Applications, archive::Archives, channel_log::Log, clock::Clock,
     derive::Derived, imports::Imports, kafka::Cluster, limits, pool::Pool, quarantine::Quarantine,
@@ -99,6 +99,8 @@ pub struct Api {
     pub rules: Arc<Rules>,
     /// Rollups, reductions and the change feed.
     pub derived: Arc<Derived>,
+    #[cfg(feature = "sql")]
+    pub sql: Arc<crate::sql::Engine>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
@@ -151,6 +153,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(rollups::routes())
         .merge(reduced::routes())
         .merge(changes::routes())
+        .merge(sql::routes())
         .merge(lineage::routes())
         .merge(latest::routes())
         .merge(events::routes())

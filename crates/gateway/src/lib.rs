@@ -26,6 +26,8 @@ mod meter;
 pub mod mqtt;
 pub mod policy;
 pub mod pool;
+#[cfg(feature = "sql")]
+pub mod postgres;
 pub mod quarantine;
 pub mod query;
 pub mod recorder;
@@ -34,8 +36,11 @@ pub mod registry;
 pub mod retention;
 pub mod rules;
 pub mod script;
+pub mod seats;
 pub mod secrets;
 pub mod sink;
+#[cfg(feature = "sql")]
+pub mod sql;
 pub mod sqlite;
 pub mod store;
 pub mod subscribe;

@@ -46,6 +46,45 @@ pub const AGGREGATE_WAITING_MAX: usize = 2_000_000;
 /// Different values in one window whose durations are asked for.
 pub const AGGREGATE_STATES_MAX: usize = 1_000;
 
+/// Caps of SQL, of all doors together.
+#[derive(Debug, Clone)]
+pub struct Sql {
+    /// Threads that queries run on.
+    pub threads: usize,
+    /// Queries under way, in all …
+    pub queries_max: usize,
+    /// … and of one user or token.
+    pub queries_per_caller_max: usize,
+    /// What all of them hold in memory, beyond the batches on their way; more goes to disk.
+    pub memory_bytes_max: usize,
+    /// What they hold on disk.
+    pub spill_bytes_max: u64,
+    /// A query that takes longer ends.
+    pub query_s: u64,
+    /// Tables that are read at one time: each has a thread.
+    pub scans_max: usize,
+    /// The text of a statement.
+    pub statement_bytes_max: usize,
+    /// Connections of PostgreSQL's clients.
+    pub connections_max: usize,
+}
+
+impl Default for Sql {
+    fn default() -> Self {
+        Self {
+            threads: 2,
+            queries_max: 16,
+            queries_per_caller_max: 8,
+            memory_bytes_max: 256 << 20,
+            spill_bytes_max: 4 << 30,
+            query_s: 300,
+            scans_max: 64,
+            statement_bytes_max: 1 << 20,
+            connections_max: 100,
+        }
+    }
+}
+
 /// Caps of the HTTP door. Long answers end by themselves: a client that takes nothing is given up.
 #[derive(Debug, Clone, Copy)]
 pub struct Http {

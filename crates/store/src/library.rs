@@ -379,6 +379,29 @@ impl Library {
         self.query(entries, range, (&keep, view)).slabs()
     }
 
+    /// The same, with rows that have none of the points of the range, but others; the slabs may have
+    /// more points.
+    ///
+    /// # Errors
+    /// A damaged segment.
+    pub(crate) fn read_every_row(
+        &self,
+        entries: Vec<Arc<Entry>>,
+        range: &Range,
+    ) -> Result<Box<dyn Slabs>, ReadError> {
+        let keep = self.keep(&range.product);
+        if keep.points.is_empty() && keep.rest == PointKeep::default() {
+            let query = self.query(entries, range, (&keep, View::Kept));
+            return query.with_every_row().slabs();
+        }
+        // Whether anything of a row is shown, all of its points say together.
+        let range = Range {
+            points: Vec::new(),
+            ..range.clone()
+        };
+        self.query(entries, &range, (&keep, View::Kept)).slabs()
+    }
+
     fn query(
         &self,
         mut entries: Vec<Arc<Entry>>,

@@ -291,6 +291,17 @@ impl Store {
         self.shared().library.read(entries, range, view)
     }
 
+    /// As [`Store::read`], with rows that have none of the points of the range, but others: how many
+    /// rows there are does not depend on what is asked of them. `_sequence` is that of the whole row,
+    /// and slabs may have columns of more points.
+    ///
+    /// # Errors
+    /// A segment or the manifest cannot be read.
+    pub fn read_every_row(&self, range: &Range) -> Result<Box<dyn Slabs>, ReadError> {
+        let entries = self.shared().memtable.snapshot(&range.product);
+        self.shared().library.read_every_row(entries, range)
+    }
+
     /// Events of a range in the order of time, then device, a slab at a time; everything answered
     /// before the call included, each once.
     ///

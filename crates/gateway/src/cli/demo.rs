@@ -69,7 +69,11 @@ impl Demo {
         let runtime = runtime()?;
         let running = self.start(&runtime, folder.path(), terminal)?;
         let url = format!("http://{}", running.addresses.http);
-        let outcome = self.show(&runtime, &url, folder.path(), terminal);
+        let doors = Doors {
+            url: &url,
+            postgres: running.addresses.postgres,
+        };
+        let outcome = self.show(&runtime, &doors, folder.path(), terminal);
         runtime.block_on(running.stop());
         outcome
     }
@@ -90,6 +94,10 @@ impl Demo {
                 9_001,
                 terminal,
             )?),
+            postgres: match cfg!(feature = "sql") {
+                true => Some(free_or_own(None, "PostgreSQL", 5_433, terminal)?),
+                false => None,
+            },
             ..Overrides::default()
         };
         let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
@@ -105,12 +113,12 @@ impl Demo {
     fn show(
         &self,
         runtime: &Runtime,
-        url: &str,
+        doors: &Doors<'_>,
         data_dir: &Path,
         terminal: &mut Terminal,
     ) -> Result<Exit, Failure> {
         let connection = Connection {
-            url: url.to_owned(),
+            url: doors.url.to_owned(),
             token: None,
             data_dir: Some(data_dir.to_owned()),
         };
@@ -141,7 +149,7 @@ impl Demo {
         )?;
         read_back(&client, out)?;
         tell_strings(&target, out)?;
-        self.tell_more(url, data_dir, out)?;
+        self.tell_more(doors, data_dir, out)?;
         out.flush()?;
         if tally.rejected > 0 {
             return Ok(Exit::Partial);
@@ -159,10 +167,11 @@ impl Demo {
         Ok(Exit::Ok)
     }
 
-    fn tell_more(&self, url: &str, data_dir: &Path, out: &mut dyn Write) -> io::Result<()> {
+    fn tell_more(&self, doors: &Doors<'_>, data_dir: &Path, out: &mut dyn Write) -> io::Result<()> {
         if self.once {
             return Ok(());
         }
+        let url = doors.url;
         let environment = format!(
             "{}BACKTIDE_URL={url} BACKTIDE__DATA_DIR={}",
             own_folder_first(),
@@ -174,10 +183,26 @@ impl Demo {
              backtide query {SHOWN} -o csv\n  backtide conflicts\n  \
              backtide channel log {CHANNEL} -f\n\nAPI: {url}/api/openapi.json · \
              metrics: {url}/metrics\n\
-             Console: {url}/ · its first sign-in takes the token in {}\nCtrl-C ends it.",
+             Console: {url}/ · its first sign-in takes the token in {}",
             data_dir.join("admin.token").display()
-        )
+        )?;
+        if let Some(postgres) = doors.postgres {
+            writeln!(
+                out,
+                "PostgreSQL: psql -h {} -p {} -U demo backtide · the password is the same token",
+                postgres.ip(),
+                postgres.port()
+            )?;
+        }
+        writeln!(out, "Ctrl-C ends it.")
     }
+}
+
+/// Where to look at what the demo did.
+struct Doors<'a> {
+    url: &'a str,
+    /// In a binary built with SQL.
+    postgres: Option<SocketAddr>,
 }
 
 /// Puts the folder of this program first in the path of a shell: `make demo` does not install it.

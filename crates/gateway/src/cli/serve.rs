@@ -30,6 +30,7 @@ impl Serve {
             mqtts: self.mqtts,
             http: self.http,
             subscribe: self.subscribe,
+            postgres: self.postgres,
         };
         let raw = Raw::read(self.config.as_deref(), overrides).map_err(usage)?;
         let config = raw.check().map_err(usage)?;

@@ -20,6 +20,8 @@ use crate::access::{Caller, Role};
 pub(super) const COOKIE: &str = "backtide_session";
 const CSRF: &str = "x-csrf-token";
 
+/// Where a POST asks in SQL, which only reads.
+const SQL: &str = "/api/v1/sql";
 /// Endings of paths where a POST changes nothing.
 const DRY: [&str; 8] = [
     "/run",
@@ -145,14 +147,18 @@ fn needed(method: &Method, path: &str) -> Role {
         "/api/v1/access/me" | "/api/v1/access/sign-out" | "/api/v1/access/password" => Role::Viewer,
         path if path.starts_with("/api/v1/access/") => Role::Admin,
         _ if ends_with(&SECRET) => Role::Admin,
-        _ if method.is_safe() || (ends_with(&DRY) && !path.ends_with("/test")) => Role::Viewer,
+        SQL => Role::Viewer,
+        _ if method.is_safe() => Role::Viewer,
+        // An object may be called like one of the endings: it is deleted by whoever may delete.
+        _ if method == Method::POST && ends_with(&DRY) && !path.ends_with("/test") => Role::Viewer,
         _ => Role::Operator,
     }
 }
 
 /// Whether it changes something. What a declaration changes, the registry tells itself.
 fn is_change(method: &Method, path: &str) -> bool {
-    !method.is_safe() && path != "/api/v1/apply" && !DRY.iter().any(|ending| path.ends_with(ending))
+    let is_dry = || method == Method::POST && DRY.iter().any(|ending| path.ends_with(ending));
+    !method.is_safe() && path != "/api/v1/apply" && path != SQL && !is_dry()
 }
 
 /// Who is at the other end, as far as the socket tells.
@@ -201,6 +207,9 @@ mod tests {
             ("POST", "/api/v1/scripts/a/test", Role::Operator),
             ("POST", "/api/v1/apply", Role::Operator),
             ("DELETE", "/api/v1/devices/a", Role::Operator),
+            ("DELETE", "/api/v1/devices/run", Role::Operator),
+            ("POST", "/api/v1/sql", Role::Viewer),
+            ("POST", "/api/v1/channels/sql", Role::Operator),
             ("GET", "/api/v1/channels/a/connection", Role::Admin),
             ("POST", "/api/v1/channels/a/rotate", Role::Admin),
             ("POST", "/api/v1/rules/a/secret", Role::Admin),

@@ -33,13 +33,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api, Problem, Refusals, objects,
     problem::{Params, limit},
-    seats::{Seat, Seats},
 };
 use crate::{
     access::Caller,
     channel_log::{Doing, Entry},
     limits::{LIVE_STREAMS_MAX, LIVE_STREAMS_PER_CALLER_MAX},
     registry::{Channel, Kind},
+    seats::{Seat, Seats},
 };
 
 const BEAT: Duration = Duration::from_secs(1);

@@ -19,12 +19,12 @@ use utoipa::ToSchema;
 use super::{
     Api, Problem,
     problem::limit,
-    seats::Seat,
     stream::{self, CHUNK_BYTES, Ended, Outlet},
 };
 use crate::{
     access::Caller,
     query::{Cursor, FileError, FileRows, Long, OutColumn, RowError, RowForm, RowWriter},
+    seats::Seat,
 };
 
 pub(super) const LIMIT_DEFAULT: usize = 1_000;

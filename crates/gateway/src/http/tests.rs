@@ -160,6 +160,20 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         kafka: None,
     };
     let derived = crate::derive::Derived::open(&dir.join("derived.db"), setting).unwrap();
+    #[cfg(feature = "sql")]
+    let sql = {
+        let sources = crate::sql::Sources {
+            registry: Arc::clone(&registry),
+            store: store.clone(),
+            log: Arc::clone(&log),
+            quarantine: Arc::clone(&quarantine),
+        };
+        let limits = crate::limits::Sql {
+            threads: 1,
+            ..crate::limits::Sql::default()
+        };
+        crate::sql::Engine::start(sources, &dir.join("sql-spill"), limits).unwrap()
+    };
     Api {
         derived,
         applications: Arc::new(applications),
@@ -169,6 +183,8 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         subscriptions,
         kafka: None,
         rules,
+        #[cfg(feature = "sql")]
+        sql: Arc::new(sql),
         store,
         quarantine,
         redriver,

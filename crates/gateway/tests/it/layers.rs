@@ -17,7 +17,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "quarantine",
         ],
     ),
-    ("http", &["mqtt", "cli", "ingest", "house", "app"]),
+    (
+        "http",
+        &["mqtt", "cli", "ingest", "house", "app", "postgres"],
+    ),
     (
         "ingest",
         &["mqtt", "http", "cli", "house", "app", "auth", "redrive"],
@@ -177,6 +180,26 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "sink",
             "subscription",
             "store",
+        ],
+    ),
+    (
+        "sql",
+        &[
+            "mqtt", "http", "cli", "ingest", "house", "app", "postgres", "access", "rules",
+        ],
+    ),
+    (
+        "postgres",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "house",
+            "app",
+            "subscribe",
+            "store",
+            "registry",
         ],
     ),
     ("query", &["mqtt", "http", "cli", "ingest", "house", "app"]),

@@ -52,6 +52,8 @@ pub(super) struct Query {
     /// Times that are wanted, the end exclusive.
     wanted: (i64, i64),
     veil: Veil,
+    /// Rows that have none of the points are there too.
+    every_row: bool,
     refusals: FirstRefusal,
 }
 
@@ -175,6 +177,16 @@ impl Query {
             wanted,
             range,
             veil,
+            every_row: false,
+        }
+    }
+
+    /// The same read with rows that have none of the points, but others. For a product of which
+    /// nothing is hidden: what others a row has is not looked at.
+    pub(super) fn with_every_row(self) -> Self {
+        Self {
+            every_row: true,
+            ..self
         }
     }
 
@@ -317,7 +329,9 @@ impl Query {
                 arrays.push(joined.quality.unwrap_or_else(none));
             }
         }
-        if some_is_full {
+        if self.every_row {
+            sequences = woven.newest();
+        } else if some_is_full {
             greatest(&mut sequences, &bases);
         }
         let mut keys: Vec<(u32, i64)> = woven.keys().collect();

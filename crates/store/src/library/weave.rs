@@ -280,16 +280,22 @@ impl Woven {
         self.picks.iter().map(base).collect()
     }
 
+    /// The last commit among all values of each row, of whichever points.
+    pub(super) fn newest(&self) -> Vec<u64> {
+        let base = |(slice, row): &Pick| self.slices[*slice].base(*row);
+        let newest = |(row, pick): (usize, &Pick)| {
+            let shared = self.shared.get(&row).into_iter().flatten().map(base);
+            shared.fold(base(pick), u64::max)
+        };
+        self.picks.iter().enumerate().map(newest).collect()
+    }
+
     /// Leaves out rows; `keeps` is told of each row's time and of the last commit among its values.
     pub(super) fn retain(&mut self, keeps: impl Fn(i64, u64) -> bool) {
-        let base = |(slice, row): &Pick| self.slices[*slice].base(*row);
-        let stays = |(row, pick): (usize, &Pick)| {
-            let (slice, at) = *pick;
-            let of_all = self.shared.get(&row).into_iter().flatten().map(base);
-            let newest = of_all.fold(base(pick), u64::max);
-            keeps(self.slices[slice].times[at], newest)
-        };
-        let stays: Vec<bool> = self.picks.iter().enumerate().map(stays).collect();
+        let stays =
+            |((slice, at), newest): (&Pick, u64)| keeps(self.slices[*slice].times[*at], newest);
+        let newest = self.newest();
+        let stays: Vec<bool> = self.picks.iter().zip(newest).map(stays).collect();
         if !stays.contains(&false) {
             return;
         }

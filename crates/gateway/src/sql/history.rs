@@ -1,0 +1,318 @@
+//! The table of a product: a row for each device and time, a column for each point of its model.
+//!
+//! A row is there whatever columns are asked for: `count(*)` counts rows that have any value.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use backtide_model::{DataType as PointType, DeviceKey, ElementName, Storage};
+use backtide_store::{Order, Range, Store, quality_column, value_column};
+use datafusion::{
+    arrow::{
+        array::{RecordBatch, RecordBatchOptions},
+        datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+    },
+    catalog::{Session, TableProvider},
+    common::Result,
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType},
+    physical_expr::{LexOrdering, PhysicalSortExpr, expressions::Column as SortColumn},
+    physical_plan::ExecutionPlan,
+};
+use tokio::sync::Semaphore;
+
+use super::{
+    arrow::of_store,
+    error::unreadable,
+    scan::{Batches, Scan, Source},
+    wanted::{TIME, Wanted},
+};
+use crate::registry::Product;
+
+pub(super) const DEVICE: &str = "device";
+pub(super) const SEQUENCE: &str = "sequence";
+/// As the store's slabs call them.
+const STORED: [(&str, &str); 3] = [
+    (TIME, "_time"),
+    (DEVICE, "_device"),
+    (SEQUENCE, "_sequence"),
+];
+
+/// A moment: milliseconds since 1970, shown in UTC.
+pub(super) fn time_type() -> DataType {
+    DataType::Timestamp(TimeUnit::Millisecond, Some("+00:00".into()))
+}
+
+/// The history of one product.
+pub(super) struct History {
+    product: Arc<Product>,
+    columns: Arc<[Column]>,
+    schema: SchemaRef,
+    store: Store,
+    readers: Arc<Semaphore>,
+}
+
+/// A column, and where slabs have it.
+#[derive(Debug, Clone)]
+struct Column {
+    field: Arc<Field>,
+    source: String,
+    /// The point that it is of.
+    point: Option<ElementName>,
+}
+
+impl History {
+    pub(super) fn new(product: Arc<Product>, store: Store, readers: Arc<Semaphore>) -> Self {
+        let columns = columns(&product);
+        let fields: Vec<_> = columns.iter().map(|column| column.field.clone()).collect();
+        Self {
+            product,
+            columns: columns.into(),
+            schema: Arc::new(Schema::new(fields)),
+            store,
+            readers,
+        }
+    }
+}
+
+fn columns(product: &Product) -> Vec<Column> {
+    let fixed = STORED.map(|(name, source)| {
+        let data_type = match name {
+            TIME => time_type(),
+            DEVICE => DataType::Utf8,
+            _ => DataType::Int64,
+        };
+        Column {
+            field: Arc::new(Field::new(name, data_type, false)),
+            source: source.to_owned(),
+            point: None,
+        }
+    });
+    let mut columns = Vec::from(fixed);
+    for (name, point) in &product.model.measurepoints {
+        let value = (
+            name.to_string(),
+            data_type(&point.data_type),
+            value_column(name),
+        );
+        let quality = point.quality.then(|| {
+            let shown = format!("{name}.quality");
+            (shown, DataType::Int16, quality_column(name))
+        });
+        for (shown, data_type, source) in [Some(value), quality].into_iter().flatten() {
+            let shown = free(&columns, shown);
+            columns.push(Column {
+                field: Arc::new(Field::new(shown, data_type, true)),
+                source,
+                point: Some(name.clone()),
+            });
+        }
+    }
+    columns
+}
+
+/// A name that no column has: a point may be called as one of ours, or as the quality of another.
+fn free(columns: &[Column], mut name: String) -> String {
+    while columns.iter().any(|column| *column.field.name() == name) {
+        name.push_str(".value");
+    }
+    name
+}
+
+fn data_type(point: &PointType) -> DataType {
+    match (point, point.storage()) {
+        (PointType::Timestamp, Storage::Long) => time_type(),
+        (_, Storage::Bool) => DataType::Boolean,
+        (_, Storage::Int) => DataType::Int32,
+        (_, Storage::Long) => DataType::Int64,
+        (_, Storage::Float) => DataType::Float32,
+        (_, Storage::Double) => DataType::Float64,
+        (_, Storage::Text) => DataType::Utf8,
+    }
+}
+
+impl fmt::Debug for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "History({})", self.product.name)
+    }
+}
+
+#[async_trait]
+impl TableProvider for History {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(pushed(filters, &[DEVICE], true))
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let columns: Vec<Column> = match projection {
+            Some(places) => places.iter().map(|at| self.columns[*at].clone()).collect(),
+            None => self.columns.to_vec(),
+        };
+        let wanted = Wanted::of(filters, &[DEVICE], true);
+        let devices = devices(&wanted).filter(|_| !wanted.is_nothing());
+        let mut points: Vec<ElementName> = columns.iter().filter_map(|c| c.point.clone()).collect();
+        points.dedup();
+        if points.is_empty() {
+            // None asks for all; any one will do to walk over the rows.
+            points.extend(self.product.model.measurepoints.keys().next().cloned());
+        }
+        let range = devices.map(|devices| Range {
+            product: self.product.key.clone(),
+            devices,
+            points,
+            from_ms: wanted.from_ms,
+            to_ms: wanted.to_ms,
+            order: Order::DeviceTime,
+            after: None,
+            rows_max: limit.unwrap_or(usize::MAX),
+        });
+        let has_one_device = wanted.names(DEVICE).is_some_and(|names| names.len() == 1);
+        let sorted_by: &[&str] = match has_one_device {
+            true => &[TIME],
+            false => &[DEVICE, TIME],
+        };
+        let fields: Vec<_> = columns.iter().map(|column| column.field.clone()).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let orderings = ordering(&schema, sorted_by).into_iter().collect();
+        let read = Read {
+            product: self.product.name.to_string(),
+            store: self.store.clone(),
+            range,
+            columns: columns.into(),
+            schema: Arc::clone(&schema),
+        };
+        let scan = Scan::new(Arc::new(read), schema, orderings, self.readers.clone());
+        Ok(Arc::new(scan))
+    }
+}
+
+/// Which conditions a table takes.
+pub(super) fn pushed(
+    filters: &[&Expr],
+    named: &[&str],
+    has_time: bool,
+) -> Vec<TableProviderFilterPushDown> {
+    let taken = |filter: &&Expr| match Wanted::takes(filter, named, has_time) {
+        true => TableProviderFilterPushDown::Exact,
+        false => TableProviderFilterPushDown::Unsupported,
+    };
+    filters.iter().map(taken).collect()
+}
+
+/// The devices that are wanted, as the store takes them: an empty list asks for all. `None`: no
+/// device can have one of the names.
+pub(super) fn devices(wanted: &Wanted) -> Option<Vec<DeviceKey>> {
+    let Some(names) = wanted.names(DEVICE) else {
+        return Some(Vec::new());
+    };
+    let keys = names.iter().filter_map(|name| DeviceKey::new(name).ok());
+    let keys: Vec<_> = keys.collect();
+    (!keys.is_empty()).then_some(keys)
+}
+
+fn ordering(schema: &Schema, by: &[&str]) -> Option<LexOrdering> {
+    let column = |name: &&str| {
+        let at = schema.index_of(name).ok()?;
+        Some(PhysicalSortExpr::new_default(Arc::new(SortColumn::new(
+            name, at,
+        ))))
+    };
+    // As far as the columns are there: device and time, or device alone.
+    LexOrdering::new(by.iter().map_while(column))
+}
+
+/// A read of the store.
+struct Read {
+    product: String,
+    store: Store,
+    /// `None`: no row can fit.
+    range: Option<Range>,
+    columns: Arc<[Column]>,
+    schema: SchemaRef,
+}
+
+impl Source for Read {
+    fn batches(&self) -> Result<Batches> {
+        let Some(range) = &self.range else {
+            return Ok(Box::new(std::iter::empty()));
+        };
+        let slabs = self.store.read_every_row(range).map_err(unreadable)?;
+        let (columns, schema) = (Arc::clone(&self.columns), Arc::clone(&self.schema));
+        Ok(Box::new(slabs.map(move |slab| {
+            batch(&slab.map_err(unreadable)?, &columns, &schema)
+        })))
+    }
+}
+
+fn batch(
+    slab: &arrow_array::RecordBatch,
+    columns: &[Column],
+    schema: &SchemaRef,
+) -> Result<RecordBatch> {
+    let rows = slab.num_rows();
+    let arrays = columns.iter().map(|column| {
+        let data_type = column.field.data_type();
+        match slab.column_by_name(&column.source) {
+            Some(array) => of_store(array, data_type),
+            // No value has a quality.
+            None => Ok(datafusion::arrow::array::new_null_array(data_type, rows)),
+        }
+    });
+    let arrays = arrays.collect::<Result<Vec<_>, _>>()?;
+    // A batch may have no columns: they are counted only.
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    let batch = RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?;
+    Ok(batch)
+}
+
+impl fmt::Debug for Read {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Read {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "product={}", self.product)?;
+        match &self.range {
+            None => write!(f, ", nothing fits"),
+            Some(range) => show(f, range),
+        }
+    }
+}
+
+/// What of a product is read, as EXPLAIN shows it.
+pub(super) fn show(f: &mut fmt::Formatter<'_>, range: &Range) -> fmt::Result {
+    let points: Vec<&str> = range.points.iter().map(AsRef::as_ref).collect();
+    write!(f, ", points=[{}]", points.join(", "))?;
+    if !range.devices.is_empty() {
+        let devices: Vec<&str> = range.devices.iter().map(DeviceKey::as_str).collect();
+        write!(f, ", devices=[{}]", devices.join(", "))?;
+    }
+    if range.from_ms != i64::MIN {
+        write!(f, ", from={}", crate::clock::iso(range.from_ms))?;
+    }
+    if range.to_ms != i64::MAX {
+        write!(f, ", to={}", crate::clock::iso(range.to_ms))?;
+    }
+    match range.rows_max {
+        usize::MAX => Ok(()),
+        rows_max => write!(f, ", limit={rows_max}"),
+    }
+}
