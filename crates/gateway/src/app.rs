@@ -24,6 +24,7 @@ use crate::{
     channel_log::{Log, LogError},
     clock::Clock,
     config::Config,
+    growth::Growth,
     house::{self, House},
     http::{self, Api, Live, Readiness, Seats},
     ingest::{Budgets, Ingest, Shares},
@@ -248,6 +249,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         subscribe_limits(&config.subscribe),
         secure_door.as_ref().map(|(_, tls)| Arc::clone(tls)),
     );
+    let growth = Arc::new(Growth::of(
+        &config.data_dir,
+        config.store.disk_reserve_bytes,
+    ));
     let closing = CancellationToken::new();
     let api = Arc::new(Api {
         registry: Arc::clone(&registry),
@@ -271,6 +276,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         organization: config.organization.clone(),
         integrate,
         live: Live::default(),
+        growth: Arc::clone(&growth),
         reads: Seats::new(limits::READS_MAX, limits::READS_PER_CALLER_MAX),
         broker_url: config
             .mqtt
@@ -287,13 +293,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             store.clone(),
             Arc::clone(&registry),
             Arc::clone(&subscriptions),
-            Arc::clone(&rules),
+            (Arc::clone(&rules), Arc::clone(&growth)),
         ),
         readiness: readiness(
             store.clone(),
             Arc::clone(&quarantine),
             Arc::clone(&registry),
-            Arc::clone(&rules),
+            (Arc::clone(&rules), Arc::clone(&growth)),
         ),
     });
     let alarmed = Alarms {
@@ -310,6 +316,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             closing.clone(),
         )),
         tokio::spawn(upkeep(metrics, closing.clone())),
+        tokio::spawn(keep_measured(
+            growth,
+            Pool::start("growth", 1, 1).map_err(StartError::Thread)?,
+            closing.clone(),
+        )),
         tokio::spawn(retention.keep(
             Pool::start("retention", 1, 1).map_err(StartError::Thread)?,
             closing.clone(),
@@ -568,6 +579,10 @@ async fn upkeep(metrics: PrometheusHandle, closing: CancellationToken) {
     }
 }
 
+async fn keep_measured(growth: Arc<Growth>, pool: Pool, closing: CancellationToken) {
+    growth.keep(pool, closing).await;
+}
+
 /// What the registry asks the store before a point may change its type.
 struct StoredPoints(Store);
 
@@ -590,7 +605,7 @@ fn readiness(
     store: Store,
     quarantine: Arc<Quarantine>,
     registry: Arc<Registry>,
-    rules: Arc<Rules>,
+    (rules, growth): (Arc<Rules>, Arc<Growth>),
 ) -> Box<dyn Fn() -> Readiness + Send + Sync> {
     Box::new(move || {
         let held = store.held_log().map(|held| {
@@ -599,6 +614,7 @@ fn readiness(
                 held.cursor, held.at.0, held.log_bytes
             )
         });
+        let free_bytes = store.disk_free_bytes();
         let store = match store.health() {
             State::Ok => None,
             State::DiskFull {
@@ -614,8 +630,9 @@ fn readiness(
         let quarantine = quarantine
             .is_full()
             .then(|| "quarantine full: messages with refusals are held".to_owned());
+        let full_soon = growth.outlook(free_bytes).warning();
         let warnings = warnings(&registry).into_iter().chain(held);
-        let warnings = warnings.chain(rules.warnings()).collect();
+        let warnings = warnings.chain(rules.warnings()).chain(full_soon).collect();
         Readiness::unless(store.into_iter().chain(quarantine).collect()).with(warnings)
     })
 }
@@ -636,7 +653,7 @@ fn render(
     store: Store,
     registry: Arc<Registry>,
     subscriptions: Arc<Subscriptions>,
-    rules: Arc<Rules>,
+    (rules, growth): (Arc<Rules>, Arc<Growth>),
 ) -> Box<dyn Fn() -> String + Send + Sync> {
     Box::new(move || {
         crate::telemetry::gauge_store(&store);
@@ -648,6 +665,7 @@ fn render(
         crate::telemetry::gauge("backtide_channels_held", held.count());
         subscriptions.gauge();
         rules.gauge();
+        growth.gauge(store.disk_free_bytes());
         metrics.render()
     })
 }

@@ -70,9 +70,10 @@ pub use vendor::{Integrate, Posted, Verdict};
 pub use websocket::{Attend, Stream};
 
 use crate::{
-    access::Access, application::Applications, channel_log::Log, clock::Clock, kafka::Cluster,
-    limits, pool::Pool, quarantine::Quarantine, recorder::Recorder, redrive::Redriver,
-    registry::Registry, rules::Rules, script::Scripts, subscription::Subscriptions,
+    access::Access, application::Applications, channel_log::Log, clock::Clock, growth::Growth,
+    kafka::Cluster, limits, pool::Pool, quarantine::Quarantine, recorder::Recorder,
+    redrive::Redriver, registry::Registry, rules::Rules, script::Scripts,
+    subscription::Subscriptions,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -109,6 +110,8 @@ pub struct Api {
     pub integrate: Integrate,
     /// What browsers are told as it happens.
     pub live: Live,
+    /// How fast the data directory grows.
+    pub growth: Arc<Growth>,
     /// Where devices connect, such as `tcp://127.0.0.1:11883`.
     pub broker_url: String,
     /// The same over TLS, such as `ssl://127.0.0.1:18883`, if that door is open.
@@ -197,5 +200,7 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>) {
 mod aggregates_tests;
 #[cfg(test)]
 mod history_tests;
+#[cfg(test)]
+mod samples_tests;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod expression;
+pub mod growth;
 pub mod house;
 pub mod http;
 pub mod ingest;

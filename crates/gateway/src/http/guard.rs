@@ -144,14 +144,20 @@ fn needed(method: &Method, path: &str) -> Role {
         "/api/v1/access/me" | "/api/v1/access/sign-out" | "/api/v1/access/password" => Role::Viewer,
         path if path.starts_with("/api/v1/access/") => Role::Admin,
         _ if ends_with(&SECRET) => Role::Admin,
-        _ if method.is_safe() || (ends_with(&DRY) && !path.ends_with("/test")) => Role::Viewer,
+        _ if method.is_safe() || (is_dry(method, path) && !path.ends_with("/test")) => Role::Viewer,
         _ => Role::Operator,
     }
 }
 
+/// Whether it is a POST that changes nothing. Objects may be called `run` or `test`: what else is
+/// done at such a path changes something.
+fn is_dry(method: &Method, path: &str) -> bool {
+    method == Method::POST && DRY.iter().any(|ending| path.ends_with(ending))
+}
+
 /// Whether it changes something. What a declaration changes, the registry tells itself.
 fn is_change(method: &Method, path: &str) -> bool {
-    !method.is_safe() && path != "/api/v1/apply" && !DRY.iter().any(|ending| path.ends_with(ending))
+    !method.is_safe() && path != "/api/v1/apply" && !is_dry(method, path)
 }
 
 /// Who is at the other end, as far as the socket tells.
@@ -199,6 +205,8 @@ mod tests {
             ("POST", "/api/v1/scripts/a/test", Role::Operator),
             ("POST", "/api/v1/apply", Role::Operator),
             ("DELETE", "/api/v1/devices/a", Role::Operator),
+            ("DELETE", "/api/v1/devices/run", Role::Operator),
+            ("PUT", "/api/v1/scripts/a/samples/dry-run", Role::Operator),
             ("GET", "/api/v1/channels/a/connection", Role::Admin),
             ("POST", "/api/v1/channels/a/rotate", Role::Admin),
             ("POST", "/api/v1/rules/a/secret", Role::Admin),
@@ -207,6 +215,13 @@ mod tests {
         ] {
             assert_eq!(of(method, path), role, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn what_is_called_as_a_dry_run_ends_is_a_change_all_the_same() {
+        assert!(is_change(&Method::DELETE, "/api/v1/devices/run"));
+        assert!(is_change(&Method::PUT, "/api/v1/scripts/a/samples/test"));
+        assert!(!is_change(&Method::POST, "/api/v1/scripts/a/test"));
     }
 
     #[test]
