@@ -7,7 +7,8 @@ import { useWords } from '../i18n';
 import { useTime } from '../time';
 
 const BUCKETS = 200;
-const STEPS = 1000;
+/** By which an arrow key moves a handle: parts of the whole. */
+const STEPS = 200;
 const HEIGHT = 40;
 
 /** `from` and `to` are the range that is asked for, in milliseconds; none is an end of the whole. */
@@ -44,7 +45,7 @@ export function Brush({ product, device, points, from, to, onRange }: {
       </svg>
       <RangeSlider
         min={first} max={last} step={step} minRange={step} value={shown} onChange={setRange} onChangeEnd={choose} label={(value) => time(Math.round(value))} size="sm"
-        thumbFromLabel={t('Shown from')} thumbToLabel={t('Shown to')} thumbProps={(at) => ({ 'aria-valuetext': time(shown[at]) })}
+        thumbFromLabel={t('Shown from')} thumbToLabel={t('Shown to')} thumbValueText={(value) => time(Math.round(value))}
       />
     </div>
   );

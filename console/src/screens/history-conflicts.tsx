@@ -13,17 +13,19 @@ const EACH = 1000;
 
 export interface Conflicts {
   items: Conflict[];
+  /** In all, not only of those listed. */
+  total: number;
   hasMore: boolean;
 }
 
 /** The conflicts of a range: the first thousand of each device. */
-export function useConflicts({ device, points = '', ...range }: Range, isAsked: boolean) {
+export function useConflicts({ product, device, points = '', ...range }: Range, isAsked: boolean) {
   return useQuery({
-    queryKey: ['conflicts', range, device, points], enabled: isAsked,
+    queryKey: ['conflicts', product, range, device, points], enabled: isAsked,
     queryFn: async (): Promise<Conflicts> => {
-      const asked = device.split(',').map(async (device) => (await ok(api.GET('/api/v1/conflicts', { params: { query: { ...range, device, points, limit: EACH } } }))) as unknown as PageOf<Conflict>);
+      const asked = device.split(',').map(async (device) => (await ok(api.GET('/api/v1/conflicts', { params: { query: { ...range, ...(product && { product }), ...(device && { device }), ...(points && { points }), limit: EACH } } }))) as unknown as PageOf<Conflict> & { total: number });
       const found = await Promise.all(asked);
-      return { items: found.flatMap((page) => page.items), hasMore: found.some((page) => page.next !== undefined) };
+      return { items: found.flatMap((page) => page.items), total: found.reduce((sum, page) => sum + page.total, 0), hasMore: found.some((page) => page.next !== undefined) };
     },
     placeholderData: (before) => before,
   });

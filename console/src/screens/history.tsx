@@ -6,7 +6,7 @@ import { useState } from 'react';
 import { api, download, ok } from '../api/client';
 import type { DeviceFile, ModelFile } from '../api/types';
 import { useWords } from '../i18n';
-import { useZone } from '../time';
+import { count, useZone } from '../time';
 import { Asked, Empty, FilterText, Page, useFilters } from '../ui/page';
 import { useProducts } from './channels';
 import { LENGTH_CHOICES, useCoverage } from './coverage';
@@ -56,7 +56,8 @@ export default function History() {
     placeholderData: (before) => before,
   });
   const coverage = useCoverage(query, than, isRaw);
-  const conflicts = useConflicts(query, isAsked);
+  // The list of conflicts is of all there are, until something is picked.
+  const conflicts = useConflicts(query, isAsked || view === 'conflicts');
   const clashes = conflicts.data?.items ?? NONE;
   const parameters = new URLSearchParams(query);
   const exported = every
@@ -64,7 +65,7 @@ export default function History() {
     : `/api/v1/points?${parameters}&quality=true`;
   const range = (from: number | undefined, to: number | undefined) => filters.set({ from: from === undefined ? null : new Date(from).toISOString(), to: to === undefined ? null : new Date(to).toISOString() });
   const toRaw = (from: number, to: number | undefined) => filters.set({ every: null, from: new Date(from).toISOString(), ...(to !== undefined && { to: new Date(to).toISOString() }) });
-  const all = (conflicts.data?.hasMore ? '+' : '');
+  const pick = <Empty>{t('Pick a product, devices and points.')}</Empty>;
   return (
     <Page
       title={t('History')}
@@ -84,25 +85,23 @@ export default function History() {
         {!every && <Select label={t('Gaps longer than')} w={150} clearable placeholder={t('by each point’s pace')} data={LENGTH_CHOICES} value={than || null} onChange={(gap) => filters.set({ gap })} />}
         {(from || to) && <Button variant="default" onClick={() => filters.set({ from: null, to: null })}>{t('All times')}</Button>}
       </Group>
-      {!isAsked ? <Empty>{t('Pick a product, devices and points.')}</Empty> : (
-        <Tabs value={view} onChange={(view) => filters.set({ view: view === 'chart' ? null : view })} keepMounted={false}>
-          <Tabs.List mb="sm"><Tabs.Tab value="chart">{t('Chart')}</Tabs.Tab><Tabs.Tab value="table">{t('Table')}</Tabs.Tab><Tabs.Tab value="conflicts">{t('Conflicts')} {conflicts.data ? `(${clashes.length}${all})` : ''}</Tabs.Tab></Tabs.List>
-          <Tabs.Panel value="chart">
-            <Stack gap="sm">
-              {every
-                ? <Asked query={rollup}>{(found) => <RollupChart rollup={found} every={every} conflicts={clashes} onZoom={range} onRaw={toRaw} />}</Asked>
-                : <Asked query={series}>{(found) => <RawChart series={found.series} conflicts={clashes} coverage={coverage} onZoom={range} onPick={setPicked} />}</Asked>}
-              <Brush product={product} device={device} points={points} from={instant(from)} to={instant(to)} onRange={range} />
-            </Stack>
-          </Tabs.Panel>
-          <Tabs.Panel value="table">
+      <Tabs value={view} onChange={(view) => filters.set({ view: view === 'chart' ? null : view })} keepMounted={false}>
+        <Tabs.List mb="sm"><Tabs.Tab value="chart">{t('Chart')}</Tabs.Tab><Tabs.Tab value="table">{t('Table')}</Tabs.Tab><Tabs.Tab value="conflicts">{t('Conflicts')} {conflicts.data ? `(${count(conflicts.data.total)})` : ''}</Tabs.Tab></Tabs.List>
+        <Tabs.Panel value="chart">
+          {!isAsked ? pick : <Stack gap="sm">
             {every
-              ? <Asked query={rollup}>{(found) => <Stack><TooMany rollup={found} /><RollupTable rollup={found} every={every} conflicts={clashes} columns={names.flatMap((point) => functions.map((fn) => ({ point, name: `${point}.${fn}` })))} onRaw={toRaw} /></Stack>}</Asked>
-              : <Values query={query} names={names} onPick={setPicked} conflicts={clashes} />}
-          </Tabs.Panel>
-          <Tabs.Panel value="conflicts"><ConflictTable query={conflicts} /></Tabs.Panel>
-        </Tabs>
-      )}
+              ? <Asked query={rollup}>{(found) => <RollupChart rollup={found} every={every} conflicts={clashes} onZoom={range} onRaw={toRaw} />}</Asked>
+              : <Asked query={series}>{(found) => <RawChart series={found.series} conflicts={clashes} coverage={coverage} onZoom={range} onPick={setPicked} />}</Asked>}
+            <Brush product={product} device={device} points={points} from={instant(from)} to={instant(to)} onRange={range} />
+          </Stack>}
+        </Tabs.Panel>
+        <Tabs.Panel value="table">
+          {!isAsked ? pick : every
+            ? <Asked query={rollup}>{(found) => <Stack><TooMany rollup={found} /><RollupTable rollup={found} every={every} conflicts={clashes} columns={names.flatMap((point) => functions.map((fn) => ({ point, name: `${point}.${fn}` })))} onRaw={toRaw} /></Stack>}</Asked>
+            : <Values query={query} names={names} onPick={setPicked} conflicts={clashes} />}
+        </Tabs.Panel>
+        <Tabs.Panel value="conflicts"><ConflictTable query={conflicts} /></Tabs.Panel>
+      </Tabs>
       <Drawer opened={picked !== undefined} onClose={() => setPicked(undefined)} position="right" size="md" title={t('Where a value came from')} closeButtonProps={{ 'aria-label': t('Close') }}>
         {picked && <Lineage product={product} picked={picked} />}
       </Drawer>

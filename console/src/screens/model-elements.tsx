@@ -1,6 +1,6 @@
 // Elements of a model: points, attributes, what an event tells, members of a struct. A table, and below a
 // row what only its type has.
-import { ActionIcon, Button, Checkbox, Group, NativeSelect, NumberInput, Stack, Table, Text, TextInput } from '@mantine/core';
+import { ActionIcon, Button, Checkbox, Group, NativeSelect, NumberInput, Stack, Table, Text, TextInput, VisuallyHidden } from '@mantine/core';
 import { Fragment, useState, type ReactNode } from 'react';
 import type { DataType } from '../api/types';
 import { useWords } from '../i18n';
@@ -60,7 +60,7 @@ export function Elements({ label, rows, onChange, of, add, readOnly }: { label: 
                     {isPoint && <Table.Td><NativeSelect aria-label={t('Signal of {of}', { of: who })} data={SIGNALS} value={element.signal ?? ''} disabled={readOnly} onChange={(e) => set(at, row, { signal: e.currentTarget.value })} /></Table.Td>}
                     {isPoint && <Table.Td><Checkbox aria-label={t('Quality of {of}', { of: who })} mt={8} checked={element.quality ?? false} disabled={readOnly || !WITH_QUALITY.includes(element.type)} onChange={(e) => set(at, row, { quality: e.currentTarget.checked })} /></Table.Td>}
                     {of === 'member' && <Table.Td><Checkbox aria-label={t('{of} is needed', { of: who })} mt={8} checked={element['required'] === true} disabled={readOnly} onChange={(e) => set(at, row, { required: e.currentTarget.checked })} /></Table.Td>}
-                    <Table.Td><Button variant="default" size="xs" mt={3} aria-expanded={open === at} aria-label={t('Details of {of}', { of: who })} onClick={() => setOpen(open === at ? undefined : at)}>{open === at ? '▴' : '▾'} <Said of={element} /></Button></Table.Td>
+                    <Table.Td><Button variant="default" size="xs" mt={3} aria-expanded={open === at} onClick={() => setOpen(open === at ? undefined : at)}><VisuallyHidden>{t('Details of {of}', { of: who })}: </VisuallyHidden><Said of={element} /><span aria-hidden> {open === at ? '▴' : '▾'}</span></Button></Table.Td>
                     <Table.Td><ActionIcon variant="default" size={36} aria-label={t('Remove {of}', { of: who })} disabled={readOnly} onClick={() => { setOpen(undefined); onChange(rows.filter((_, other) => other !== at)); }}>✕</ActionIcon></Table.Td>
                   </Table.Tr>
                   {open === at && <Table.Tr><Table.Td colSpan={columns}><Details who={who} element={element} isPoint={isPoint} readOnly={readOnly} onChange={(members) => set(at, row, members)} /></Table.Td></Table.Tr>}
