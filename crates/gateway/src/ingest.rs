@@ -135,6 +135,7 @@ impl Ingest {
         let raw_replies = self.encode_replies(product, &judged, &proofs).await;
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
         self.spend(channel, &judged);
+        count(channel, &judged);
         let commit_ms = handed_over.elapsed().as_secs_f64() * 1_000.0;
         let is_recorded = self.recorder.is_on(channel, arrived_ms);
         let answered = judged.iter().zip(&proofs).zip(raw_replies);
@@ -342,7 +343,6 @@ impl Ingest {
         }
         let values = u64::try_from(judged.values).unwrap_or(u64::MAX);
         self.log.activity.stored(&origin.channel, values);
-        count(judged, code);
     }
 }
 
@@ -449,20 +449,34 @@ fn account(
     }
 }
 
-fn count(judged: &Judged, code: Code) {
-    let channel = judged.origin.channel.to_string();
-    let items = u64::from(judged.items);
-    let stored = u64::from(judged.items_stored);
-    metrics::counter!("backtide_messages_total", "channel" => channel.clone(), "code" => code.to_string())
-        .increment(1);
+/// Tells the counters of a channel what became of a burst: once for all, since a counter costs more
+/// than a small message's check.
+fn count(channel: &ChannelName, burst: &[Judged]) {
+    let mut codes: Vec<(Code, u64)> = Vec::new();
+    let (mut stored, mut refused, mut reduced, mut values) = (0, 0, 0, 0);
+    for judged in burst {
+        let code = judged.code();
+        match codes.iter_mut().find(|(known, _)| *known == code) {
+            Some((_, count)) => *count += 1,
+            None => codes.push((code, 1)),
+        }
+        stored += u64::from(judged.items_stored);
+        refused += u64::from(judged.items - judged.items_stored);
+        reduced += u64::from(judged.reduced);
+        values += u64::try_from(judged.values).unwrap_or(u64::MAX);
+    }
+    let channel = channel.to_string();
+    for (code, messages) in codes {
+        metrics::counter!("backtide_messages_total", "channel" => channel.clone(), "code" => code.to_string())
+            .increment(messages);
+    }
     metrics::counter!("backtide_items_stored_total", "channel" => channel.clone())
         .increment(stored);
     metrics::counter!("backtide_items_refused_total", "channel" => channel.clone())
-        .increment(items - stored);
-    if judged.reduced > 0 {
+        .increment(refused);
+    if reduced > 0 {
         metrics::counter!("backtide_values_reduced_total", "channel" => channel.clone())
-            .increment(u64::from(judged.reduced));
+            .increment(reduced);
     }
-    metrics::counter!("backtide_values_stored_total", "channel" => channel)
-        .increment(u64::try_from(judged.values).unwrap_or(u64::MAX));
+    metrics::counter!("backtide_values_stored_total", "channel" => channel).increment(values);
 }

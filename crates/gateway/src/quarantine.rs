@@ -174,7 +174,7 @@ impl Quarantine {
             }
         }
         // It looks again whether there is room.
-        self.progress.tell_news();
+        self.progress.tell_emptied();
         Ok(channels)
     }
 
@@ -238,7 +238,14 @@ struct Progress {
 struct State {
     reached: Sequence,
     has_news: bool,
+    /// Entries were taken out since the follower last looked.
+    is_emptied: bool,
     stopped: bool,
+}
+
+/// What the follower is woken for.
+struct News {
+    is_emptied: bool,
 }
 
 impl Progress {
@@ -247,6 +254,8 @@ impl Progress {
             state: Mutex::new(State {
                 reached,
                 has_news: true,
+                // How full it is has to be told once.
+                is_emptied: true,
                 stopped: false,
             }),
             news: Condvar::new(),
@@ -260,20 +269,26 @@ impl Progress {
         self.news.notify_one();
     }
 
-    /// Waits for news; false at the end.
-    fn wait_news(&self) -> bool {
+    fn tell_emptied(&self) {
+        self.state.lock().is_emptied = true;
+        self.tell_news();
+    }
+
+    /// Waits for news; `None` at the end.
+    fn wait_news(&self) -> Option<News> {
         let mut state = self.state.lock();
         while !state.has_news && !state.stopped {
             self.news.wait(&mut state);
         }
         state.has_news = false;
-        !state.stopped
+        let is_emptied = std::mem::take(&mut state.is_emptied);
+        (!state.stopped).then_some(News { is_emptied })
     }
 
     /// Waits, but not for news: something failed.
     fn rest(&self, pause: Duration) {
         let mut state = self.state.lock();
-        state.has_news = true;
+        (state.has_news, state.is_emptied) = (true, true);
         let until = Instant::now() + pause;
         while !state.stopped && !self.news.wait_until(&mut state, until).timed_out() {}
     }

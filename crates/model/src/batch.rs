@@ -3,7 +3,7 @@
 //! A batch is columnar and sparse. It costs memory in proportion to its cells, whatever the points
 //! are: a message whose every row has a point of its own must not cost rows × points.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, hash::Hash};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,12 +50,12 @@ pub enum Values {
 impl Values {
     fn new(storage: Storage) -> Self {
         match storage {
-            Storage::Bool => Self::Bool(Vec::new()),
-            Storage::Int => Self::Int(Vec::new()),
-            Storage::Long => Self::Long(Vec::new()),
-            Storage::Float => Self::Float(Vec::new()),
-            Storage::Double => Self::Double(Vec::new()),
-            Storage::Text => Self::Text(Vec::new()),
+            Storage::Bool => Self::Bool(Vec::with_capacity(1)),
+            Storage::Int => Self::Int(Vec::with_capacity(1)),
+            Storage::Long => Self::Long(Vec::with_capacity(1)),
+            Storage::Float => Self::Float(Vec::with_capacity(1)),
+            Storage::Double => Self::Double(Vec::with_capacity(1)),
+            Storage::Text => Self::Text(Vec::with_capacity(1)),
         }
     }
 
@@ -193,8 +193,8 @@ impl Batch {
 #[derive(Debug, Default)]
 pub struct BatchBuilder {
     batch: Batch,
-    device_index: HashMap<DeviceKey, u32>,
-    column_index: HashMap<ElementName, usize>,
+    device_places: Places<DeviceKey>,
+    column_places: Places<ElementName>,
 }
 
 impl BatchBuilder {
@@ -206,18 +206,28 @@ impl BatchBuilder {
         self.batch.row_time.is_empty()
     }
 
+    /// Says how many points the first row has: the batch then takes no more memory than it needs.
+    pub fn expect_points(&mut self, points: usize) {
+        if self.is_empty() {
+            self.batch.columns.reserve_exact(points);
+        }
+    }
+
     /// Starts a row; the cells that follow belong to it.
     pub fn row(&mut self, device: &DeviceKey, time_ms: i64) {
-        let index = match self.device_index.get(device) {
-            Some(index) => *index,
-            None => {
-                let index = index_u32(self.batch.devices.len());
-                self.batch.devices.push(device.clone());
-                self.device_index.insert(device.clone(), index);
-                index
-            }
-        };
-        self.batch.row_device.push(index);
+        if self.is_empty() {
+            // Most messages of small devices have one row, and wait in memory for long.
+            self.batch.devices.reserve_exact(1);
+            self.batch.row_device.reserve_exact(1);
+            self.batch.row_time.reserve_exact(1);
+        }
+        let devices = &mut self.batch.devices;
+        let place = self.device_places.find(device, devices, |known| known);
+        let place = place.unwrap_or_else(|| {
+            devices.push(device.clone());
+            self.device_places.added(devices, DeviceKey::clone)
+        });
+        self.batch.row_device.push(index_u32(place));
         self.batch.row_time.push(time_ms);
     }
 
@@ -225,55 +235,136 @@ impl BatchBuilder {
     ///
     /// The storage of a point is the same for all cells of a batch, and a row was begun.
     pub fn cell(&mut self, point: &ElementName, policy: ConflictPolicy, cell: Cell, quality: u8) {
-        let row = index_u32(self.batch.row_time.len() - 1);
-        let at = match self.column_index.get(point) {
-            Some(at) => *at,
-            None => {
-                let at = self.batch.columns.len();
-                self.column_index.insert(point.clone(), at);
-                self.batch.columns.push(Column {
-                    point: point.clone(),
-                    policy,
-                    presence: Presence::Some(Vec::new()),
-                    values: Values::new(Storage::of(&cell)),
-                    quality: None,
-                });
-                at
-            }
-        };
-        let column = &mut self.batch.columns[at];
-        let Presence::Some(rows) = &mut column.presence else {
-            unreachable!("columns are sparse until they are built")
-        };
-        if rows.last() == Some(&row) {
-            column.values.replace_last(cell);
-            if let Some(known) = &mut column.quality {
-                known.pop();
-            }
-        } else {
-            rows.push(row);
-            column.values.push(cell);
-        }
-        let before = column.values.len() - 1;
-        match &mut column.quality {
-            Some(known) => known.push(quality),
-            None if quality == NO_QUALITY => {}
-            None => {
-                let mut known = vec![NO_QUALITY; before];
-                known.push(quality);
-                column.quality = Some(known);
-            }
-        }
+        let row = self.batch.row_time.len() - 1;
+        let columns = &mut self.batch.columns;
+        let place = self
+            .column_places
+            .find(point, columns, |known| &known.point);
+        let place = place.unwrap_or_else(|| {
+            columns.push(Column::begun(point, policy, Storage::of(&cell), row));
+            self.column_places
+                .added(columns, |column| column.point.clone())
+        });
+        columns[place].put(row, cell, quality);
     }
 
     pub fn build(mut self) -> Batch {
         let rows = self.batch.rows();
         for column in &mut self.batch.columns {
-            if column.values.len() == rows {
-                column.presence = Presence::All;
+            if column.values.len() < rows {
+                column.rows_mut();
             }
         }
         self.batch
+    }
+}
+
+impl Column {
+    /// A column whose first value belongs to `row`. It counts as dense as long as no row lacks it.
+    fn begun(point: &ElementName, policy: ConflictPolicy, storage: Storage, row: usize) -> Self {
+        Self {
+            point: point.clone(),
+            policy,
+            presence: match row {
+                0 => Presence::All,
+                _ => Presence::Some(Vec::new()),
+            },
+            values: Values::new(storage),
+            quality: None,
+        }
+    }
+
+    fn put(&mut self, row: usize, cell: Cell, quality: u8) {
+        let count = self.values.len();
+        if count > 0 && self.row_of(count - 1) == row {
+            self.values.replace_last(cell);
+            if let Some(known) = &mut self.quality {
+                known.pop();
+            }
+        } else {
+            if self.presence != Presence::All || count != row {
+                self.rows_mut().push(index_u32(row));
+            }
+            self.values.push(cell);
+        }
+        match &mut self.quality {
+            Some(known) => known.push(quality),
+            None if quality == NO_QUALITY => {}
+            None => {
+                let mut known = vec![NO_QUALITY; self.values.len() - 1];
+                known.push(quality);
+                self.quality = Some(known);
+            }
+        }
+    }
+
+    /// The rows of its values, from now on written out.
+    fn rows_mut(&mut self) -> &mut Vec<u32> {
+        if self.presence == Presence::All {
+            let rows = 0..index_u32(self.values.len());
+            self.presence = Presence::Some(rows.collect());
+        }
+        match &mut self.presence {
+            Presence::Some(rows) => rows,
+            Presence::All => unreachable!("written out above"),
+        }
+    }
+}
+
+/// So many names are compared one by one; an index of more is worth its memory.
+const FEW: usize = 16;
+
+/// Where each of some names stands in a list. Rows repeat each other, so that a name is looked for
+/// after the one before first.
+#[derive(Debug)]
+struct Places<N> {
+    last: usize,
+    /// Empty as long as the names are few.
+    index: HashMap<N, usize>,
+}
+
+impl<N> Default for Places<N> {
+    fn default() -> Self {
+        Self {
+            last: 0,
+            index: HashMap::new(),
+        }
+    }
+}
+
+impl<N: Eq + Hash> Places<N> {
+    fn find<T>(&mut self, name: &N, known: &[T], name_of: impl Fn(&T) -> &N) -> Option<usize> {
+        let stands_at = |at: usize| known.get(at).is_some_and(|known| name_of(known) == name);
+        let next = if self.last + 1 < known.len() {
+            self.last + 1
+        } else {
+            0
+        };
+        let found = if stands_at(next) {
+            Some(next)
+        } else if stands_at(self.last) {
+            Some(self.last)
+        } else if known.len() <= FEW {
+            known.iter().position(|known| name_of(known) == name)
+        } else {
+            self.index.get(name).copied()
+        };
+        self.last = found.unwrap_or(self.last);
+        found
+    }
+
+    /// The last of `known` is new.
+    fn added<T>(&mut self, known: &[T], name_of: impl Fn(&T) -> N) -> usize {
+        let unindexed = match known.len() {
+            0..=FEW => known.len(),
+            _ if self.index.is_empty() => 0,
+            count => count - 1,
+        };
+        for (at, known) in known.iter().enumerate().skip(unindexed) {
+            self.index.insert(name_of(known), at);
+        }
+        self.last = known.len() - 1;
+        self.last
     }
 }
 
@@ -315,6 +406,65 @@ mod tests {
         assert_eq!(batch.columns[1].presence, Presence::Some(vec![1]));
         assert_eq!(batch.columns[1].quality, Some(vec![3]));
         assert_eq!(batch.cells(), 4);
+    }
+
+    #[test]
+    fn a_batch_has_each_value_where_it_was_put_however_many_points_and_devices_there_are() {
+        let mut builder = BatchBuilder::new();
+        let mut put = Vec::new();
+        for row in 0..60_u32 {
+            let key = format!("d{}", row * 7 % 23);
+            builder.row(&device(&key), i64::from(row));
+            for step in 0..row % 41 {
+                let name = format!("p{}", (row + step * 5) % 37);
+                let value = row * 100 + step;
+                builder.cell(
+                    &point(&name),
+                    ConflictPolicy::KeepLast,
+                    Cell::Long(i64::from(value)),
+                    if value % 3 == 0 { 4 } else { NO_QUALITY },
+                );
+                put.retain(|(known_row, _, known, _)| (*known_row, known) != (row, &name));
+                put.push((row, key.clone(), name, value));
+            }
+        }
+        let batch = builder.build();
+        let mut found = Vec::new();
+        for column in &batch.columns {
+            for index in 0..column.values.len() {
+                let row = column.row_of(index);
+                let Cell::Long(value) = column.values.cell(index) else {
+                    panic!("a column of another type")
+                };
+                let quality = if value % 3 == 0 { 4 } else { NO_QUALITY };
+                assert_eq!(column.quality_of(index), quality);
+                let key = &batch.devices[batch.row_device[row] as usize];
+                let name = column.point.as_str().to_owned();
+                let (row, value) = (u32::try_from(row).unwrap(), u32::try_from(value).unwrap());
+                found.push((row, key.as_str().to_owned(), name, value));
+            }
+        }
+        put.sort();
+        found.sort();
+        assert_eq!(found, put);
+        assert_eq!(batch.devices.len(), 23);
+        assert_eq!(batch.columns.len(), 37);
+    }
+
+    #[test]
+    fn a_point_that_the_last_rows_lack_stays_sparse() {
+        let mut builder = BatchBuilder::new();
+        for row in 0..3 {
+            builder.row(&device("a"), row);
+            if row < 2 {
+                let cell = Cell::Int(1);
+                builder.cell(&point("P"), ConflictPolicy::KeepLast, cell, NO_QUALITY);
+            }
+        }
+        assert_eq!(
+            builder.build().columns[0].presence,
+            Presence::Some(vec![0, 1])
+        );
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub(super) struct Book {
 impl Book {
     pub(super) fn open(path: &Path, bounds: Bounds) -> Result<Self, LogError> {
         // See the head of `channel_log.rs`.
-        let connection = sqlite::open(path, Sync::Normal)?;
+        let connection = sqlite::open_with_large_pages(path, Sync::Normal)?;
         connection.execute_batch(SCHEMA)?;
         Ok(Self {
             connection,

@@ -40,9 +40,12 @@ pub(super) fn follow(store: &Store, cabinet: Cabinet, progress: &Arc<Progress>) 
         now_ms: i64::MIN,
         is_warned: false,
     };
-    while progress.wait_news() {
-        // Something may have been discarded, too.
-        let outcome = follower.catch_up().and_then(|()| follower.keep_bounds());
+    while let Some(news) = progress.wait_news() {
+        // Refusals have the bounds looked at, and so has time; most commits have none.
+        let outcome = match news.is_emptied {
+            true => follower.catch_up().and_then(|()| follower.keep_bounds()),
+            false => follower.catch_up(),
+        };
         if let Err(error) = outcome {
             tracing::error!(%error, "refusals wait in the journal for the quarantine");
             progress.rest(PAUSE);

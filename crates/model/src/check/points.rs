@@ -43,6 +43,7 @@ impl Reading for Points {
         if self.values.is_empty() {
             return;
         }
+        self.builder.expect_points(self.values.len());
         self.builder.row(device, time_ms);
         for value in self.values.drain(..) {
             self.builder

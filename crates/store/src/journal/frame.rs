@@ -11,6 +11,8 @@
 //! 56  …  body: the records, each behind its length in 4 bytes
 //! ```
 
+use lz4_flex::block::CompressTable;
+
 use super::{
     record,
     wire::{DecodeError, Reader},
@@ -185,7 +187,10 @@ pub(crate) struct FrameBuilder {
     count: u32,
     newest_ms: i64,
     codec: u8,
+    /// The frame, and room that is left of longer ones: what is written anew need not be zeroed.
     frame: Vec<u8>,
+    frame_bytes: usize,
+    table: CompressTable,
 }
 
 impl FrameBuilder {
@@ -221,10 +226,13 @@ impl FrameBuilder {
             "groups and submissions are bounded"
         );
         let room = lz4_flex::block::get_maximum_output_size(self.records.len());
-        self.frame.resize(HEADER_BYTES + room, 0);
+        if self.frame.len() < HEADER_BYTES + room {
+            self.frame.resize(HEADER_BYTES + room, 0);
+        }
         let body = &mut self.frame[HEADER_BYTES..];
-        let packed = lz4_flex::block::compress_into(&self.records, body)
-            .expect("the output has the maximal size");
+        let packed =
+            lz4_flex::block::compress_into_with_table(&self.records, body, &mut self.table)
+                .expect("the output has the maximal size");
         let body_bytes = if packed < self.records.len() {
             self.codec = LZ4;
             packed
@@ -233,14 +241,14 @@ impl FrameBuilder {
             body[..self.records.len()].copy_from_slice(&self.records);
             self.records.len()
         };
-        self.frame.truncate(HEADER_BYTES + body_bytes);
-        self.frame.len() as u64
+        self.frame_bytes = HEADER_BYTES + body_bytes;
+        self.frame_bytes as u64
     }
 
     /// Puts the header before what was packed.
     pub(crate) fn seal(&mut self, mark: Mark, first: Sequence) -> (&[u8], Header) {
         let length = |len| u32::try_from(len).expect("records are at most RECORDS_BYTES_MAX");
-        let body = &self.frame[HEADER_BYTES..];
+        let body = &self.frame[HEADER_BYTES..self.frame_bytes];
         let header = Header {
             mark,
             first,
@@ -252,7 +260,7 @@ impl FrameBuilder {
             codec: self.codec,
         };
         self.frame[..HEADER_BYTES].copy_from_slice(&header.encode());
-        (&self.frame, header)
+        (&self.frame[..self.frame_bytes], header)
     }
 }
 

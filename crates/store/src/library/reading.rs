@@ -1,6 +1,13 @@
 //! A read: which pieces of which segments it needs, and rows of them and the memtable as slabs.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
 use arrow_array::{
     ArrayRef, BooleanArray, Int64Array, NullArray, RecordBatch, StringArray, UInt64Array,
@@ -9,6 +16,7 @@ use arrow_array::{
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use backtide_model::{DeviceKey, ElementName, Storage};
 use foldhash::fast::RandomState;
+use parking_lot::Mutex;
 
 use super::{
     cells::data_type,
@@ -16,7 +24,7 @@ use super::{
     index::Stretch,
     names::{DEVICE, Role, SEQUENCE, TIME, column_name},
     run::{Run, StorageClash, Wanted},
-    scan::{Columns, RunScan, SLICE_ROWS, SegmentScan, Slices, devices_of, pieces, prune},
+    scan::{Columns, RunScan, SLICE_ROWS, SegmentScan, Slice, Slices, devices_of, pieces, prune},
     segment::Segment,
     weave::{Depth, Weave, Woven},
 };
@@ -115,9 +123,31 @@ impl Query {
     /// Rows of a span of time, both ends inclusive, that are after a key where one is given.
     fn weave(
         &self,
-        (from_ms, last_ms): (i64, i64),
+        span: (i64, i64),
         after: Option<(usize, bool, i64)>,
     ) -> Result<Weave, ReadError> {
+        let sources = self.sources(span, after)?.into_iter();
+        Weave::new(sources.map(|(source, _)| source).collect(), self.refusals)
+    }
+
+    /// All rows of a span of time, or `None` where they could be more than `rows_max`. Many are read
+    /// on several threads: of what many segments have, whoever waits for the first row waits for all.
+    fn weave_whole(&self, span: (i64, i64), rows_max: usize) -> Result<Option<Woven>, ReadError> {
+        let sources = self.sources(span, None)?;
+        let rows: usize = sources.iter().map(|(_, rows)| rows).sum();
+        let sources = sources.into_iter().map(|(source, _)| source).collect();
+        let whole = rows <= rows_max && rows > SLICE_ROWS;
+        let sources = if whole { ahead(sources)? } else { sources };
+        let woven = Weave::new(sources, self.refusals)?.next(rows_max.saturating_add(1))?;
+        Ok((woven.rows() <= rows_max).then_some(woven))
+    }
+
+    /// What has rows of a span, the oldest first, and how many at most.
+    fn sources(
+        &self,
+        (from_ms, last_ms): (i64, i64),
+        after: Option<(usize, bool, i64)>,
+    ) -> Result<Vec<(Slices, usize)>, ReadError> {
         let times = |rank: u32| match after {
             None => Some((from_ms, last_ms)),
             Some((at, _, _)) if (rank as usize) < at => None,
@@ -126,13 +156,14 @@ impl Query {
             }
             Some(_) => Some((from_ms, last_ms)),
         };
-        let mut sources: Vec<Slices> = Vec::new();
+        let mut sources: Vec<(Slices, usize)> = Vec::new();
         for segment in &self.segments {
             let pieces = prune(segment, &pieces(&segment.card.index, &self.devices, times));
             if !pieces.is_empty() {
                 let (source, columns) = (sources.len(), self.columns.clone());
+                let rows = pieces.iter().map(|piece| piece.rows.len()).sum();
                 let scan = SegmentScan::new(Arc::clone(segment), source, pieces, columns)?;
-                sources.push(Box::new(scan));
+                sources.push((Box::new(scan), rows));
             }
         }
         let devices = &self.devices[after.map_or(0, |(at, _, _)| at.min(self.devices.len()))..];
@@ -150,15 +181,12 @@ impl Query {
                 rank.expect("a run has only devices that were asked for")
             });
             let ranks = ranks.collect();
+            let rows = run.index.0.iter().map(|stretch| stretch.rows.len()).sum();
             let (source, columns) = (sources.len(), self.columns.clone());
-            sources.push(Box::new(RunScan::new(
-                Arc::new(run),
-                source,
-                ranks,
-                columns,
-            )));
+            let scan = RunScan::new(Arc::new(run), source, ranks, columns);
+            sources.push((Box::new(scan), rows));
         }
-        Weave::new(sources, self.refusals)
+        Ok(sources)
     }
 
     /// The columns of a slab; rows without any value are left out, and those that are not wanted.
@@ -262,6 +290,43 @@ fn greatest(sequences: &mut [u64], others: &[u64]) {
     for (sequence, other) in sequences.iter_mut().zip(others) {
         *sequence = (*sequence).max(*other);
     }
+}
+
+/// Reads sources to their ends, several at once, in the memory that their slices take.
+fn ahead(sources: Vec<Slices>) -> Result<Vec<Slices>, ReadError> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.min(sources.len());
+    let places: Vec<Mutex<Place>> = sources
+        .into_iter()
+        .map(|source| Mutex::new(Place::Unread(source)))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(place) = places.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut place = place.lock();
+            if let Place::Unread(source) = &mut *place {
+                *place = Place::Read(source.collect());
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for number in 1..threads {
+            // Without a thread the others do its work.
+            let reader = thread::Builder::new().name(format!("read-{number}"));
+            drop(reader.spawn_scoped(scope, work));
+        }
+        work();
+    });
+    let read = |place: Mutex<Place>| match place.into_inner() {
+        Place::Read(slices) => Ok(Box::new(slices?.into_iter().map(Ok)) as Slices),
+        Place::Unread(source) => Ok(source),
+    };
+    places.into_iter().map(read).collect()
+}
+
+enum Place {
+    Unread(Slices),
+    Read(Result<Vec<Slice>, ReadError>),
 }
 
 /// The entries with any row of the range: most hold one device, and a range few.
@@ -543,13 +608,11 @@ impl ByTime {
         } else {
             self.rows_max
         };
-        let mut weave = self.query.weave((from_ms, to_ms), None)?;
-        let woven = weave.next(rows_max.saturating_add(1))?;
-        let rows = woven.rows();
-        if rows > rows_max {
+        let Some(woven) = self.query.weave_whole((from_ms, to_ms), rows_max)? else {
             self.next = Some((from_ms, from_ms.saturating_add_unsigned(span_ms / 2)));
             return Ok(());
-        }
+        };
+        let rows = woven.rows();
         self.window = Some(Window::new(woven));
         let factor = if rows < self.rows_wanted / 2 { 4 } else { 1 };
         self.rows_wanted = (self.rows_wanted * 2).min(self.rows_max);

@@ -1,15 +1,10 @@
 //! Whether a decoded text is JSON of bearable size.
 
-use std::fmt;
-
-use serde::{
-    Deserialize,
-    de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
+use serde::de::IgnoredAny;
 
 use crate::limits::Scripts as Limits;
 
-/// Checks syntax, size, depth and the count of values in one pass.
+/// Checks syntax, size, depth and the count of values.
 ///
 /// # Errors
 /// What is wrong with the text.
@@ -24,127 +19,65 @@ pub(super) fn check(text: &str, limits: &Limits) -> Result<(), String> {
             limits.output_bytes_max
         ));
     }
-    let mut nodes_left = limits.output_nodes_max;
-    let mut json = serde_json::Deserializer::from_str(text);
-    let node = Node {
-        nodes_left: &mut nodes_left,
-        depth_left: limits.output_depth_max,
-        limits,
-    };
-    node.deserialize(&mut json)
-        .and_then(|()| json.end())
-        .map_err(|error| match error.is_data() {
-            true => without_place(&error.to_string()),
-            false => format!("the result is not JSON: {error}"),
-        })
+    // Skips values without recursion and without reading numbers.
+    serde_json::from_str::<IgnoredAny>(text)
+        .map_err(|error| format!("the result is not JSON: {error}"))?;
+    let size = Size::of(text);
+    if size.depth > limits.output_depth_max {
+        return Err(format!(
+            "the result is nested deeper than {} levels",
+            limits.output_depth_max
+        ));
+    }
+    if size.nodes > limits.output_nodes_max {
+        return Err(format!(
+            "the result has more than {} values",
+            limits.output_nodes_max
+        ));
+    }
+    Ok(())
 }
 
-fn without_place(message: &str) -> String {
-    message
-        .split(" at line ")
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+/// How large a JSON text is, by its punctuation.
+struct Size {
+    depth: usize,
+    /// Values of any kind, containers too: each comma separates two, and the first of a container
+    /// has none before it.
+    nodes: usize,
 }
 
-struct Node<'n> {
-    nodes_left: &'n mut usize,
-    depth_left: usize,
-    limits: &'n Limits,
-}
-
-impl Node<'_> {
-    fn inner<E: serde::de::Error>(&mut self) -> Result<Node<'_>, E> {
-        match self.depth_left.checked_sub(1) {
-            Some(depth_left) => Ok(Node {
-                nodes_left: self.nodes_left,
-                depth_left,
-                limits: self.limits,
-            }),
-            None => Err(E::custom(format!(
-                "the result is nested deeper than {} levels",
-                self.limits.output_depth_max
-            ))),
+impl Size {
+    fn of(text: &str) -> Self {
+        let (mut depth, mut deepest, mut nodes) = (0_usize, 0, 1);
+        let (mut is_text, mut is_escaped, mut has_begun) = (false, false, false);
+        for byte in text.bytes() {
+            if is_text {
+                is_text = is_escaped || byte != b'"';
+                is_escaped = !is_escaped && byte == b'\\';
+                continue;
+            }
+            let is_space = matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+            let closes = matches!(byte, b']' | b'}');
+            if has_begun && !is_space {
+                nodes += usize::from(!closes);
+                has_begun = false;
+            }
+            match byte {
+                b'"' => is_text = true,
+                b'[' | b'{' => {
+                    depth += 1;
+                    deepest = deepest.max(depth);
+                    has_begun = true;
+                }
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                b',' => nodes += 1,
+                _ => {}
+            }
         }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Node<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        use serde::de::Error;
-        *self.nodes_left = self.nodes_left.checked_sub(1).ok_or_else(|| {
-            D::Error::custom(format!(
-                "the result has more than {} values",
-                self.limits.output_nodes_max
-            ))
-        })?;
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Node<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
-        let mut node = self.inner()?;
-        while items.next_element_seed(node.again())?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
-        let mut node = self.inner()?;
-        while members.next_key::<Key>()?.is_some() {
-            members.next_value_seed(node.again())?;
+        Self {
+            depth: deepest,
+            nodes,
         }
-        Ok(())
-    }
-}
-
-impl Node<'_> {
-    fn again(&mut self) -> Node<'_> {
-        Node {
-            nodes_left: self.nodes_left,
-            depth_left: self.depth_left,
-            limits: self.limits,
-        }
-    }
-}
-
-struct Key;
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer).map(|_| Self)
     }
 }
 
@@ -170,6 +103,23 @@ mod tests {
             "\"x\"",
         ] {
             assert_eq!(check(text, &small()), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn values_and_levels_are_counted_by_punctuation_outside_texts() {
+        for (text, depth, nodes) in [
+            ("1", 0, 1),
+            ("[]", 1, 1),
+            ("[ ]", 1, 1),
+            ("[\n1]", 1, 2),
+            ("{}", 1, 1),
+            ("{\"a\":1}", 1, 2),
+            ("{\"a,[{\":[1,2,{}],\"b\":\"]},\\\"[\"}", 3, 6),
+            ("[[],[[]],\"\\\\\",3]", 3, 6),
+        ] {
+            let size = Size::of(text);
+            assert_eq!((size.depth, size.nodes), (depth, nodes), "{text}");
         }
     }
 
