@@ -45,7 +45,7 @@ def test_a_model_of_every_kind_of_element_is_made_without_a_line_of_json(farm, c
     assert declared["measurepoints"] == {
         "label": {"type": "string", "maxLength": 40, "conflict": "keep-first", "description": "as painted on it"},
         "place": {"type": "struct", "members": {"lat": {"type": "double", "required": True}}}}
-    assert declared["events"] == {"trip": {"level": "error", "output": {"reason": {"type": "string"}}}}
+    assert declared["events"] == {"trip": {"level": "error", "output": {"reason": {"type": "string", "maxLength": 1024}}}}
     console.tab("As text").write("{").tab("Points")
     expect(console.page.get_by_test_id("problem")).to_contain_text("the text is JSON")
     expect(console.page.get_by_test_id("editor")).to_be_visible()

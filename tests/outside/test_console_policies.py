@@ -75,8 +75,8 @@ def test_parts_of_a_policy_that_the_form_does_not_know_are_shown_and_saved_as_th
     console.open("/policies/units")
     expect(console.page.get_by_test_id("kept")).to_have_count(3)
     console.see('"over": "5m"').see('"window": "1h"').inspect("policy-kept")
-    console.fill("Days", "40000").fill("Factor 1", "0.01").click("Save").see("Saved.")
+    console.fill("Days", "31000").fill("Factor 1", "0.01").click("Save").see("Saved.")
     [[file]] = sent
     assert {name: file[name] for name in more} == more
-    assert file["storage"] == {"keepDays": 40000, "mode": "thinned"}
-    assert file["processing"] == [{"points": ["P_avg"], "scale": {"factor": 0.01}}, {"points": ["P_avg"], "smooth": {"over": "5m"}}]
+    assert file["storage"] == {"keepDays": 31000, "mode": "thinned"}
+    assert file["processing"] == [{"points": ["P_avg"], "scale": {"factor": 0.01, "offset": 0}}, {"points": ["P_avg"], "smooth": {"over": "5m"}}]

@@ -6,7 +6,7 @@ import pytest
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
-from world import CHANNEL, FAILED, FARM, TURBINES
+from world import CHANNEL, FAILED, FARM, TURBINES, eventually
 
 T0 = 1_388_534_400_000
 PROBLEM = "application/problem+json"
