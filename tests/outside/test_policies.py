@@ -1,5 +1,6 @@
 """Policies: what is done to values on their way in, and that it can be seen, previewed and undone for what was refused."""
 
+import json
 import time
 
 import pytest
@@ -196,7 +197,6 @@ def test_raw_names_of_a_device_are_refused_where_no_policy_renames_them(plant, c
 def test_what_is_beyond_its_retention_is_not_there_and_not_taken(plant, client):
     one = client()
     now = int(time.time() * 1000)
-    # A preview takes a device's rows to be spread evenly: two thirds of this span are beyond 30 days.
     old, young = now - 50 * DAY, now - 21 * DAY
     def send(when, value):
         return one.post(("pump-7", when, {"flow": value}), topic=POST)
@@ -207,10 +207,14 @@ def test_what_is_beyond_its_retention_is_not_there_and_not_taken(plant, client):
     keep = "kind: Policy\nname: month\nproducts: [pumps]\nstorage: { keepDays: 30 }\n"
     preview = plant.cli("policy", "preview", "-f", "-", "-o", "json", input=keep).json()
     [of_product] = preview["storage"]
-    assert (of_product["product"], of_product["rows"], of_product["rowsInAll"]) == ("pumps", 2, 3) \
-        and of_product["after"]["keepDays"] == 30 and "before" not in of_product
+    assert (of_product["product"], of_product["values"]) == ("pumps", 2)
+    assert of_product["devices"] == [{"deviceKey": "pump-7", "values": {"flow": 2}}]
+    [flow] = [point for point in of_product["points"] if point["point"] == "flow"]
+    assert flow["values"] == 2 and flow["after"]["keepDays"] == 30 and "before" not in flow
+    quick = plant.cli("policy", "preview", "-f", "-", "-o", "json", "--quick", input=keep).json()["storage"][0]
+    assert "values" not in quick and quick["valuesMax"] >= 2
     said = plant.cli("policy", "preview", "-f", "-", input=keep).err
-    assert "about 2 of 3 rows would go" in said and "nothing was changed" in said
+    assert "device pump-7 would lose 2 of flow" in said and "pumps would lose 2 values, 0 events" in said and "nothing was changed" in said
     assert [row["flow"] for row in rows(plant, "flow")] == [2, 3, 1], "a preview drops nothing"
 
     plant.apply(keep)
@@ -243,3 +247,120 @@ def test_retention_by_import_counts_from_the_arrival(plant, client):
     of_point = {"product": "pumps", "device": "pump-7", "point": "flow"}
     storage = plant.http("GET", "/api/v1/effective-policy", params=of_point).json()["storage"]
     assert (storage["by"], storage["policy"]) == ("import", "lately")
+
+
+MINUTE = 60_000
+
+
+def test_a_rule_for_a_point_beats_the_one_for_the_rest_and_old_values_leave_their_rows(plant, client):
+    one = client()
+    now = int(time.time() * 1000)
+    old = now - 50 * DAY
+    plant.apply("""
+kind: Policy
+name: by-point
+models: [pump]
+storage:
+  - keepDays: 30
+  - { points: [flow], keep: raw }
+""")
+    answer = one.post(("pump-7", old, {"flow": 1, "power": 2}), topic=POST)
+    assert answer["code"] == 200 and answer["data"]["reduced"] == 1, "what is too old is left out, and counted"
+    assert one.post(("pump-7", old, {"power": 2}), topic=POST)["code"] == 1204, "nothing would be left of it"
+    assert [(row.get("flow"), row.get("power")) for row in rows(plant, "flow,power")] == [(1, None)]
+    effective = plant.http("GET", "/api/v1/effective-policy",
+                           params={"product": "pumps", "device": "pump-7", "point": "flow"}).json()["storage"]
+    assert (effective["policy"], effective["rule"], effective["does"]) == ("by-point", 2, "for ever")
+    refused = plant.run("apply", "-f", "-", input="kind: Policy\nname: again\nproducts: [pumps]\n"
+                        "storage: [{ points: [flow], keepDays: 3 }]\n")
+    assert refused.code != OK and "two storage policies, again and by-point, for flow" in refused.err \
+        or "two storage policies, by-point and again, for flow" in refused.err
+
+
+def test_thinned_points_read_the_same_before_and_after_the_disk_follows(plant, client):
+    one = client()
+    begin = T0 - T0 % DAY
+    times = [begin + at * 20_000 for at in range(60)]
+    shuffled = times[::2] + times[1::2][::-1]
+    for at in range(0, 60, 10):
+        items = [("pump-7", when, {"flow": when - begin, "rpm": (when - begin) // 400_000, "p": 1.0}) for when in shuffled[at:at + 10]]
+        assert one.post(*items, topic=POST)["code"] == 200
+    minutes = [last for last in times if last % MINUTE == 40_000]
+    view = plant.http("GET", "/api/v1/points", params={"device": "pump-7", "points": "flow", "view": "minute"}).json()["rows"]
+    assert [row["time"] for row in view] == minutes, "of what is kept raw too"
+    plant.apply("""
+kind: Policy
+name: thin
+models: [pump]
+storage:
+  - { points: [flow], keep: minute }
+  - { points: [rpm], changeOnly: true }
+""")
+
+    def read(point):
+        return [row["time"] for row in rows(plant, point)]
+    changes = [begin, begin + 400_000, begin + 800_000]
+    eventually(lambda: read("flow") == minutes and read("rpm") == changes, "a read shows what is kept")
+    # Late, into a minute that has a later value; a correction of the last of a minute.
+    assert one.post(("pump-7", times[0] + 1, {"flow": 9}), ("pump-7", minutes[0], {"flow": 7}), topic=POST)["code"] == 200
+    assert read("flow") == minutes and rows(plant, "flow")[0]["flow"] == 7
+    plant.compact()
+    assert read("flow") == minutes and read("rpm") == changes and read("p") == times
+    assert plant.http("GET", "/api/v1/store").json()["values"] < 3 * 60, "the disk followed"
+    plant.kill()
+    plant.start()
+    assert read("flow") == minutes and read("rpm") == changes
+
+
+def test_events_and_the_history_of_attributes_go_by_rules_of_their_own(plant, client):
+    plant.apply(PLANT.replace("""  rpm: { type: int }
+""", """  rpm: { type: int }
+events: { alarm: { level: warn, output: { code: { type: int } } } }
+"""))
+    one = client()
+    now = int(time.time() * 1000)
+
+    def send(when, code):
+        item = {"deviceKey": "pump-7", "time": when, "events": {"alarm": {"code": code}}}
+        message = {"id": "1", "version": "1.0", "method": "integration.event.post", "params": [item]}
+        return one.ask(json.dumps(message), topic="/sys/PUMPS/integration/event/post")
+
+    for when in (now - 9 * DAY, now - DAY):
+        assert send(when, 1)["code"] == 200
+    keep = "kind: Policy\nname: events\nmodels: [pump]\nstorage: { of: events, keepDays: 5 }\n"
+    plant.compact()
+    [of_product] = plant.cli("policy", "preview", "-f", "-", "-o", "json", input=keep).json()["storage"]
+    assert (of_product["events"], of_product["values"]) == (1, 0)
+    plant.apply(keep)
+
+    def events():
+        return [event["time"] for event in plant.cli("query", "--product", "pumps", "--events", "-o", "ndjson").ndjson()]
+
+    eventually(lambda: events() == [now - DAY], "what is too old is not read")
+    assert send(now - 9 * DAY, 2)["code"] == 1204
+
+
+def test_kill_9_of_a_loaded_gateway_while_retention_runs_loses_nothing_that_should_stay(plant, client):
+    now = int(time.time() * 1000)
+    young = now - 10 * DAY
+    kept = 0
+
+    def flows():
+        return [row["flow"] for row in rows(plant, "flow") if row["time"] >= young]
+
+    for turn in range(6):
+        one = client()
+        days = 40 if turn % 2 == 0 else 20
+        plant.apply(f"kind: Policy\nname: month\nmodels: [pump]\nstorage: [{{ points: [flow], keepDays: {days} }}, "
+                    "{ points: [p], keep: minute }]\n")
+        for _ in range(20):
+            items = [("pump-7", young + (kept + at) * 20_000, {"flow": kept + at, "p": 1.0, "power": 2.0}) for at in range(50)]
+            items += [("pump-7", now - 35 * DAY + (kept + at) * 20_000, {"flow": 1, "p": 1.0, "power": 3.0}) for at in range(50)]
+            assert one.post(*items, topic=POST)["code"] == 200
+            kept += 50
+        plant.kill()
+        plant.start()
+        assert flows() == list(range(kept)), "everything that was answered and is young"
+        assert len(rows(plant, "power")) == 2 * kept, "what no rule is about stays, whatever its row lost"
+    plant.compact()
+    assert flows() == list(range(kept)) and len(rows(plant, "power")) == 2 * kept

@@ -338,3 +338,35 @@ def test_no_request_that_the_description_allows_is_answered_otherwise_than_it_sa
                            "--max-examples", "5", "--seed", str(SEED)], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
     assert "58 passed" in done.stdout, done.stdout[-4000:]
+
+
+def test_storage_policies_are_read_and_saved(farm):
+    application = Application(farm)
+    farm.apply("kind: Policy\nname: minutes\nmodels: [turbine]\nstorage: { points: [P_avg], keep: minute, keepDays: 1825 }\n")
+    asked = {"modelIds": "turbine", "measurepoints": "P_avg,Ws_avg,nosuch"}
+    answer = application.call("/tsdb-policy/v2.0/policies", method="GET", **asked).json()
+    assert (answer["status"], answer["data"]) == \
+        (0, [{"modelId": "turbine", "tsdb_metadata": {"P_avg": ["AI_NORMALIZED"], "Ws_avg": ["AI_RAW"]}}])
+    path = "/tsdb-policy/v2.1/policies/minutes"
+    shown = application.call(path, method="GET").json()["data"]
+    assert (shown["policyType"], shown["retention"]) == ("NORMALIZED", "5y")
+    assert shown["models"] == [{"modelId": "turbine", "points": [{"pointId": "P_avg"}]}]
+
+    sdt = {"compdev": 0.5, "compmax": 600, "compmin": 1}
+    points = [{"pointId": "Ws_avg", "sdt": sdt}, {"pointId": "P_avg"}]
+    saved = application.post(path, {"retention": "3M", "models": [{"modelId": "turbine", "points": points}]})
+    assert saved["data"] is None
+    shown = application.call(path, method="GET").json()["data"]
+    assert (shown["retention"], shown["models"]) == ("3M", [{"modelId": "turbine", "points": points}])
+    [rule] = [farm.cli("get", "policy", "minutes", "-o", "json").json()["storage"]]
+    assert (rule["keep"], rule["keepDays"], rule["points"]) == ("minute", 90, ["Ws_avg", "P_avg"])
+    # v2.0 saves plain identifiers.
+    body = {"models": [{"modelId": "turbine", "points": ["P_avg"]}]}
+    assert application.call("/tsdb-policy/v2.0/policies/minutes", body).json()["status"] == 0
+    assert application.call(path, method="GET").json()["data"]["models"] == [{"modelId": "turbine", "points": [{"pointId": "P_avg"}]}]
+    for wrong, code in [({"models": []}, 702), ({"retention": "3 weeks", "models": body["models"]}, 702),
+                        ({"models": [{"modelId": "turbine", "points": ["nosuch"]}]}, 80500)]:
+        assert application.call(path, wrong).json()["code"] == code, wrong
+    assert application.call("/tsdb-policy/v2.1/policies/nosuch", method="GET").json()["code"] == 80500
+    unsigned = requests.get(farm.url + path, timeout=60)
+    assert unsigned.status_code == 401

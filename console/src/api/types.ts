@@ -392,7 +392,7 @@ export interface PolicyFile {
   products?: string[];
   channels?: string[];
   processing?: PolicyStep[];
-  storage?: { keepDays?: number; by?: 'event' | 'import'; [more: string]: unknown };
+  storage?: StorageRule | StorageRule[];
   description?: string;
   [more: string]: unknown;
 }
@@ -404,11 +404,26 @@ export interface Done {
   does: string;
 }
 
+export interface StorageRule {
+  models?: string[];
+  of?: 'points' | 'events' | 'attributes';
+  points?: string[];
+  keep?: 'raw' | 'minute' | 'both';
+  changeOnly?: boolean;
+  keepDays?: number;
+  rawDays?: number;
+  by?: 'event' | 'import';
+}
+
 export interface Kept {
   policy: string;
-  keepDays: number;
+  rule: number;
+  keepDays?: number;
   by: 'event' | 'import';
-  from: number;
+  from?: number;
+  keep: 'raw' | 'minute' | 'both';
+  changeOnly: boolean;
+  does: string;
 }
 
 export interface EffectivePolicy {
@@ -423,5 +438,5 @@ export interface EffectivePolicy {
 export interface PolicyPreview {
   processing: { product: string; channel: string; point: string; devices: number; before: Done[]; after: Done[] }[];
   more: number;
-  storage: { product: string; before?: Kept; after?: Kept; rows: number; rowsInAll: number; segments: number; bytes: number }[];
+  storage: { product: string; before?: Kept; after?: Kept; values?: number; valuesMax: number; rows: number; rowsInAll: number; segments: number; bytes: number }[];
 }

@@ -3,7 +3,7 @@ import { Anchor, Autocomplete, Button, Card, Group, Select, Stack, Text, Title }
 import { useQuery } from '@tanstack/react-query';
 import { Link } from 'react-router';
 import { api, ok } from '../api/client';
-import type { DeviceFile, Done, EffectivePolicy, Kept, ModelFile, PolicyFile } from '../api/types';
+import type { DeviceFile, Done, EffectivePolicy, Kept, ModelFile, PolicyFile, StorageRule } from '../api/types';
 import { useMay } from '../app';
 import { useWords } from '../i18n';
 import { Time } from '../time';
@@ -42,7 +42,7 @@ export default function Policies() {
               { name: t('Is about'), cell: about },
               { name: t('Steps'), right: true, cell: (p) => p.processing?.length ?? 0 },
               { name: t('Further parts'), cell: (p) => Object.keys(others(p, KNOWN)).join(', ') || '—' },
-              { name: t('Keeps values'), cell: (p) => (p.storage?.keepDays !== undefined ? (p.storage.by === 'import' ? t('{n} days from their arrival', { n: p.storage.keepDays }) : t('{n} days from their time', { n: p.storage.keepDays })) : '—') },
+              { name: t('Keeps values'), cell: (p) => [p.storage ?? []].flat().map((rule) => keptFor(rule, t)).join('; ') || '—' },
             ]}
             empty={<Empty action={make}>{name ? t('No policy fits the filters.') : t('There is no policy: values are stored as they come, and kept for ever.')}</Empty>}
           />
@@ -102,9 +102,15 @@ function Effective() {
   );
 }
 
+function keptFor(rule: StorageRule, t: (text: string, values?: Record<string, string | number>) => string): string {
+  if (rule.keepDays === undefined) return t('kept for ever');
+  return rule.by === 'import' ? t('{n} days from their arrival', { n: rule.keepDays }) : t('{n} days from their time', { n: rule.keepDays });
+}
+
 export function Retention({ of }: { of: Kept | undefined }) {
   const { t } = useWords();
   if (!of) return <>{t('kept for ever')}</>;
+  if (of.keepDays === undefined || of.from === undefined) return <>{of.does} (<Anchor component={Link} size="sm" to={`/policies/${encodeURIComponent(of.policy)}`}>{of.policy}</Anchor>)</>;
   return <>{of.by === 'import' ? t('kept for {n} days from arrival', { n: of.keepDays }) : t('kept for {n} days by their time', { n: of.keepDays })} (<Anchor component={Link} size="sm" to={`/policies/${encodeURIComponent(of.policy)}`}>{of.policy}</Anchor>), {t('now from')} <Time ms={of.from} /></>;
 }
 

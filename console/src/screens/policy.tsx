@@ -108,10 +108,13 @@ function Form({ file, isNew, onChange }: { file: PolicyFile; isNew: boolean; onC
   const chosen = (models.data ?? []).filter((model) => !file.models?.length || file.models.includes(model.name));
   const known = [...new Set(chosen.flatMap((model) => Object.keys(model.measurepoints ?? {})))];
   const { storage } = file;
+  // Several rules are edited as text; of one, what has no field here stays as it is.
+  const rule = Array.isArray(storage) ? undefined : storage;
+  const many = Array.isArray(storage) ? { storage } : {};
   /** Without an end, and with whatever else the policy says of storage. */
   const forever = (): PolicyFile => {
     const { storage: _, ...rest } = file;
-    const other = others(storage, ['keepDays', 'by']);
+    const other = others(rule, ['keepDays', 'by']);
     return Object.keys(other).length > 0 ? { ...rest, storage: other } : rest;
   };
   return (
@@ -130,14 +133,14 @@ function Form({ file, isNew, onChange }: { file: PolicyFile; isNew: boolean; onC
       <Card withBorder component="section" aria-label={t('How long values are kept')}>
         <Stack gap="sm">
           <Title order={2} size="h5">{t('How long values are kept')}</Title>
-          <Checkbox label={t('Only for a time')} checked={storage?.keepDays !== undefined} onChange={(e) => onChange(e.currentTarget.checked ? { ...file, storage: { ...storage, keepDays: DAYS } } : forever())} />
-          {storage?.keepDays !== undefined && (
+          <Checkbox label={t('Only for a time')} checked={rule?.keepDays !== undefined} disabled={Array.isArray(storage)} onChange={(e) => onChange(e.currentTarget.checked ? { ...file, storage: { ...rule, keepDays: DAYS } } : forever())} />
+          {rule?.keepDays !== undefined && (
             <Group align="flex-end">
-              <NumberInput label={t('Days')} w={120} min={1} max={36500} allowDecimal={false} value={storage.keepDays} onChange={(days) => put({ storage: { ...storage, keepDays: Number(days) } })} />
-              <NativeSelect label={t('Counted from')} data={[{ value: 'event', label: t('the time of the value') }, { value: 'import', label: t('the arrival of its message') }]} value={storage.by ?? 'event'} onChange={(e) => put({ storage: { ...storage, by: e.currentTarget.value as 'event' | 'import' } })} />
+              <NumberInput label={t('Days')} w={120} min={1} max={36500} allowDecimal={false} value={rule.keepDays} onChange={(days) => put({ storage: { ...rule, keepDays: Number(days) } })} />
+              <NativeSelect label={t('Counted from')} data={[{ value: 'event', label: t('the time of the value') }, { value: 'import', label: t('the arrival of its message') }]} value={rule.by ?? 'event'} onChange={(e) => put({ storage: { ...rule, by: e.currentTarget.value as 'event' | 'import' } })} />
             </Group>
           )}
-          <Kept of={others(storage, ['keepDays', 'by'])} />
+          <Kept of={{ ...others(rule, ['keepDays', 'by']), ...many }} />
         </Stack>
       </Card>
       <Kept of={others(file, KNOWN)} />

@@ -34,7 +34,7 @@ use crate::{
     limits::INFLATED_MESSAGES_MAX,
     quarantine::Quarantine,
     recorder::{Account, Recorder, Step},
-    registry::{KeptBy, Product, Quotas, Registry, Snapshot},
+    registry::{Product, Quotas, Registry, Snapshot},
     retention,
     script::Scripts,
     store::{Submitted, Way},
@@ -409,15 +409,8 @@ fn judge_burst(
 
 /// What is too old to be stored: a re-driven message may have grown so since it arrived.
 fn oldest(snapshot: &Snapshot, product: &Product, arrived_ms: i64, now_ms: i64) -> Option<Oldest> {
-    let (_, storage) = snapshot.storage(&product.name)?;
-    let oldest_ms = storage.oldest_ms(now_ms);
-    let time_ms = match storage.by {
-        KeptBy::Event => oldest_ms,
-        KeptBy::Import if arrived_ms < oldest_ms => i64::MAX,
-        KeptBy::Import => return None,
-    };
-    let message = retention::refusal(snapshot, product.name.as_str())?;
-    Some(Oldest { time_ms, message })
+    let storage = snapshot.storage(&product.name)?;
+    Some(retention::oldest(storage, arrived_ms, now_ms))
 }
 
 /// What the flight recorder says of a message.

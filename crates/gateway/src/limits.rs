@@ -133,6 +133,13 @@ pub const POLICY_STEPS_MAX: usize = 100;
 pub const POLICY_POINTS_MAX: usize = 1_000;
 /// Days that a storage policy may keep values: a hundred years.
 pub const KEEP_DAYS_MAX: u32 = 36_500;
+/// Storage rules of one policy.
+pub const STORAGE_RULES_MAX: usize = 100;
+/// A day of a device is thinned to its changes once nothing of it arrived for so long: what arrives
+/// later finds only the ends of stretches of equal values.
+pub const CHANGES_QUIET_MS: i64 = 3_600_000;
+/// Devices whose values that would go a preview lists by point; further ones are counted.
+pub const PREVIEW_DEVICES_MAX: usize = 200;
 /// Points that a preview of a change shows.
 pub const PREVIEW_POINTS_MAX: usize = 1_000;
 /// Changes of policies, each kept for ever: values name the revision that processed them.

@@ -24,6 +24,7 @@ mod schema;
 mod script;
 mod snapshot;
 mod sqlite;
+mod storage;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -50,7 +51,7 @@ pub use device::{Attributes, Device, DeviceFile};
 pub use document::{Declared, Document, Fault, Form, Place, read};
 pub use kind::Kind;
 pub use model::DeclaredModel;
-pub use policy::{KeptBy, Policies, Policy, PolicyFile, StorageRule, chain};
+pub use policy::{Policies, Policy, PolicyFile, chain};
 pub use product::{Format, Product, ProductFile};
 pub use rule::{
     BatchFormat, Calculated, Comparison, Constant, Destination, Guarantee, KafkaFile, Listen,
@@ -61,6 +62,9 @@ pub use schema::{object_schemas, schema};
 pub use script::{Script, ScriptFile, ScriptVersion};
 pub use snapshot::{AssetOwner, Devices, Snapshot};
 pub use sqlite::Sqlite;
+pub use storage::{
+    Compression, Density, KeptBy, Of, ProductStorage, RuleInForce, StorageRule, StorageRules,
+};
 pub use subscription::{Contents, Subscription};
 
 use crate::{

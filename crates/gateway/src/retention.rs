@@ -1,22 +1,25 @@
-//! Keeps the store's floors true to the storage policies: what is too old, by event time or by time of
-//! import, is not there any more.
+//! Keeps the store true to the storage policies: what is too old, by event time or by time of import, is
+//! not there any more, and what is thinned is shown so.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use backtide_model::ProductKey;
-use backtide_store::{Floor, ReadError, Store};
+use backtide_model::{Oldest, ProductKey, TooOld};
+use backtide_store::{
+    Floor, Keep, PointKeep, ReadError, RecordKeep, Sequence, Store, Thin, Thinning,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
+    limits::CHANGES_QUIET_MS,
     pool::Pool,
-    registry::{KeptBy, Registry, Snapshot, StorageRule},
+    registry::{Density, KeptBy, ProductStorage, Registry, RuleInForce, StorageRule},
 };
 
 /// How often floors rise.
 const RISE: Duration = Duration::from_secs(60);
 
-/// What keeps the floors.
+/// What keeps the store true.
 #[derive(Clone)]
 pub struct Retention {
     pub registry: Arc<Registry>,
@@ -25,27 +28,27 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Sets the floors of this moment. Blocks. Before anything is read, and then again and again.
+    /// Sets what is kept at this moment. Blocks. Before anything is read, and then again and again.
     pub fn set(&self) {
         let snapshot = self.registry.snapshot();
         let now_ms = self.clock.now_ms();
-        let mut floors: HashMap<ProductKey, Floor> = HashMap::new();
+        let mut keeps: HashMap<ProductKey, Keep> = HashMap::new();
         for product in snapshot.products_after(None) {
-            let Some((_, storage)) = snapshot.storage(&product.name) else {
+            let Some(storage) = snapshot.storage(&product.name) else {
                 continue;
             };
-            match floor(&self.store, storage, now_ms) {
-                Ok(floor) => drop(floors.insert(product.key.clone(), floor)),
+            match keep(&self.store, storage, now_ms) {
+                Ok(keep) => drop(keeps.insert(product.key.clone(), keep)),
                 // Then everything of it is kept, until the next time.
                 Err(error) => {
                     tracing::warn!(product = %product.name, %error, "what is beyond its retention is not known");
                 }
             }
         }
-        self.store.set_floors(floors);
+        self.store.set_keeps(keeps);
     }
 
-    /// Keeps the floors true until `closing`.
+    /// Keeps the store true until `closing`.
     pub async fn keep(self, pool: Pool, closing: CancellationToken) {
         let mut changes = self.registry.subscribe();
         loop {
@@ -63,31 +66,137 @@ impl Retention {
     }
 }
 
-/// What a storage policy takes at a moment.
+/// What the rules of a product keep at a moment.
 ///
 /// # Errors
 /// The store cannot say when commits arrived.
-pub fn floor(store: &Store, storage: StorageRule, now_ms: i64) -> Result<Floor, ReadError> {
-    let oldest_ms = storage.oldest_ms(now_ms);
-    Ok(match storage.by {
-        KeptBy::Event => Floor {
-            time_ms: oldest_ms,
-            ..Floor::NONE
+pub fn keep(store: &Store, storage: &ProductStorage, now_ms: i64) -> Result<Keep, ReadError> {
+    let quiet = || store.first_since(now_ms.saturating_sub(CHANGES_QUIET_MS));
+    let of = |rule: &RuleInForce| point_keep(store, rule.rule(), now_ms, &quiet);
+    let mut points = std::collections::BTreeMap::new();
+    for (point, rule) in &storage.points {
+        points.insert(point.clone(), of(rule)?);
+    }
+    let records = |rule: &Option<RuleInForce>| {
+        let rule = rule.as_ref().map(RuleInForce::rule);
+        let oldest_ms = rule.and_then(|rule| rule.oldest_ms(now_ms));
+        (oldest_ms, rule.map(|rule| rule.by))
+    };
+    let events = match records(&storage.events) {
+        (Some(time_ms), Some(KeptBy::Event)) => RecordKeep {
+            time_ms,
+            ..RecordKeep::ALL
         },
-        KeptBy::Import => Floor {
-            sequence: store.first_since(oldest_ms)?,
-            ..Floor::NONE
+        (Some(arrived_ms), Some(KeptBy::Import)) => RecordKeep {
+            arrived_ms,
+            ..RecordKeep::ALL
         },
+        _ => RecordKeep::ALL,
+    };
+    // An attribute has no time of its own.
+    let attributes = RecordKeep {
+        arrived_ms: records(&storage.attributes).0.unwrap_or(i64::MIN),
+        ..RecordKeep::ALL
+    };
+    Ok(Keep {
+        rest: storage
+            .rest
+            .as_ref()
+            .map(of)
+            .transpose()?
+            .unwrap_or_default(),
+        points,
+        events,
+        attributes,
     })
 }
 
-/// Why an item that is too old is refused.
-pub fn refusal(snapshot: &Snapshot, product: &str) -> Option<String> {
-    let (policy, StorageRule { keep_days, by }) = snapshot.storage(product)?;
-    Some(format!(
-        "it is older than the {keep_days} days that storage policy {} keeps by {} time; it would not \
-         be there. Let the policy keep more, then send it again",
-        policy.name,
-        by.word()
-    ))
+fn point_keep(
+    store: &Store,
+    rule: &StorageRule,
+    now_ms: i64,
+    quiet: &dyn Fn() -> Result<Sequence, ReadError>,
+) -> Result<PointKeep, ReadError> {
+    let floor = match (rule.oldest_ms(now_ms), rule.by) {
+        (None, _) => Floor::NONE,
+        (Some(time_ms), KeptBy::Event) => Floor {
+            time_ms,
+            ..Floor::NONE
+        },
+        (Some(arrived_ms), KeptBy::Import) => Floor {
+            sequence: store.first_since(arrived_ms)?,
+            ..Floor::NONE
+        },
+    };
+    let thin = |kind, before_ms, quiet| {
+        Some(Thin {
+            kind,
+            before_ms,
+            quiet,
+        })
+    };
+    let always = Sequence(u64::MAX);
+    let thin = match (rule.keep, rule.raw_oldest_ms(now_ms)) {
+        _ if rule.change_only => thin(Thinning::Changes, i64::MAX, quiet()?),
+        (Density::Minute, _) => thin(Thinning::Minute, i64::MAX, always),
+        (Density::Both, Some(before_ms)) => thin(Thinning::Minute, before_ms, always),
+        (Density::Both, None) | (Density::Raw, _) => None,
+    };
+    Ok(PointKeep::new(floor, thin))
+}
+
+/// What of a product is too old to be stored at a moment, of a message that arrived at another: a
+/// re-driven one may have grown too old since.
+pub fn oldest(storage: &ProductStorage, arrived_ms: i64, now_ms: i64) -> Oldest {
+    let of = |rule: &RuleInForce| {
+        let oldest_ms = rule.rule().oldest_ms(now_ms)?;
+        let time_ms = match rule.rule().by {
+            // As the store has it: what is thinned goes by whole windows.
+            KeptBy::Event => {
+                let floor = Floor {
+                    time_ms: oldest_ms,
+                    ..Floor::NONE
+                };
+                let kind = match (rule.rule().change_only, rule.rule().keep) {
+                    (true, _) => Some(Thinning::Changes),
+                    (false, Density::Minute) => Some(Thinning::Minute),
+                    (false, Density::Both) if rule.rule().raw_days.is_some() => {
+                        Some(Thinning::Minute)
+                    }
+                    (false, Density::Raw | Density::Both) => None,
+                };
+                let thin = kind.map(|kind| Thin {
+                    kind,
+                    before_ms: i64::MAX,
+                    quiet: Sequence(0),
+                });
+                PointKeep::new(floor, thin).floor().time_ms
+            }
+            KeptBy::Import if arrived_ms < oldest_ms => i64::MAX,
+            KeptBy::Import => return None,
+        };
+        Some(TooOld {
+            time_ms,
+            message: refusal(rule),
+        })
+    };
+    let points = storage.points.iter();
+    Oldest {
+        rest: storage.rest.as_ref().and_then(of),
+        points: points
+            .map(|(point, rule)| (point.clone(), of(rule)))
+            .collect(),
+        events: storage.events.as_ref().and_then(of),
+    }
+}
+
+/// Why what is too old is refused.
+fn refusal(rule: &RuleInForce) -> String {
+    let (policy, rule) = (&rule.policy.name, rule.rule());
+    format!(
+        "it is older than the {} days that storage policy {policy} keeps by {} time; it would not be \
+         there. Let the policy keep more, then send it again",
+        rule.keep_days.unwrap_or_default(),
+        rule.by.word()
+    )
 }

@@ -14,6 +14,7 @@ mod bell;
 mod filter;
 mod follower;
 mod group;
+mod intake;
 mod kafka;
 mod shelf;
 mod source;
@@ -48,6 +49,7 @@ use crate::{
     sink::kafka::Guarantee,
 };
 use follower::{Follower, cursor};
+use intake::Intake;
 use kafka::{Fetcher, Publisher};
 use shelf::{Shelf, ShelfError};
 use topic::{Local, Topic};
@@ -269,10 +271,7 @@ impl Subscriptions {
         let follower = Follower {
             topic: Arc::clone(&topic),
             shelf,
-            uid: subscription.uid.clone(),
-            store: setting.store.clone(),
-            registry: Arc::clone(&setting.registry),
-            organization: setting.organization.clone(),
+            intake: self.intake(subscription, &topic),
             clock: setting.clock.clone(),
             now_ms,
             tidied_at: Instant::now(),
@@ -312,10 +311,7 @@ impl Subscriptions {
         let publisher = Publisher {
             topic: Arc::clone(&topic),
             shelf,
-            uid: subscription.uid.clone(),
-            store: setting.store.clone(),
-            registry: Arc::clone(&setting.registry),
-            organization: setting.organization.clone(),
+            intake: self.intake(subscription, &topic),
             clock: setting.clock.clone(),
             cluster: cluster.clone(),
             kafka_topic: kafka_topic.into(),
@@ -329,6 +325,16 @@ impl Subscriptions {
             trouble: None,
         };
         Ok((topic, Box::new(|| publisher.run())))
+    }
+
+    fn intake(&self, subscription: &Subscription, topic: &Arc<Topic>) -> Intake {
+        Intake {
+            topic: Arc::clone(topic),
+            uid: subscription.uid.clone(),
+            store: self.setting.store.clone(),
+            registry: Arc::clone(&self.setting.registry),
+            organization: self.setting.organization.clone(),
+        }
     }
 
     fn path(&self, uid: &str) -> PathBuf {

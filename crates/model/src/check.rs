@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 
 use self::{attributes::Attributes, events::Events, points::Points};
 use crate::{
-    Attribute, Code, ConflictPolicy, Content, DataType, DeviceKey, Items, Model, Process,
-    Processed,
+    Attribute, Code, ConflictPolicy, Content, DataType, DeviceKey, ElementName, Items, Model,
+    Process, Processed,
     types::{canonical_text, each_field, milliseconds, shown, string},
 };
 
@@ -52,15 +52,33 @@ pub struct Rules<'m> {
     pub time: TimeRule,
     /// For points that do not set their own.
     pub conflict: ConflictPolicy,
-    /// What is too old to be stored, of points.
+    /// What is too old to be stored.
     pub oldest: Option<&'m Oldest>,
     /// What is done to rows of points that fit the model.
     pub policies: Option<&'m dyn Process>,
 }
 
-/// What is too old to be stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is too old to be stored. An event that is too old is refused; a value that is, is left out and
+/// counted as reduced, and where an item has no other its item is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Oldest {
+    /// Of points that are not named; `None`: nothing is too old.
+    pub rest: Option<TooOld>,
+    pub points: BTreeMap<ElementName, Option<TooOld>>,
+    pub events: Option<TooOld>,
+}
+
+impl Oldest {
+    /// Whether a value of a point is too old, and why.
+    fn of(&self, point: &ElementName, time_ms: i64) -> Option<&TooOld> {
+        let rule = self.points.get(point).unwrap_or(&self.rest);
+        rule.as_ref().filter(|rule| time_ms < rule.time_ms)
+    }
+}
+
+/// When something is too old.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TooOld {
     /// The earliest time that is stored, milliseconds since 1970 UTC.
     pub time_ms: i64,
     /// Why what is earlier is not, and what to do.
@@ -115,14 +133,16 @@ trait Reading: Default {
     const HAS_TIME: bool;
     /// Values of one item.
     const VALUES_MAX: usize;
-    /// What is too old is refused.
-    const HAS_RETENTION: bool = false;
 
     /// Reads a value of the item. It waits until all of the item are read.
     fn read(&mut self, rules: &Rules<'_>, name: &str, json: &str) -> Result<(), Vec<Fault>>;
     /// All values of the item fit: what policies make of them.
-    fn process(&mut self, _rules: &Rules<'_>) -> Result<Processed, Vec<Fault>> {
+    fn process(&mut self, _rules: &Rules<'_>, _time_ms: i64) -> Result<Processed, Vec<Fault>> {
         Ok(Processed::default())
+    }
+    /// Whether all of an item of this time is too old, and why.
+    fn too_old<'r>(_rules: &Rules<'r>, _time_ms: i64) -> Option<&'r TooOld> {
+        None
     }
     /// The item is good: its values are to be stored.
     fn keep(&mut self, device: &DeviceKey, time_ms: i64);
@@ -350,9 +370,7 @@ impl<'a> Item<'a> {
             true => self.time_ms(rules.time).map_err(malformed)?,
             false => 0,
         };
-        if R::HAS_RETENTION
-            && let Some(oldest) = rules.oldest.filter(|oldest| time_ms < oldest.time_ms)
-        {
+        if let Some(oldest) = R::too_old(rules, time_ms) {
             let message = format!("time {time_ms}: {}", oldest.message);
             return Err(Refusal::of(Some(key), Code::ModelMismatch, message));
         }
@@ -395,7 +413,7 @@ impl<'a> Item<'a> {
             return Err(refusal(reasons));
         }
         let processed = reading
-            .process(rules)
+            .process(rules, time_ms)
             .map_err(|faults| refusal(faults.into_iter().map(Reason::value).collect()))?;
         Ok(Good {
             device,

@@ -17,7 +17,7 @@ mod topic;
 mod types;
 
 pub use batch::{Batch, BatchBuilder, Cell, Column, ConflictPolicy, NO_QUALITY, Presence, Values};
-pub use check::{Checked, Mode, Oldest, Rejection, Rules, TimeRule, check};
+pub use check::{Checked, Mode, Oldest, Rejection, Rules, TimeRule, TooOld, check};
 pub use code::Code;
 pub use content::{AttributeValue, Content, Occurrence};
 pub use envelope::{Envelope, Fault, MessageId, open};

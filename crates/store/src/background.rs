@@ -192,7 +192,9 @@ pub(crate) fn merge(shared: &Arc<Shared>) {
         } else {
             Haste::Busy
         };
-        let worked = shared.library.work(haste);
+        let worked = shared
+            .library
+            .work_beside(haste, &|product| shared.memtable.snapshot(product));
         // The flusher may wait for this.
         shared.memtable.wake();
         match worked {

@@ -18,10 +18,13 @@ mod chronicle;
 mod classify;
 mod codec;
 mod conflicts;
+mod done;
 mod fault;
 mod floor;
 mod fold;
+mod going;
 mod index;
+mod keep;
 mod latest;
 mod manifest;
 mod merge;
@@ -33,6 +36,7 @@ mod scan;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod thin;
 mod weave;
 mod work;
 mod write;
@@ -51,15 +55,17 @@ use backtide_model::{DeviceKey, ElementName, ProductKey, Storage};
 use parking_lot::{Mutex, RwLock};
 
 pub use chronicle::{
-    AttributePlace, AttributeRange, ChronicleStats, EventPlace, EventRange, StoredAttribute,
-    StoredEvent,
+    AttributePlace, AttributeRange, ChronicleStats, EventPlace, EventRange, ExpirableRecords,
+    StoredAttribute, StoredEvent,
 };
 pub use conflicts::{
     Conflict, ConflictFilter, ConflictPage, ConflictRow, ConflictRows, Side as ConflictSide,
 };
 pub use fault::FlushError;
 pub(crate) use fault::OpenError;
-pub use floor::{Expirable, Floor};
+pub use floor::Expirable;
+pub use going::Going;
+pub use keep::{Floor, Keep, PointKeep, RecordKeep, Thin, Thinning, View};
 pub use latest::Latest;
 pub(crate) use merge::Haste;
 pub use names::{quality_column, value_column};
@@ -68,7 +74,8 @@ pub use origins::Lineage;
 use self::{
     chains::Chains,
     chronicle::Chronicle,
-    floor::Floors,
+    done::Done,
+    floor::Keeps,
     fold::Refusals,
     latest::Board,
     manifest::{Flushed, Manifest, unsigned},
@@ -104,7 +111,7 @@ pub(crate) struct Library {
     points: RwLock<HashMap<ProductKey, BTreeMap<ElementName, Storage>>>,
     latest: Mutex<Board>,
     refusals: Refusals,
-    floors: Mutex<Floors>,
+    keeps: Mutex<Keeps>,
     next_id: AtomicU64,
     /// Merges on their way; the last is the most urgent.
     merges: Mutex<Vec<Merge>>,
@@ -206,7 +213,7 @@ impl Library {
             points: RwLock::new(points),
             latest: Mutex::new(latest),
             refusals,
-            floors: Mutex::default(),
+            keeps: Mutex::default(),
             next_id: AtomicU64::new(next_id),
             merges: Mutex::new(Vec::new()),
             is_stuck: AtomicBool::new(false),
@@ -226,6 +233,13 @@ impl Library {
     /// What a point is stored as, or `None` where nothing was ever noted of it.
     pub(crate) fn storage_of(&self, product: &ProductKey, point: &ElementName) -> Option<Storage> {
         self.points.read().get(product)?.get(point).copied()
+    }
+
+    /// The points that anything was ever noted of.
+    pub(crate) fn points_of(&self, product: &ProductKey) -> Vec<ElementName> {
+        let points = self.points.read();
+        let known = points.get(product).into_iter().flatten();
+        known.map(|(point, _)| point.clone()).collect()
     }
 
     /// Takes note of the first refusal among durable commits, `first` and those that follow; before
@@ -276,7 +290,8 @@ impl Library {
     ) -> Result<(), FlushError> {
         // First, since the transaction of the manifest lets the journal go; writing it again is safe.
         if !chapter.is_empty() {
-            self.chronicle.flush(chapter, through)?;
+            let arrived_ms = |product: &ProductKey| self.keep(product).events.arrived_ms;
+            self.chronicle.flush(chapter, through, &arrived_ms)?;
         }
         let mut by_product: BTreeMap<&ProductKey, Vec<Arc<Entry>>> = BTreeMap::new();
         for entry in entries {
@@ -291,7 +306,8 @@ impl Library {
         };
         let (mut segments, mut points, mut duplicates) = (Vec::new(), Vec::new(), 0);
         for (product, entries) in by_product {
-            let run = Run::new(entries, &Wanted::ALL, self.refusals.first())
+            let refusals = self.refusals_of(&self.keep(product));
+            let run = Run::new(entries, &Wanted::ALL, refusals)
                 .map_err(|clash| changed(product, &clash))?;
             let known = run.points.iter();
             points.extend(known.map(|point| (product.clone(), point.name.clone(), point.storage)));
@@ -355,14 +371,20 @@ impl Library {
     /// A damaged segment.
     pub(crate) fn read(
         &self,
+        entries: Vec<Arc<Entry>>,
+        range: &Range,
+        view: View,
+    ) -> Result<Box<dyn Slabs>, ReadError> {
+        let keep = self.keep(&range.product);
+        self.query(entries, range, (&keep, view)).slabs()
+    }
+
+    fn query(
+        &self,
         mut entries: Vec<Arc<Entry>>,
         range: &Range,
-    ) -> Result<Box<dyn Slabs>, ReadError> {
-        let floor = self.floor(&range.product);
-        let range = &Range {
-            from_ms: range.from_ms.max(floor.time_ms),
-            ..range.clone()
-        };
+        (keep, view): (&Keep, View),
+    ) -> reading::Query {
         let shelf = self.shelf();
         entries.retain(|entry| entry.product == range.product && entry.sequence > shelf.flushed);
         entries.sort_by_key(|entry| entry.sequence);
@@ -394,8 +416,8 @@ impl Library {
             .get(&range.product)
             .cloned()
             .unwrap_or_default();
-        let query = reading::Query::new(segments, entries, points, range, self.refusals.first());
-        query.from(floor.sequence).slabs()
+        let refusals = self.refusals_of(keep);
+        reading::Query::new(segments, entries, points, range, (keep, view), refusals)
     }
 
     /// Events and attribute values.
@@ -426,9 +448,12 @@ impl Library {
         devices: &[DeviceKey],
         points: &[ElementName],
     ) -> Vec<Latest> {
-        let floor = self.floor(product);
+        let keep = self.keep(product);
         let mut latest = self.latest.lock().list(product, devices, points);
-        latest.retain(|one| floor.keeps(one.time_ms, one.sequence.0));
+        latest.retain(|one| {
+            let floor = keep.of(&one.point).floor();
+            floor.keeps(one.time_ms, one.sequence.0)
+        });
         latest
     }
 
@@ -545,6 +570,7 @@ impl Library {
             is_merged: false,
             packing: Packing::Quick,
             columns: Vec::new(),
+            done: Done::default(),
         }
     }
 

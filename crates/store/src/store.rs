@@ -27,8 +27,8 @@ use crate::{
     journal::{self, Choice, Log},
     library::{
         AttributeRange, ChronicleStats, ConflictFilter, ConflictPage, ConflictRows, EventRange,
-        Expirable, Floor, FlushError, Latest, Library, LibraryStats, Lineage, StoredAttribute,
-        StoredEvent,
+        Expirable, ExpirableRecords, FlushError, Going, Keep, Latest, Library, LibraryStats,
+        Lineage, StoredAttribute, StoredEvent, View,
     },
     memtable::Memtable,
     queue::{Queue, Submission},
@@ -279,7 +279,16 @@ impl Store {
     pub fn read(&self, range: &Range) -> Result<Box<dyn Slabs>, ReadError> {
         // The memtable first: what is flushed in between is then found in both, never in neither.
         let entries = self.shared().memtable.snapshot(&range.product);
-        self.shared().library.read(entries, range)
+        self.shared().library.read(entries, range, View::Kept)
+    }
+
+    /// The same in a thinner view.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn view(&self, range: &Range, view: View) -> Result<Box<dyn Slabs>, ReadError> {
+        let entries = self.shared().memtable.snapshot(&range.product);
+        self.shared().library.read(entries, range, view)
     }
 
     /// Events of a range in the order of time, then device, a slab at a time; everything answered
@@ -293,7 +302,9 @@ impl Store {
     ) -> Result<impl Iterator<Item = Result<Vec<StoredEvent>, ReadError>> + use<>, ReadError> {
         // The memtable first, as in `read`.
         let told = self.shared().memtable.chapter(&range.product).events;
-        self.shared().library.chronicle().events(&told, range)
+        let library = &self.shared().library;
+        let keep = library.records_keep(&range.product).0;
+        library.chronicle().events(&told, range, keep)
     }
 
     /// Attribute values in the order of device, then attribute, a slab at a time; with
@@ -308,7 +319,9 @@ impl Store {
     ) -> Result<impl Iterator<Item = Result<Vec<StoredAttribute>, ReadError>> + use<>, ReadError>
     {
         let told = self.shared().memtable.chapter(&range.product).attributes;
-        self.shared().library.chronicle().attributes(&told, range)
+        let library = &self.shared().library;
+        let keep = library.records_keep(&range.product).1;
+        library.chronicle().attributes(&told, range, keep)
     }
 
     /// Figures of the flushed events and attributes.
@@ -356,11 +369,11 @@ impl Store {
         (sequence <= self.durable()).then_some(sequence)
     }
 
-    /// Sets what is too old to be kept, of every product; those that are not named keep everything.
-    /// Nothing below a floor is read from now on; it goes from the disk little by little. Floors are
-    /// not kept over a restart.
-    pub fn set_floors(&self, floors: HashMap<ProductKey, Floor>) {
-        self.shared().library.set_floors(floors);
+    /// Sets what of every product is kept; of those that are not named everything is. What is not
+    /// kept is not read from now on; it goes from the disk little by little. This is not kept over a
+    /// restart.
+    pub fn set_keeps(&self, keeps: HashMap<ProductKey, Keep>) {
+        self.shared().library.set_keeps(keeps);
     }
 
     /// A commit before which every one arrived earlier than `arrived_ms`, milliseconds since 1970 UTC.
@@ -371,9 +384,43 @@ impl Store {
         self.shared().library.first_since(arrived_ms)
     }
 
-    /// What a floor would take of a product's segments.
-    pub fn expirable(&self, product: &ProductKey, floor: Floor) -> Expirable {
-        self.shared().library.expirable(product, floor)
+    /// What a keep could take of some points of a product, reckoned from what is in segments without
+    /// reading them: never too little of that.
+    pub fn expirable(
+        &self,
+        product: &ProductKey,
+        points: &[ElementName],
+        keep: &Keep,
+    ) -> Expirable {
+        self.shared().library.expirable(product, points, keep)
+    }
+
+    /// Counts by reading what of some points is read now and would not be under another keep, device
+    /// after device.
+    ///
+    /// # Errors
+    /// A segment or the manifest cannot be read.
+    pub fn going(
+        &self,
+        product: &ProductKey,
+        points: &[ElementName],
+        keep: &Keep,
+    ) -> Result<impl Iterator<Item = Result<Going, ReadError>> + use<>, ReadError> {
+        // The memtable first, as in `read`.
+        let entries = self.shared().memtable.snapshot(product);
+        self.shared().library.going(entries, product, points, keep)
+    }
+
+    /// Counts the events and attribute values that a keep would take, of those that are flushed.
+    ///
+    /// # Errors
+    /// The chronicle cannot be read.
+    pub fn going_records(
+        &self,
+        product: &ProductKey,
+        keep: &Keep,
+    ) -> Result<ExpirableRecords, ReadError> {
+        self.shared().library.chronicle().expirable(product, keep)
     }
 
     /// Where commits came from, in order of sequence; commits that there are not are left out.
@@ -403,6 +450,11 @@ impl Store {
     /// seen when the log was trimmed.
     pub fn held_log(&self) -> Option<HeldLog> {
         self.shared().held.lock().clone()
+    }
+
+    /// The points of a product that anything was ever stored of.
+    pub fn points(&self, product: &ProductKey) -> Vec<ElementName> {
+        self.shared().library.points_of(product)
     }
 
     /// What a point is stored as, if a value of it ever was.

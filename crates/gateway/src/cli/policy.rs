@@ -40,6 +40,9 @@ pub struct Preview {
     /// YAML or JSON file, as `apply` takes it; `-` is stdin; may be given several times
     #[arg(short, long = "file", required = true, num_args = 1.., value_name = "FILE")]
     file: Vec<PathBuf>,
+    /// Do not count by reading what would go: say at most how much
+    #[arg(long)]
+    quick: bool,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -71,8 +74,14 @@ impl Show {
             list(of_channel, "steps").map(move |step| with(step, "channel", &channel))
         });
         let lines: Vec<Value> = lines.collect();
-        if let Some(kept) = effective.get("storage") {
-            writeln!(terminal.talk, "kept {}", kept_in_words(kept))?;
+        for (member, what) in [
+            ("storage", ""),
+            ("events", "events "),
+            ("attributes", "attributes "),
+        ] {
+            if let Some(kept) = effective.get(member) {
+                writeln!(terminal.talk, "{what}kept {}", kept_in_words(kept))?;
+            }
         }
         if lines.is_empty() {
             let (device, point) = (&self.device, &self.point);
@@ -96,8 +105,17 @@ impl Show {
 impl Preview {
     fn run(&self, client: &Client, terminal: &mut Terminal) -> Result<Exit, Failure> {
         let body = Body::read(&self.file)?;
+        let quick: &[(&str, &str)] = match self.quick {
+            true => &[("quick", "true")],
+            false => &[],
+        };
         let preview: Value = client
-            .post("/api/v1/policy-preview", &[], body.content_type, &body.text)
+            .post(
+                "/api/v1/policy-preview",
+                quick,
+                body.content_type,
+                &body.text,
+            )
             .map_err(|failure| body.locate(failure, &mut *terminal.talk))?;
         if whole(terminal, self.output, &preview)? {
             return Ok(Exit::Ok);
@@ -118,20 +136,54 @@ impl Preview {
             (_, more) => writeln!(terminal.talk, "and {more} more")?,
         }
         for of_product in list(&preview, "storage") {
-            let kept = match of_product.get("after") {
-                Some(kept) => kept_in_words(kept),
-                None => "for ever".to_owned(),
-            };
-            let [product, rows, rows_in_all] =
-                ["product", "rows", "rowsInAll"].map(|member| text(of_product, member));
-            writeln!(
-                terminal.talk,
-                "product {product} would be kept {kept}: about {rows} of {rows_in_all} rows would go"
-            )?;
+            tell(terminal, of_product)?;
         }
         writeln!(terminal.talk, "nothing was changed")?;
         Ok(Exit::Ok)
     }
+}
+
+/// What a change of storage would do to a product.
+fn tell(terminal: &mut Terminal, of_product: &Value) -> Result<(), Failure> {
+    let product = text(of_product, "product");
+    for of_point in list(of_product, "points") {
+        let kept = match of_point.get("after") {
+            Some(kept) => kept_in_words(kept),
+            None => "for ever".to_owned(),
+        };
+        let values = match of_point.get("values") {
+            Some(values) => format!("{values} values would go"),
+            None => "its values are not counted".to_owned(),
+        };
+        let point = text(of_point, "point");
+        writeln!(
+            terminal.talk,
+            "product {product}: {point} would be kept {kept}: {values}"
+        )?;
+    }
+    for of_device in list(of_product, "devices") {
+        let of_points = of_device["values"].as_object().into_iter().flatten();
+        let of_points: Vec<String> = of_points
+            .map(|(point, values)| format!("{values} of {point}"))
+            .collect();
+        let (device, lost) = (text(of_device, "deviceKey"), of_points.join(", "));
+        writeln!(terminal.talk, "  device {device} would lose {lost}")?;
+    }
+    match of_product["moreDevices"].as_u64().unwrap_or_default() {
+        0 => {}
+        more => writeln!(terminal.talk, "  and {more} more devices")?,
+    }
+    let [most, events, attributes] =
+        ["valuesMax", "events", "attributeValues"].map(|member| text(of_product, member));
+    let exact = match of_product.get("values") {
+        Some(values) => format!("{values} values"),
+        None => format!("at most {most} values"),
+    };
+    writeln!(
+        terminal.talk,
+        "product {product} would lose {exact}, {events} events and {attributes} attribute values"
+    )?;
+    Ok(())
 }
 
 /// Prints an answer as it is, where that is asked for.
@@ -158,11 +210,13 @@ fn with(of: &Value, member: &str, text: &str) -> Value {
     of
 }
 
-/// `365 days by event time (policy farm-year), from 2025-11-29T…`.
+/// `365 days by event time (policy farm-year), now from 2025-11-29T…`.
 fn kept_in_words(kept: &Value) -> String {
-    let [days, by, policy] = ["keepDays", "by", "policy"].map(|member| text(kept, member));
-    let from = time(kept, "from");
-    format!("{days} days by {by} time (policy {policy}), now from {from}")
+    let [does, policy] = ["does", "policy"].map(|member| text(kept, member));
+    match kept.get("from") {
+        Some(_) => format!("{does} (policy {policy}), now from {}", time(kept, "from")),
+        None => format!("{does} (policy {policy})"),
+    }
 }
 
 fn in_words(line: &Value, member: &str) -> String {

@@ -14,7 +14,7 @@ use std::{
 
 use arrow_array::{RecordBatch, cast::AsArray};
 use backtide_model::DeviceKey;
-use backtide_store::{Range, Store};
+use backtide_store::{Range, Store, View};
 use parking_lot::Mutex;
 
 use super::{
@@ -58,7 +58,7 @@ type Made = Result<RecordBatch, Ended>;
 /// Folds in one pass, as much as is taken: for pages.
 pub(super) fn in_one(store: &Store, job: &Job, taker: &mut Taker<'_>) -> Result<(), Ended> {
     let mut fold = Fold::new(&job.plan);
-    tables::read_ahead(store, &job.range, |slab| {
+    tables::read_ahead(store, &job.range, View::Kept, |slab| {
         taker.check()?;
         let slab = job.filter.apply(slab).map_err(Problem::from)?;
         fold.add(&slab, &mut |batch| taker.take(batch))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Extension, extract::State, http::StatusCode, response::Response};
+use backtide_store::{Thinning, View};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -65,6 +66,28 @@ struct PointParams {
     #[serde(default)]
     #[param(inline)]
     form: Form,
+    /// `minute`: of each point the last value of each minute. `changes`: of each point the values that
+    /// differ from the one before, and the first of each UTC day. Unless given, as values are kept.
+    #[serde(default)]
+    #[param(inline)]
+    view: Option<Thinner>,
+}
+
+/// A thinner view of values.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Thinner {
+    Minute,
+    Changes,
+}
+
+impl From<Thinner> for View {
+    fn from(thinner: Thinner) -> Self {
+        Self::Thinned(match thinner {
+            Thinner::Minute => Thinning::Minute,
+            Thinner::Changes => Thinning::Changes,
+        })
+    }
 }
 
 /// Read points, in the order of time
@@ -114,6 +137,7 @@ async fn rows(api: &Api, caller: &Caller, params: &PointParams) -> Result<Respon
         _ => params.limit.unwrap_or(usize::MAX),
     };
     let range = question.range(rows_max);
+    let view = params.view.map_or(View::Kept, View::from);
     let columns = OutColumn::of(&question.points);
     let long = (params.form == Form::Long).then(|| Long::of_points(&columns, params.quality));
     let answer = Answer {
@@ -129,7 +153,7 @@ async fn rows(api: &Api, caller: &Caller, params: &PointParams) -> Result<Respon
     let (store, seat) = (api.store.clone(), tables::seat(api, caller)?);
     answer
         .send(api, seat, move |taker| {
-            tables::read_ahead(&store, &range, |slab| {
+            tables::read_ahead(&store, &range, view, |slab| {
                 taker.check()?;
                 taker.take(&filter.apply(slab).map_err(Problem::from)?)
             })

@@ -1,5 +1,7 @@
 //! `/api/v1/policies`, what of them is in force for a point, and what a change would touch.
 
+mod storage;
+
 use std::sync::Arc;
 
 use axum::{
@@ -10,7 +12,6 @@ use axum::{
     response::Response,
 };
 use backtide_model::ElementName;
-use backtide_store::Floor;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -24,9 +25,9 @@ use crate::{
     limits::PREVIEW_POINTS_MAX,
     policy::Step,
     query::{Asked, Question},
-    registry::{Kind, Product, Snapshot, written},
-    retention,
+    registry::{Kind, Product, ProductStorage, RuleInForce, Snapshot, written},
 };
+use storage::{Expiring, Kept};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
@@ -103,34 +104,15 @@ struct Effective {
     revision: u32,
     /// What is done to its values, by the channel that they come by.
     processing: Vec<OfChannel>,
-    /// How long they are kept; for ever where it is absent.
+    /// What of them is kept; everything, for ever, where it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     storage: Option<Kept>,
-}
-
-/// How long values are kept.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct Kept {
-    policy: String,
-    keep_days: u32,
-    /// event or import.
-    by: &'static str,
-    /// Kept from here on, milliseconds since 1970: the time of a value, or of the arrival of its
-    /// message.
-    from: i64,
-}
-
-impl Kept {
-    fn of(snapshot: &Snapshot, product: &Product, now_ms: i64) -> Option<Self> {
-        let (policy, storage) = snapshot.storage(&product.name)?;
-        Some(Self {
-            policy: policy.name.to_string(),
-            keep_days: storage.keep_days,
-            by: storage.by.word(),
-            from: storage.oldest_ms(now_ms),
-        })
-    }
+    /// What of the product's events is kept; likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<Kept>,
+    /// What of its attributes' history is kept; likewise. Values in force always are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attributes: Option<Kept>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -163,12 +145,19 @@ async fn effective(
         ));
     };
     let channels = question.product.channels.iter();
+    let now_ms = api.clock.now_ms();
+    let kept = |which: &dyn Fn(&ProductStorage) -> Option<&RuleInForce>| {
+        let storage = snapshot.storage(&question.product.name)?;
+        which(storage).map(|rule| Kept::of(rule, now_ms))
+    };
     Ok(Json(Effective {
         product: question.product.name.to_string(),
         device_key: device.to_string(),
         point: point.name.to_string(),
         revision: snapshot.policies().revision(),
-        storage: Kept::of(&snapshot, &question.product, api.clock.now_ms()),
+        storage: kept(&|storage| storage.point(&point.name)),
+        events: kept(&|storage| storage.events.as_ref()),
+        attributes: kept(&|storage| storage.attributes.as_ref()),
         processing: channels
             .map(|channel| OfChannel {
                 channel: channel.name.to_string(),
@@ -190,25 +179,8 @@ struct Preview {
     processing: Vec<Touched>,
     /// Further ones, beyond those shown.
     more: usize,
-    /// Products whose values would be kept for another time.
+    /// Products of which something else would be kept.
     storage: Vec<Expiring>,
-}
-
-/// What a change of retention would do to a product.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct Expiring {
-    product: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    before: Option<Kept>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    after: Option<Kept>,
-    /// Rows that would go, reckoned, of those in segments.
-    rows: u64,
-    rows_in_all: u64,
-    /// Segments that would go whole, and their size. The rest goes row by row, later.
-    segments: u64,
-    bytes: u64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -222,24 +194,36 @@ struct Touched {
     after: Vec<Step>,
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct PreviewParams {
+    /// Values that would go are not counted by reading them: `valuesMax` is an upper bound.
+    #[serde(default)]
+    quick: bool,
+}
+
 /// Show what declaring objects would change for points, without doing it
 #[utoipa::path(post, path = "/api/v1/policy-preview", tag = "policies", operation_id = "policy_preview",
+    params(PreviewParams),
     request_body(description = "Documents, as apply takes them",
         content((String = "application/yaml"), (Object = "application/json"))),
     responses((status = 200, description = "Points whose processing would be another, and what would be too old", body = Preview), Refusals))]
 async fn preview(
     State(api): State<Arc<Api>>,
+    Params(params): Params<PreviewParams>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Preview>, Problem> {
     let form = apply::form_of(&headers)?;
     let body = body?;
-    let pool = api.pool.clone();
+    // It may read much: beside the threads that others wait for.
+    let pool = api.streams.clone();
     let preview = move || -> Result<Preview, Problem> {
         let documents = apply::documents(&body, form)?;
         let (before, after) = api.registry.preview(documents)?;
         let mut preview = compared(&before, &after);
-        preview.storage = expiring(&api, &before, &after)?;
+        preview.storage = storage::expiring(&api, &before, &after, params.quick)?;
         Ok(preview)
     };
     Ok(Json(pool.run(preview).await??))
@@ -270,35 +254,6 @@ fn compared(before: &Snapshot, after: &Snapshot) -> Preview {
         }
     }
     preview
-}
-
-fn expiring(api: &Api, before: &Snapshot, after: &Snapshot) -> Result<Vec<Expiring>, Problem> {
-    let now_ms = api.clock.now_ms();
-    let mut all = Vec::new();
-    for product in after.products_after(None) {
-        let (was, is) = (
-            Kept::of(before, product, now_ms),
-            Kept::of(after, product, now_ms),
-        );
-        if was == is {
-            continue;
-        }
-        let floor = match after.storage(&product.name) {
-            Some((_, storage)) => retention::floor(&api.store, storage, now_ms)?,
-            None => Floor::NONE,
-        };
-        let expirable = api.store.expirable(&product.key, floor);
-        all.push(Expiring {
-            product: product.name.to_string(),
-            before: was,
-            after: is,
-            rows: expirable.rows,
-            rows_in_all: expirable.rows_in_all,
-            segments: expirable.segments,
-            bytes: expirable.bytes,
-        });
-    }
-    Ok(all)
 }
 
 fn touched(

@@ -11,7 +11,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use backtide_store::{Range, ReadError, Store};
+use backtide_store::{Range, ReadError, Store, View};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
@@ -275,13 +275,14 @@ impl To {
 pub(super) fn read_ahead(
     store: &Store,
     range: &Range,
+    view: View,
     mut write: impl FnMut(&RecordBatch) -> Result<(), Ended>,
 ) -> Result<(), Ended> {
     let (give, slabs) = mpsc::sync_channel(SLABS_AHEAD);
     thread::scope(|scope| {
         // Moved in: it is gone before the reader is waited for, which then gives up.
         let slabs = slabs;
-        let read = move || match store.read(range) {
+        let read = move || match store.view(range, view) {
             Ok(mut all) => while all.next().is_some_and(|slab| give.send(slab).is_ok()) {},
             // Nobody is there to hear of it any more.
             Err(error) => drop(give.send(Err(error))),

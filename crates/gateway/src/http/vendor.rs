@@ -21,6 +21,7 @@ mod search;
 mod thing_models;
 mod tokens;
 mod tsdb;
+mod tsdb_policy;
 
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
 
@@ -261,6 +262,49 @@ const PRODUCTS: &str = "/connect-service/v2.1/products";
 const DEVICES: &str = "/connect-service/v2.1/devices";
 const INTEGRATION: &str = "/connect-service/v2.1/integration";
 const THING_MODELS: &str = "/model-service/v2.1/thing-models";
+
+/// Storage policies, under both versions.
+macro_rules! tsdb_policy {
+    ($version:literal, $style:expr) => {
+        [
+            Operation {
+                path: concat!("/tsdb-policy/", $version, "/policies"),
+                action: None,
+                style: $style,
+                rights: READ,
+                changes: false,
+                summary: "Tell how points are stored",
+                params: &["orgId", "modelIds*", "measurepoints*"],
+                work: Work::Blocking(tsdb_policy::of_points),
+            },
+            Operation {
+                path: concat!("/tsdb-policy/", $version, "/policies/{policyId}"),
+                action: Some("get"),
+                style: $style,
+                rights: READ,
+                changes: false,
+                summary: "Show a storage policy",
+                params: &["orgId"],
+                work: Work::Blocking(tsdb_policy::get),
+            },
+            Operation {
+                path: concat!("/tsdb-policy/", $version, "/policies/{policyId}"),
+                action: Some("save"),
+                style: $style,
+                rights: MANAGE,
+                changes: true,
+                summary: "Save which points a storage policy is about; what a POST does",
+                params: &["orgId", "retention", "models*"],
+                work: Work::Blocking(tsdb_policy::save),
+            },
+        ]
+    };
+}
+
+const POLICIES: [[Operation; 3]; 2] = [
+    tsdb_policy!("v2.1", Style::Code),
+    tsdb_policy!("v2.0", Style::Status),
+];
 
 const SERVICES: [Operation; 22] = [
     service(
@@ -513,7 +557,9 @@ const SERVICES: [Operation; 22] = [
 ];
 
 fn operations() -> impl Iterator<Item = &'static Operation> {
-    const { &TSDB }.iter().flatten().chain(const { &SERVICES })
+    let tsdb = const { &TSDB }.iter().flatten();
+    let policies = const { &POLICIES }.iter().flatten();
+    tsdb.chain(policies).chain(const { &SERVICES })
 }
 
 /// Every path with its operations, and the description.

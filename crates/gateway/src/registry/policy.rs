@@ -9,11 +9,14 @@ use std::{
     sync::Arc,
 };
 
-use backtide_model::{ChannelName, ConflictPolicy, ElementName, Model, ObjectName};
+use backtide_model::{ChannelName, ConflictPolicy, ElementName, ObjectName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Channel, Product, Snapshot};
+use super::{
+    Channel, DeclaredModel, Product, Snapshot,
+    storage::{ProductStorage, StorageRules},
+};
 use crate::{
     limits,
     policy::{Chain, Part, StepFile},
@@ -41,54 +44,12 @@ pub struct PolicyFile {
     /// What is done to the values of a message before they are stored, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub processing: Vec<StepFile>,
-    /// How long values are kept. Without any such policy: for ever. A product has one at most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub storage: Option<StorageRule>,
+    /// What is kept. Without any such policy: everything, for ever. Each point of a product has one
+    /// rule at most.
+    #[serde(default, skip_serializing_if = "StorageRules::is_empty")]
+    pub storage: StorageRules,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-}
-
-/// How long the values of points are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct StorageRule {
-    #[schemars(range(min = 1, max = 36500))]
-    pub keep_days: u32,
-    #[serde(default, skip_serializing_if = "is_event")]
-    pub by: KeptBy,
-}
-
-/// What the age of a value counts from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum KeptBy {
-    /// The time of the value.
-    #[default]
-    Event,
-    /// The arrival of the message that it came with.
-    Import,
-}
-
-impl KeptBy {
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Event => "event",
-            Self::Import => "import",
-        }
-    }
-}
-
-impl StorageRule {
-    /// What is older than this is not kept, milliseconds since 1970 UTC.
-    pub fn oldest_ms(self, now_ms: i64) -> i64 {
-        const DAY_MS: i64 = 24 * 3_600 * 1_000;
-        now_ms.saturating_sub(i64::from(self.keep_days) * DAY_MS)
-    }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
-fn is_event(by: &KeptBy) -> bool {
-    *by == KeptBy::Event
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
@@ -118,8 +79,8 @@ pub struct Policies {
     pub(super) history: BTreeMap<ObjectName, Vec<Said>>,
     /// Of the channels that any policy concerns.
     pub(super) chains: HashMap<ChannelName, Arc<Chain>>,
-    /// The storage policy of the products that have one.
-    pub(super) storage: HashMap<ObjectName, Arc<Policy>>,
+    /// The storage rules of the products that have any.
+    pub(super) storage: HashMap<ObjectName, Arc<ProductStorage>>,
 }
 
 impl Policies {
@@ -170,12 +131,9 @@ pub(super) fn check(
     file: &PolicyFile,
     snapshot: &Snapshot,
 ) -> Result<(), String> {
-    if file.processing.is_empty() && file.storage.is_none() {
+    if file.processing.is_empty() && file.storage.is_empty() {
         let why = "it says nothing: give it processing, a list of steps, or storage";
         return Err(why.to_owned());
-    }
-    if let Some(storage) = file.storage {
-        check_storage(storage, file)?;
     }
     check_size(file)?;
     for model in &file.models {
@@ -200,22 +158,13 @@ pub(super) fn check(
             ));
         }
     }
+    let about = models(file, snapshot);
+    let about: Vec<_> = about
+        .iter()
+        .map(|model| (&model.name, &*model.model))
+        .collect();
+    file.storage.check(file, &about)?;
     check_steps(name, file, snapshot)
-}
-
-fn check_storage(storage: StorageRule, file: &PolicyFile) -> Result<(), String> {
-    let days = storage.keep_days;
-    if days == 0 || days > limits::KEEP_DAYS_MAX {
-        return Err(format!(
-            "storage: keepDays {days} is not between 1 and {}",
-            limits::KEEP_DAYS_MAX
-        ));
-    }
-    if !file.channels.is_empty() {
-        let why = "storage is for whole products: a policy with storage names no channels";
-        return Err(why.to_owned());
-    }
-    Ok(())
 }
 
 fn check_size(file: &PolicyFile) -> Result<(), String> {
@@ -247,6 +196,7 @@ fn check_size(file: &PolicyFile) -> Result<(), String> {
 fn check_steps(name: &ObjectName, file: &PolicyFile, snapshot: &Snapshot) -> Result<(), String> {
     let mut seen: BTreeSet<(usize, ElementName)> = BTreeSet::new();
     for model in models(file, snapshot) {
+        let model = &model.model;
         let part = Part {
             policy: name,
             steps: &file.processing,
@@ -272,7 +222,7 @@ fn check_steps(name: &ObjectName, file: &PolicyFile, snapshot: &Snapshot) -> Res
 }
 
 /// The models whose points a policy may act on.
-fn models<'s>(file: &PolicyFile, snapshot: &'s Snapshot) -> Vec<&'s Arc<Model>> {
+fn models<'s>(file: &PolicyFile, snapshot: &'s Snapshot) -> Vec<&'s DeclaredModel> {
     let of_channel = |product: &Product| {
         file.channels.is_empty()
             || product
@@ -293,7 +243,6 @@ fn models<'s>(file: &PolicyFile, snapshot: &'s Snapshot) -> Vec<&'s Arc<Model>> 
             // A model may be declared before its products are.
             false => is_among(&file.models, &model.name),
         })
-        .map(|model| &model.model)
         .collect()
 }
 
@@ -350,12 +299,6 @@ impl Snapshot {
         self.policies.chains.get(channel.as_ref())
     }
 
-    /// How long the values of a product are kept, and by which policy; for ever where there is none.
-    pub fn storage(&self, product: impl AsRef<str>) -> Option<(&Arc<Policy>, StorageRule)> {
-        let policy = self.policies.storage.get(product.as_ref())?;
-        Some((policy, policy.file.storage?))
-    }
-
     /// Holds every policy against what is declared now, and compiles the chains of all channels.
     ///
     /// # Errors
@@ -376,19 +319,10 @@ impl Snapshot {
                 }
             }
         }
-        let mut storage: HashMap<ObjectName, Arc<Policy>> = HashMap::new();
+        let mut storage = HashMap::new();
         for product in self.products.values() {
-            let has_storage = |policy: &&Arc<Policy>| policy.file.storage.is_some();
-            for policy in policies.iter().filter(has_storage) {
-                if !policy.file.is_about(product) {
-                    continue;
-                }
-                if let Some(other) = storage.insert(product.name.clone(), Arc::clone(policy)) {
-                    return Err(format!(
-                        "product {} would have two storage policies, {} and {}; a product has one",
-                        product.name, other.name, policy.name
-                    ));
-                }
+            if let Some(rules) = ProductStorage::of(product, &policies)? {
+                storage.insert(product.name.clone(), Arc::new(rules));
             }
         }
         let settled = Arc::make_mut(&mut self.policies);

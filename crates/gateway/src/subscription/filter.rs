@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use backtide_model::{AssetId, ElementName, ObjectName};
-use backtide_store::Followed;
+use backtide_store::{Followed, PartKind, Wanted};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
@@ -48,6 +48,17 @@ impl<'s> Filter<'s> {
             models: file.models.iter().collect(),
             elements: file.elements().map(ElementName::as_str).collect(),
             assets: subscription.assets(snapshot).map(Iterator::collect),
+        }
+    }
+
+    /// Which commits can make any.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted {
+            kind: match self.contents {
+                Contents::Points => PartKind::Points,
+                Contents::Events => PartKind::Events,
+            },
+            topic_begins: "",
         }
     }
 

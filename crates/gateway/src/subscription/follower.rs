@@ -6,16 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backtide_model::ObjectName;
-use backtide_store::{FollowError, Followed, Sequence, Store};
+use backtide_store::FollowError;
 
 use super::{
-    filter::{Draft, Filter},
+    filter::Draft,
     group::Extent,
+    intake::{Intake, Taken},
     shelf::{Block, Place, Record, Records, Shelf, ShelfError},
     topic::Topic,
 };
-use crate::{clock::Clock, registry::Registry};
+use crate::clock::Clock;
 
 /// How often old messages are looked for, and the log is let go behind what is kept.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
@@ -28,10 +28,7 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 pub(super) struct Follower {
     pub(super) topic: Arc<Topic>,
     pub(super) shelf: Shelf,
-    pub(super) uid: Box<str>,
-    pub(super) store: Store,
-    pub(super) registry: Arc<Registry>,
-    pub(super) organization: ObjectName,
+    pub(super) intake: Intake,
     pub(super) clock: Clock,
     /// When the newest message came: time does not go back in a topic.
     pub(super) now_ms: i64,
@@ -56,7 +53,7 @@ pub(super) fn cursor(uid: &str) -> String {
 impl Follower {
     /// Works until the topic ends.
     pub(super) fn run(mut self) {
-        let watch = self.store.watch({
+        let watch = self.intake.store.watch({
             let bell = Arc::clone(&self.topic.bell);
             Box::new(move |_| bell.ring())
         });
@@ -90,47 +87,18 @@ impl Follower {
         Ok(())
     }
 
-    /// Looks through the log to its end.
+    /// Writes down the messages of the log, to its end.
     fn catch_up(&mut self) -> Result<(), WorkError> {
-        while !self.topic.bell.has_ended() {
-            let place = self.topic.place();
-            let stride = self.topic.limits.stride_bytes;
-            match self.store.follow(place.reached, stride) {
-                Ok(followed) if followed.is_empty() => return Ok(()),
-                Ok(followed) => self.take(place, &followed)?,
-                Err(FollowError::Trimmed { oldest }) => self.skip_to(place, oldest)?,
-                Err(error) => return Err(error.into()),
+        while let Some(Taken { drafts, place }) = self.intake.next()? {
+            self.now_ms = self.clock.now_ms().max(self.now_ms);
+            let limits = &self.topic.limits;
+            let mut page = Page::new(self.topic.extents(), self.now_ms);
+            for draft in drafts {
+                page.push(draft, limits.block_bytes_max, limits.block_messages_max);
             }
+            self.write(place, page)?;
         }
         Ok(())
-    }
-
-    /// Writes down the messages of some commits.
-    fn take(&mut self, place: Place, followed: &[Followed]) -> Result<(), WorkError> {
-        let snapshot = self.registry.snapshot();
-        let declared = snapshot.subscription(&self.topic.name);
-        let Some(subscription) = declared.filter(|declared| declared.uid == self.uid) else {
-            // It was deleted: the topic is about to end.
-            self.topic.bell.rest(PAUSE);
-            return Ok(());
-        };
-        let filter = Filter::new(subscription, &snapshot, &self.organization);
-        self.now_ms = self.clock.now_ms().max(self.now_ms);
-        let limits = &self.topic.limits;
-        let mut page = Page::new(self.topic.extents(), self.now_ms);
-        for followed in followed {
-            filter.take(followed, |draft| {
-                page.push(draft, limits.block_bytes_max, limits.block_messages_max);
-            });
-        }
-        let reached = followed.last().map_or(place.reached, |last| last.sequence);
-        self.write(Place { reached, ..place }, page)
-    }
-
-    /// The log no longer holds what comes next.
-    fn skip_to(&mut self, place: Place, oldest: Sequence) -> Result<(), WorkError> {
-        let place = place.skip_to(oldest, &self.topic.name);
-        self.write(place, Page::new(self.topic.extents(), self.now_ms))
     }
 
     fn write(&mut self, place: Place, page: Page) -> Result<(), WorkError> {
@@ -163,7 +131,7 @@ impl Follower {
     /// Lets go what is too old, or too much, and groups that nobody uses.
     fn prune(&mut self) -> Result<(), WorkError> {
         let now_ms = self.clock.now_ms();
-        let snapshot = self.registry.snapshot();
+        let snapshot = self.intake.registry.snapshot();
         let declared = snapshot.subscription(&self.topic.name);
         let Some(hours) = declared.map(|declared| declared.file.retention_hours) else {
             return Ok(());
@@ -202,7 +170,9 @@ impl Follower {
     fn let_go(&mut self) -> Result<(), WorkError> {
         let reached = self.topic.place().reached;
         if self.shelf.sync()? {
-            self.store.set_cursor(&cursor(&self.uid), reached)?;
+            self.intake
+                .store
+                .set_cursor(&cursor(&self.intake.uid), reached)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Fault, Reading, Rules, read_declared};
+use super::{Fault, Reading, Rules, TooOld, read_declared};
 use crate::{
     Content, DeviceKey, ElementName, Event, Occurrence,
     types::{each_field, object_text, read_undeclared_text, shown},
@@ -19,6 +19,11 @@ impl Reading for Events {
     const MEMBER: &'static str = "events";
     const HAS_TIME: bool = true;
     const VALUES_MAX: usize = usize::MAX;
+
+    fn too_old<'r>(rules: &Rules<'r>, time_ms: i64) -> Option<&'r TooOld> {
+        let too_old = rules.oldest?.events.as_ref()?;
+        (time_ms < too_old.time_ms).then_some(too_old)
+    }
 
     fn read(&mut self, rules: &Rules<'_>, name: &str, json: &str) -> Result<(), Vec<Fault>> {
         let fault = |why| vec![Fault::of(name, why)];

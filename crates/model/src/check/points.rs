@@ -1,6 +1,6 @@
 //! The values of a measurement point message (`mqtt-channel.md` §3.2).
 
-use super::{Fault, Reading, Rules, declared};
+use super::{Fault, Oldest, Reading, Rules, declared};
 use crate::{
     BatchBuilder, Cell, ConflictPolicy, Content, DeviceKey, ElementName, Measurepoint, NO_QUALITY,
     PointValue, Processed,
@@ -18,7 +18,6 @@ impl Reading for Points {
     const MEMBER: &'static str = "measurepoints";
     const HAS_TIME: bool = true;
     const VALUES_MAX: usize = usize::MAX;
-    const HAS_RETENTION: bool = true;
 
     fn read(&mut self, rules: &Rules<'_>, name: &str, json: &str) -> Result<(), Vec<Fault>> {
         let value = read_point(rules, name, json).map_err(|why| vec![Fault::of(name, why)])?;
@@ -27,15 +26,23 @@ impl Reading for Points {
         Ok(())
     }
 
-    fn process(&mut self, rules: &Rules<'_>) -> Result<Processed, Vec<Fault>> {
-        let Some(policies) = rules.policies else {
-            return Ok(Processed::default());
+    fn process(&mut self, rules: &Rules<'_>, time_ms: i64) -> Result<Processed, Vec<Fault>> {
+        let processed = match rules.policies {
+            None => Processed::default(),
+            Some(policies) => policies.row(&mut self.values).map_err(|objections| {
+                let fault = |objection: crate::Objection| {
+                    Fault::of(objection.point.as_str(), objection.message)
+                };
+                objections.into_iter().map(fault).collect::<Vec<_>>()
+            })?,
         };
-        policies.row(&mut self.values).map_err(|objections| {
-            let fault = |objection: crate::Objection| {
-                Fault::of(objection.point.as_str(), objection.message)
-            };
-            objections.into_iter().map(fault).collect()
+        let too_old = match rules.oldest {
+            None => 0,
+            Some(oldest) => self.leave_out_old(oldest, time_ms)?,
+        };
+        Ok(Processed {
+            reduced: processed.reduced + too_old,
+            ..processed
         })
     }
 
@@ -57,6 +64,29 @@ impl Reading for Points {
 
     fn finish(self) -> Content {
         Content::Points(self.builder.build())
+    }
+}
+
+impl Points {
+    /// Leaves out the values of the item that are too old, and counts them; an item of which none would
+    /// be left is refused.
+    fn leave_out_old(&mut self, oldest: &Oldest, time_ms: i64) -> Result<u32, Vec<Fault>> {
+        let is_old = |value: &PointValue| oldest.of(&value.point, time_ms);
+        let first = self
+            .values
+            .iter()
+            .find_map(|value| Some((value, is_old(value)?)));
+        let Some((value, too_old)) = first else {
+            return Ok(0);
+        };
+        let all = self.values.len();
+        if self.values.iter().all(|value| is_old(value).is_some()) {
+            let message = format!("time {time_ms}: {}", too_old.message);
+            return Err(vec![Fault::of(value.point.as_str(), message)]);
+        }
+        self.values
+            .retain(|value| oldest.of(&value.point, time_ms).is_none());
+        Ok(u32::try_from(all - self.values.len()).unwrap_or(u32::MAX))
     }
 }
 

@@ -83,7 +83,7 @@ impl Typed {
         }
     }
 
-    fn same(&self, row: usize, other: &Self, other_row: usize) -> bool {
+    pub(super) fn same(&self, row: usize, other: &Self, other_row: usize) -> bool {
         match (self, other) {
             (Self::Bool(a), Self::Bool(b)) => a.value(row) == b.value(other_row),
             (Self::Int(a), Self::Int(b)) => a.value(row) == b.value(other_row),
@@ -99,7 +99,7 @@ impl Typed {
         }
     }
 
-    fn cell(&self, row: usize) -> Cell {
+    pub(super) fn cell(&self, row: usize) -> Cell {
         match self {
             Self::Bool(array) => Cell::Bool(array.value(row)),
             Self::Int(array) => Cell::Int(array.value(row)),

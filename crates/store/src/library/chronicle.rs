@@ -10,6 +10,7 @@
 
 mod attributes;
 mod events;
+mod expire;
 mod history;
 
 use std::{collections::HashMap, path::Path};
@@ -23,6 +24,7 @@ use rusqlite::{
 pub use self::{
     attributes::{AttributePlace, AttributeRange, StoredAttribute},
     events::{EventPlace, EventRange, StoredEvent},
+    expire::ExpirableRecords,
 };
 use super::{
     fault::{FlushError, OpenError},
@@ -140,20 +142,22 @@ impl Chronicle {
     ///
     /// # Errors
     /// Nothing of it is written then; it may be tried again.
-    pub(super) fn flush(&self, chapter: &Chapter, through: Sequence) -> Result<(), FlushError> {
+    /// An event that stands but arrived before `arrived_ms` is no longer kept: one that comes again
+    /// takes its place.
+    pub(super) fn flush(
+        &self,
+        chapter: &Chapter,
+        through: Sequence,
+        arrived_ms: &dyn Fn(&ProductKey) -> i64,
+    ) -> Result<(), FlushError> {
         let flushed = change(&mut self.writer.lock(), |db| {
             let mut ids = Ids::default();
-            events::write(db, &mut ids, &chapter.events)?;
+            events::write(db, &mut ids, &chapter.events, arrived_ms)?;
             attributes::write(db, &mut ids, &chapter.attributes)?;
             let sql = "UPDATE about SET value = max(value, ?1) WHERE key = 'flushed'";
             db.execute(sql, [signed(through.0)]).map(drop)
         });
-        flushed.map_err(|error| match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => FlushError::DiskFull {
-                file: FILE.to_owned(),
-            },
-            _ => FlushError::Chronicle(error.to_string()),
-        })
+        flushed.map_err(|error| unwritten(&error))
     }
 
     pub(crate) fn stats(&self) -> Result<ChronicleStats, ReadError> {
@@ -223,6 +227,15 @@ fn change(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     change(&transaction)?;
     transaction.commit()
+}
+
+fn unwritten(error: &rusqlite::Error) -> FlushError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => FlushError::DiskFull {
+            file: FILE.to_owned(),
+        },
+        _ => FlushError::Chronicle(error.to_string()),
+    }
 }
 
 fn unopened(error: &rusqlite::Error) -> OpenError {

@@ -15,8 +15,9 @@ use super::{
     classify::Verdicts,
     codec::{Sink, Source},
     fault::{FlushError, OpenError},
-    floor::Floor,
+    floor::named_floors,
     index::DeviceIndex,
+    keep::Keep,
     latest::Saved,
     origins::Chunk,
     segment::Card,
@@ -345,11 +346,11 @@ impl Manifest {
         })
     }
 
-    /// Lets go of segments of a product, and of conflicts below its floor.
+    /// Lets go of segments of a product, and of conflicts below the floors of its points.
     pub(super) fn expired(
         &self,
         product: &ProductKey,
-        floor: Floor,
+        keep: &Keep,
         segments: &[u64],
     ) -> Result<(), FlushError> {
         self.change(|db| {
@@ -357,13 +358,27 @@ impl Manifest {
                 db.execute("DELETE FROM segment WHERE id = ?1", [signed(*id)])?;
             }
             // Of a pass that has not ended nothing is listed yet, nor counted.
-            let sql = "DELETE FROM conflict
-                 WHERE product = (SELECT id FROM product WHERE key = ?1)
-                   AND (time < ?2 OR winner_sequence < ?3)
-                   AND pass <= (SELECT value FROM about WHERE key = 'passes')";
+            let sql = "WITH named AS (
+                   SELECT key AS point, value ->> 0 AS time, value ->> 1 AS sequence FROM json_each(?4)
+                 ), floor AS (
+                   SELECT o.id, coalesce(n.time, ?2) AS time, coalesce(n.sequence, ?3) AS sequence
+                   FROM point o LEFT JOIN named n ON n.point = o.name
+                   WHERE o.product = (SELECT id FROM product WHERE key = ?1)
+                 )
+                 DELETE FROM conflict WHERE id IN (
+                   SELECT c.id FROM conflict c JOIN floor f ON f.id = c.point
+                   WHERE c.product = (SELECT id FROM product WHERE key = ?1)
+                     AND (c.time < f.time OR c.winner_sequence < f.sequence)
+                     AND c.pass <= (SELECT value FROM about WHERE key = 'passes'))";
+            let rest = keep.rest.floor();
             let gone = db.execute(
                 sql,
-                params![product.as_str(), floor.time_ms, signed(floor.sequence.0)],
+                params![
+                    product.as_str(),
+                    rest.time_ms,
+                    signed(rest.sequence.0),
+                    named_floors(keep),
+                ],
             )?;
             let sql = "UPDATE about SET value = value - ?1 WHERE key = 'conflicts'";
             db.execute(sql, [i64::try_from(gone).unwrap_or(i64::MAX)])?;

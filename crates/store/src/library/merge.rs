@@ -3,18 +3,22 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow_array::{ArrayRef, StringArray, TimestampMillisecondArray, UInt64Array, new_null_array};
+use arrow_array::{
+    Array, ArrayRef, StringArray, TimestampMillisecondArray, UInt64Array, new_null_array,
+};
 use arrow_schema::{ArrowError, DataType};
 use backtide_model::{DeviceKey, ElementName, Storage};
 
 use super::{
     cells::data_type,
     fault::FlushError,
-    floor::Floor,
+    floor::{News, done},
     fold::FirstRefusal,
+    keep::{Floor, Keep, PointKeep},
     names::Role,
     scan::{Columns, Piece, SLICE_ROWS, SegmentScan, Slices, devices_of, pieces},
     segment::{Card, Segment},
+    thin::{Column, droppable, hide},
     weave::{Depth, Joined, Weave, Woven, own_sequences},
     write::{Packing, Plan, PointColumn, SegmentWriter, remove},
 };
@@ -141,6 +145,22 @@ fn bytes(run: &[Arc<Segment>]) -> u64 {
     run.iter().map(|segment| segment.card.bytes).sum()
 }
 
+/// What a merge leaves out: what is not kept, unless something newer keeps it alive.
+pub(super) struct Trim {
+    pub(super) keep: Arc<Keep>,
+    /// What is newer than the merge.
+    pub(super) news: News,
+}
+
+impl Default for Trim {
+    fn default() -> Self {
+        Self {
+            keep: Arc::default(),
+            news: News::default(),
+        }
+    }
+}
+
 /// A merge on its way. Dropped, it leaves nothing behind.
 pub(super) struct Merge {
     pub(super) choice: Choice,
@@ -153,6 +173,8 @@ pub(super) struct Merge {
     file_rows: usize,
     /// Rows below are left out.
     floor: Floor,
+    /// Of what is not below it, what else is left out.
+    trim: Trim,
     writer: Option<SegmentWriter>,
     /// Rows of the inputs, and how many of them are written.
     rows: (u64, u64),
@@ -161,14 +183,14 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    /// `plan` is the first file's but for its columns. Rows below `floor` are left out, which takes
-    /// that nothing of the product is older.
+    /// `plan` is the first file's but for its columns. What `trim` says is left out where nothing of
+    /// the product is older.
     pub(super) fn new(
         disk: &Arc<dyn Disk>,
         choice: Choice,
         mut plan: Plan,
         file_rows: usize,
-        floor: Floor,
+        trim: Trim,
         refusals: FirstRefusal,
     ) -> Result<Self, FlushError> {
         let mut points: BTreeMap<ElementName, Storage> = BTreeMap::new();
@@ -177,6 +199,12 @@ impl Merge {
             points.extend(known.map(|(point, columns)| (point.clone(), columns.storage)));
         }
         plan.columns = columns(&choice, &points);
+        // Under something older nothing may go: that would stand up again.
+        let trim = match choice.is_oldest {
+            true => trim,
+            false => Trim::default(),
+        };
+        plan.done = done(&trim.keep, points.keys(), plan.sequence_max);
         let points: Vec<_> = points.into_iter().collect();
         let devices = devices_of(choice.inputs.iter().map(|input| input.card.index.as_ref()));
         let names = points.iter().map(|(point, _)| point.clone()).collect();
@@ -195,7 +223,7 @@ impl Merge {
         let weave = Weave::new(scans, refusals)?;
         let writer = Some(SegmentWriter::create(disk, plan.clone())?);
         let (disk, outputs) = (Arc::clone(disk), Vec::new());
-        let is_oldest = choice.is_oldest;
+        let floor = trim.keep.lowest(points.iter().map(|(point, _)| point));
         let input_rows = choice.inputs.iter().map(|input| input.rows() as u64).sum();
         Ok(Self {
             choice,
@@ -205,7 +233,8 @@ impl Merge {
             points,
             plan,
             file_rows,
-            floor: if is_oldest { floor } else { Floor::NONE },
+            floor,
+            trim,
             writer,
             rows: (input_rows, 0),
             outputs,
@@ -240,11 +269,17 @@ impl Merge {
             if woven.rows() == 0 {
                 continue;
             }
+            let mut rows = self.rows(&woven).map_err(|e| self.failed(&e))?;
+            let left = rows.leave_out(&self.trim, &self.points, &self.devices);
+            left.map_err(|e| self.failed(&e))?;
+            if rows.keys.is_empty() {
+                continue;
+            }
             if self.writer.is_none() {
                 self.plan = next_plan(&self.plan);
                 self.writer = Some(SegmentWriter::create(&self.disk, self.plan.clone())?);
             }
-            self.write(&woven)?;
+            self.write(rows)?;
         }
         Ok(false)
     }
@@ -273,22 +308,13 @@ impl Merge {
         Ok(())
     }
 
-    fn write(&mut self, woven: &Woven) -> Result<(), FlushError> {
-        let own = woven.bases();
-        let mut joined = Vec::with_capacity(self.points.len());
-        for (point, (_, storage)) in self.points.iter().enumerate() {
-            joined.push(
-                woven
-                    .join(point, *storage, Depth::Rules, &own)
-                    .map_err(|e| self.failed(&e))?,
-            );
-        }
+    fn write(&mut self, rows: Rows) -> Result<(), FlushError> {
+        let Rows { keys, own, joined } = rows;
         let bases = bases(&own, &joined);
         let writer = self
             .writer
             .as_mut()
             .expect("a file was begun before rows are written");
-        let keys: Vec<(u32, i64)> = woven.keys().collect();
         let times: Vec<i64> = keys.iter().map(|(_, time_ms)| *time_ms).collect();
         let mut row = 0;
         for of_device in keys.chunk_by(|a, b| a.0 == b.0) {
@@ -313,6 +339,19 @@ impl Merge {
         writer.end_rows()
     }
 
+    fn rows(&self, woven: &Woven) -> Result<Rows, ArrowError> {
+        let own = woven.bases();
+        let points = self.points.iter().enumerate();
+        let joined = points
+            .map(|(point, (_, storage))| woven.join(point, *storage, Depth::Rules, &own))
+            .collect::<Result<_, _>>()?;
+        Ok(Rows {
+            keys: woven.keys().collect(),
+            own,
+            joined,
+        })
+    }
+
     fn failed(&self, error: &ArrowError) -> FlushError {
         FlushError::Damaged {
             file: self.plan.path.display().to_string(),
@@ -328,6 +367,58 @@ impl Drop for Merge {
                 .iter()
                 .for_each(|(path, _)| remove(self.disk.as_ref(), path));
         }
+    }
+}
+
+/// Some rows, point by point.
+struct Rows {
+    keys: Vec<(u32, i64)>,
+    /// The rows' own commits.
+    own: Vec<u64>,
+    joined: Vec<Option<Joined>>,
+}
+
+impl Rows {
+    /// Takes out what is not kept, and rows of which nothing is left.
+    fn leave_out(
+        &mut self,
+        trim: &Trim,
+        points: &[(ElementName, Storage)],
+        devices: &[DeviceKey],
+    ) -> Result<(), ArrowError> {
+        let is_settled = |rank: u32, times| !trim.news.falls_into(&devices[rank as usize], times);
+        let mut is_poorer = false;
+        for ((point, _), joined) in points.iter().zip(&mut self.joined) {
+            let keep = trim.keep.of(point);
+            let (Some(joined), true) = (joined, *keep != PointKeep::default()) else {
+                continue;
+            };
+            let Some(column) = Column::new(&self.keys, joined, &self.own) else {
+                continue;
+            };
+            let gone = droppable(&column, keep, is_settled);
+            is_poorer |= gone.contains(&true);
+            hide(joined, &gone, &self.own)?;
+        }
+        if !is_poorer {
+            return Ok(());
+        }
+        let has = |row: usize| {
+            let mut joined = self.joined.iter().flatten();
+            joined.any(|joined| joined.values.is_valid(row))
+        };
+        let stays: Vec<bool> = (0..self.keys.len()).map(has).collect();
+        if !stays.contains(&false) {
+            return Ok(());
+        }
+        for joined in self.joined.iter_mut().flatten() {
+            joined.retain(&stays)?;
+        }
+        let mut at = stays.iter();
+        self.keys.retain(|_| at.next() == Some(&true));
+        let mut at = stays.iter();
+        self.own.retain(|_| at.next() == Some(&true));
+        Ok(())
     }
 }
 

@@ -22,13 +22,15 @@ use super::{
     cells::data_type,
     fold::FirstRefusal,
     index::Stretch,
+    keep::{Keep, Thinning, down, up},
     names::{DEVICE, Role, SEQUENCE, TIME, column_name},
     run::{Run, StorageClash, Wanted},
     scan::{Columns, RunScan, SLICE_ROWS, SegmentScan, Slice, Slices, devices_of, pieces, prune},
     segment::Segment,
+    thin::{Column, Shown, hide},
     weave::{Depth, Weave, Woven},
 };
-use crate::{Order, Range, ReadError, Sequence, Slabs, memtable::Entry};
+use crate::{Order, Range, ReadError, Slabs, View, memtable::Entry};
 
 /// Bytes of values that a window of a read by time may hold.
 const WINDOW_BYTES: usize = 64 << 20;
@@ -45,23 +47,93 @@ pub(super) struct Query {
     storages: Vec<Option<Storage>>,
     has_quality: Vec<bool>,
     schema: SchemaRef,
+    /// What is read: where what is shown depends on its neighbours, more than is wanted.
     range: Range,
-    /// Rows of which every value was committed before are not there.
-    floor: Sequence,
+    /// Times that are wanted, the end exclusive.
+    wanted: (i64, i64),
+    veil: Veil,
     refusals: FirstRefusal,
 }
 
+/// What is not shown of some points.
+#[derive(Default)]
+pub(super) struct Veil(Vec<(usize, Shown)>);
+
+/// By number of a point: which values of some rows are not shown.
+pub(super) type Hidden = Vec<(usize, Vec<bool>)>;
+
+impl Veil {
+    pub(super) fn new(points: &[ElementName], keep: &Keep, view: View, from_ms: i64) -> Self {
+        let shown = points.iter().enumerate();
+        let shown = shown.map(|(at, point)| (at, Shown::new(keep.of(point), view)));
+        Self(shown.filter(|(_, shown)| !shown.is_all(from_ms)).collect())
+    }
+
+    /// The range to read so that the times that are wanted can be shown.
+    fn widened(&self, range: &Range, wanted: (i64, i64)) -> Range {
+        let (mut from_ms, mut to_ms) = wanted;
+        if self.has(Thinning::Changes) {
+            from_ms = down(from_ms, Thinning::Changes.window_ms());
+        }
+        if self.has(Thinning::Minute) {
+            to_ms = up(to_ms, Thinning::Minute.window_ms());
+        }
+        Range {
+            from_ms,
+            to_ms,
+            ..range.clone()
+        }
+    }
+
+    fn has(&self, kind: Thinning) -> bool {
+        self.0.iter().any(|(_, shown)| shown.has(kind))
+    }
+
+    /// Rows in the order of device and time, after those of the calls before.
+    pub(super) fn hidden(&mut self, query: &Query, woven: &Woven) -> Result<Hidden, ReadError> {
+        if self.0.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (keys, bases): (Vec<(u32, i64)>, _) = (woven.keys().collect(), woven.bases());
+        let mut hidden = Vec::with_capacity(self.0.len());
+        for (point, shown) in &mut self.0 {
+            let Some(storage) = query.storages[*point] else {
+                continue;
+            };
+            let joined = woven.join(*point, storage, Depth::Sequences, &bases);
+            if let Some(joined) = joined.map_err(failed)?
+                && let Some(column) = Column::new(&keys, &joined, &bases)
+            {
+                hidden.push((*point, shown.hidden(&column)));
+            }
+        }
+        Ok(hidden)
+    }
+
+    /// Later rows are of this device or later ones.
+    pub(super) fn only(&mut self, rank: Option<u32>) {
+        for (_, shown) in &mut self.0 {
+            rank.into_iter().for_each(|rank| shown.only(rank));
+        }
+    }
+}
+
 impl Query {
-    /// `points` are the range's, or all.
+    /// `points` are the range's, or all. What a keep and a view do not show is not there.
     pub(super) fn new(
         segments: Vec<Arc<Segment>>,
         entries: Vec<Arc<Entry>>,
         points: Vec<(ElementName, Option<Storage>)>,
         range: &Range,
+        (keep, view): (&Keep, View),
         refusals: FirstRefusal,
     ) -> Self {
-        let entries = touched(entries, range);
         let (points, storages): (Vec<_>, Vec<_>) = points.into_iter().unzip();
+        let floor_ms = keep.lowest(points.iter()).time_ms;
+        let wanted = (range.from_ms.max(floor_ms), range.to_ms);
+        let veil = Veil::new(&points, keep, view, wanted.0);
+        let range = &veil.widened(range, wanted);
+        let entries = touched(entries, range);
         let has_quality: Vec<bool> = points
             .iter()
             .map(|point| {
@@ -100,18 +172,34 @@ impl Query {
             has_quality,
             schema,
             refusals,
+            wanted,
             range,
-            floor: Sequence(0),
+            veil,
         }
     }
 
-    /// The same read, without rows of which every value was committed before `floor`.
-    pub(super) fn from(self, floor: Sequence) -> Self {
-        Self { floor, ..self }
+    /// Behind which row to read on, so that what follows it can be shown: a time, inclusive.
+    fn resume_ms(&self, after_ms: i64) -> i64 {
+        match self.veil.has(Thinning::Changes) {
+            true => down(after_ms, Thinning::Changes.window_ms()),
+            false => after_ms.saturating_add(1),
+        }
+    }
+
+    /// Every row of the range by device and time.
+    pub(super) fn whole(&self) -> Result<Weave, ReadError> {
+        self.weave(
+            (self.range.from_ms, self.range.to_ms.saturating_sub(1)),
+            None,
+        )
+    }
+
+    pub(super) fn device(&self, rank: u32) -> &DeviceKey {
+        &self.devices[rank as usize]
     }
 
     pub(super) fn slabs(self) -> Result<Box<dyn Slabs>, ReadError> {
-        if self.range.from_ms >= self.range.to_ms || self.range.rows_max == 0 {
+        if self.wanted.0 >= self.wanted.1 || self.range.rows_max == 0 {
             return Ok(Box::new(Empty));
         }
         match self.range.order {
@@ -152,7 +240,7 @@ impl Query {
             None => Some((from_ms, last_ms)),
             Some((at, _, _)) if (rank as usize) < at => None,
             Some((at, true, time_ms)) if rank as usize == at => {
-                Some((from_ms.max(time_ms.checked_add(1)?), last_ms))
+                Some((from_ms.max(self.resume_ms(time_ms)), last_ms))
             }
             Some(_) => Some((from_ms, last_ms)),
         };
@@ -193,6 +281,7 @@ impl Query {
     fn slab(
         &self,
         woven: &Woven,
+        hidden: &Hidden,
         is_wanted: Option<&dyn Fn(u32, i64) -> bool>,
     ) -> Result<Slab, ReadError> {
         let rows = woven.rows();
@@ -208,13 +297,16 @@ impl Query {
             let joined = woven
                 .join(point, *storage, Depth::Sequences, &bases)
                 .map_err(failed)?;
-            let Some(joined) = joined else {
+            let Some(mut joined) = joined else {
                 arrays.push(new_null_array(&data_type(*storage), rows));
                 if self.has_quality[point] {
                     arrays.push(new_null_array(&DataType::UInt8, rows));
                 }
                 continue;
             };
+            if let Some((_, hidden)) = hidden.iter().find(|(of, _)| *of == point) {
+                hide(&mut joined, hidden, &bases).map_err(failed)?;
+            }
             match joined.sequences {
                 None => some_is_full = true,
                 Some(of_point) => greatest(&mut sequences, &of_point),
@@ -229,8 +321,10 @@ impl Query {
             greatest(&mut sequences, &bases);
         }
         let mut keys: Vec<(u32, i64)> = woven.keys().collect();
+        let (from_ms, to_ms) = self.wanted;
         let stays = |((rank, time_ms), sequence): (&(u32, i64), &u64)| {
-            *sequence >= self.floor.0.max(1)
+            *sequence > 0
+                && (from_ms..to_ms).contains(time_ms)
                 && is_wanted.is_none_or(|is_wanted| is_wanted(*rank, *time_ms))
         };
         let stays: Vec<bool> = keys.iter().zip(&sequences).map(stays).collect();
@@ -406,12 +500,13 @@ impl Slabs for Empty {}
 /// In the order of segments: one pass.
 struct ByDevice {
     query: Query,
+    veil: Veil,
     weave: Weave,
     rows_left: usize,
 }
 
 impl ByDevice {
-    fn new(query: Query) -> Result<Self, ReadError> {
+    fn new(mut query: Query) -> Result<Self, ReadError> {
         let after = query.range.after.as_ref().map(|(device, time_ms)| {
             match query.devices.binary_search(device) {
                 Ok(at) => (at, true, *time_ms),
@@ -422,6 +517,7 @@ impl ByDevice {
         let weave = query.weave(span, after)?;
         let rows_left = query.range.rows_max;
         Ok(Self {
+            veil: std::mem::take(&mut query.veil),
             query,
             weave,
             rows_left,
@@ -431,10 +527,18 @@ impl ByDevice {
     fn slab(&mut self) -> Result<Option<RecordBatch>, ReadError> {
         let after = self.query.range.after.clone();
         while self.rows_left > 0 {
-            let woven = self.weave.next(SLICE_ROWS.min(self.rows_left.max(1_024)))?;
+            let rows_max = SLICE_ROWS.min(self.rows_left.max(1_024));
+            let woven = match self.veil.has(Thinning::Minute) {
+                true => self
+                    .weave
+                    .next_whole(rows_max, Thinning::Minute.window_ms())?,
+                false => self.weave.next(rows_max)?,
+            };
             if woven.rows() == 0 {
                 return Ok(None);
             }
+            let hidden = self.veil.hidden(&self.query, &woven)?;
+            self.veil.only(woven.keys().last().map(|(rank, _)| rank));
             let devices = &self.query.devices;
             let is_after = after.as_ref().map(|(device, after_ms)| {
                 move |rank: u32, time_ms: i64| {
@@ -444,7 +548,7 @@ impl ByDevice {
             let is_after = is_after
                 .as_ref()
                 .map(|is_after| is_after as &dyn Fn(u32, i64) -> bool);
-            let mut slab = self.query.slab(&woven, is_after)?;
+            let mut slab = self.query.slab(&woven, &hidden, is_after)?;
             slab.truncate(self.rows_left);
             self.rows_left -= slab.keys.len();
             if !slab.keys.is_empty() {
@@ -473,6 +577,7 @@ impl Slabs for ByDevice {}
 /// so that each holds many rows and never too many.
 struct ByTime {
     query: Query,
+    veil: Veil,
     /// The next window, both ends inclusive; `None` at the end.
     next: Option<(i64, i64)>,
     /// The last time wanted.
@@ -487,12 +592,13 @@ struct ByTime {
 /// The rows of a window of time, woven by device, and their order by time.
 struct Window {
     woven: Woven,
+    hidden: Hidden,
     order: Vec<usize>,
     at: usize,
 }
 
 impl Window {
-    fn new(woven: Woven) -> Self {
+    fn new(woven: Woven, hidden: Hidden) -> Self {
         let mut order: Vec<(i64, u32, usize)> = woven
             .keys()
             .zip(0..)
@@ -502,16 +608,22 @@ impl Window {
         order.sort();
         Self {
             woven,
+            hidden,
             order: order.into_iter().map(|(_, _, row)| row).collect(),
             at: 0,
         }
     }
 
-    fn next(&mut self) -> Option<Woven> {
+    fn next(&mut self) -> Option<(Woven, Hidden)> {
         let to = (self.at + SLICE_ROWS).min(self.order.len());
         let rows = &self.order[self.at..to];
         self.at = to;
-        (!rows.is_empty()).then(|| self.woven.reordered(rows.iter().copied()))
+        let hidden = self.hidden.iter().map(|(point, hidden)| {
+            let hidden = rows.iter().map(|row| hidden[*row]);
+            (*point, hidden.collect())
+        });
+        let hidden = hidden.collect();
+        (!rows.is_empty()).then(|| (self.woven.reordered(rows.iter().copied()), hidden))
     }
 }
 
@@ -521,6 +633,7 @@ impl ByTime {
         let rows_max = (WINDOW_BYTES / 8 / columns).max(SLICE_ROWS);
         let rows_left = query.range.rows_max;
         let mut by_time = Self {
+            veil: Veil::default(),
             query,
             next: None,
             last_ms: 0,
@@ -531,6 +644,7 @@ impl ByTime {
             rows_left,
         };
         by_time.begin();
+        by_time.veil = std::mem::take(&mut by_time.query.veil);
         by_time
     }
 
@@ -554,11 +668,11 @@ impl ByTime {
         for (first, last, count) in of_segments.chain(of_entries) {
             (first_ms, last_ms, rows) = (first_ms.min(first), last_ms.max(last), rows + count);
         }
-        let after_ms = query
-            .range
-            .after
-            .as_ref()
-            .map_or(i64::MIN, |(_, time_ms)| *time_ms);
+        // The row itself too: another device may have one of the same time.
+        let after = query.range.after.as_ref();
+        let after_ms = after.map_or(i64::MIN, |(_, time_ms)| {
+            query.resume_ms(time_ms.saturating_sub(1))
+        });
         let from_ms = query.range.from_ms.max(first_ms).max(after_ms);
         self.last_ms = last_ms.min(query.range.to_ms - 1);
         if rows > 0 && from_ms <= self.last_ms {
@@ -571,7 +685,7 @@ impl ByTime {
 
     fn slab(&mut self) -> Result<Option<RecordBatch>, ReadError> {
         while self.rows_left > 0 {
-            let Some(woven) = self.window.as_mut().and_then(Window::next) else {
+            let Some((woven, hidden)) = self.window.as_mut().and_then(Window::next) else {
                 self.window = None;
                 match self.next {
                     None => return Ok(None),
@@ -588,7 +702,7 @@ impl ByTime {
             let is_after = after
                 .as_ref()
                 .map(|after| after as &dyn Fn(u32, i64) -> bool);
-            let mut slab = self.query.slab(&woven, is_after)?;
+            let mut slab = self.query.slab(&woven, &hidden, is_after)?;
             slab.truncate(self.rows_left);
             if !slab.keys.is_empty() {
                 self.rows_left -= slab.keys.len();
@@ -600,10 +714,17 @@ impl ByTime {
 
     /// Reads a window, or makes it shorter where it has too many rows.
     fn read(&mut self, (from_ms, to_ms): (i64, i64)) -> Result<(), ReadError> {
+        let (mut to_ms, mut least_ms) = (to_ms, 0);
+        if self.veil.has(Thinning::Minute) {
+            // Minutes are not parted. Half of two and less could be as long again.
+            let minute_ms = Thinning::Minute.window_ms();
+            to_ms = up(to_ms.saturating_add(1), minute_ms).saturating_sub(1);
+            least_ms = 2 * minute_ms.unsigned_abs();
+        }
         let to_ms = to_ms.min(self.last_ms);
         let span_ms = to_ms.abs_diff(from_ms);
         // A single moment is read whatever it holds.
-        let rows_max = if span_ms == 0 {
+        let rows_max = if span_ms <= least_ms {
             usize::MAX
         } else {
             self.rows_max
@@ -613,7 +734,8 @@ impl ByTime {
             return Ok(());
         };
         let rows = woven.rows();
-        self.window = Some(Window::new(woven));
+        let hidden = self.veil.hidden(&self.query, &woven)?;
+        self.window = Some(Window::new(woven, hidden));
         let factor = if rows < self.rows_wanted / 2 { 4 } else { 1 };
         self.rows_wanted = (self.rows_wanted * 2).min(self.rows_max);
         let next_ms = to_ms.saturating_add(1);

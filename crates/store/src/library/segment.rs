@@ -24,6 +24,7 @@ use parquet::{
 
 use super::{
     cells,
+    done::Done,
     fault::OpenError,
     index::DeviceIndex,
     names::{Role, parse_column},
@@ -74,6 +75,8 @@ pub(super) struct Segment {
     pub(super) metadata: ArrowReaderMetadata,
     pub(super) points: HashMap<ElementName, PointColumns>,
     pub(super) packing: Packing,
+    /// What was taken out of it when it was written.
+    pub(super) done: Done,
     /// Filled by the first read.
     pub(super) pages: OnceLock<Vec<Page>>,
     disk: Arc<dyn Disk>,
@@ -131,6 +134,7 @@ impl Segment {
         let disk = Arc::clone(disk);
         Ok(Self {
             packing: packing_of(&metadata),
+            done: about(&metadata, Done::KEY).map_or_else(Done::default, Done::read),
             pages: OnceLock::new(),
             card,
             path,
@@ -154,6 +158,7 @@ impl Segment {
             metadata: self.metadata.clone(),
             points: self.points.clone(),
             packing: self.packing,
+            done: self.done.clone(),
             pages: self.pages.clone(),
             disk: Arc::clone(&self.disk),
             is_retired: AtomicBool::new(false),
@@ -228,15 +233,17 @@ fn is_empty(metadata: &ArrowReaderMetadata, at: usize) -> bool {
 }
 
 fn packing_of(metadata: &ArrowReaderMetadata) -> Packing {
-    let about = metadata.metadata().file_metadata().key_value_metadata();
-    let quick = about.into_iter().flatten().any(|about| {
-        about.key == Packing::KEY && about.value.as_deref() == Some(Packing::Quick.name())
-    });
-    if quick {
-        Packing::Quick
-    } else {
-        Packing::Tight
+    match about(metadata, Packing::KEY) {
+        Some(name) if name == Packing::Quick.name() => Packing::Quick,
+        Some(_) | None => Packing::Tight,
     }
+}
+
+/// What the file's metadata says under a key.
+fn about<'m>(metadata: &'m ArrowReaderMetadata, key: &str) -> Option<&'m str> {
+    let all = metadata.metadata().file_metadata().key_value_metadata();
+    let found = all?.iter().find(|about| about.key == key)?;
+    found.value.as_deref()
 }
 
 /// A file of which every block is checked whenever it is read.

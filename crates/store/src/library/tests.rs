@@ -14,6 +14,7 @@ use crate::{Order, disk::RealDisk};
 mod chronicle;
 mod faults;
 mod floor;
+mod keep;
 mod real;
 
 pub(super) fn device(key: &str) -> DeviceKey {
@@ -125,7 +126,10 @@ impl World {
     }
 
     pub(super) fn read(&self, range: &Range) -> Vec<RecordBatch> {
-        let slabs = self.library.read(self.waiting.clone(), range).unwrap();
+        let slabs = self
+            .library
+            .read(self.waiting.clone(), range, View::Kept)
+            .unwrap();
         slabs.collect::<Result<_, _>>().unwrap()
     }
 }
@@ -697,7 +701,10 @@ fn a_reader_keeps_the_files_it_began_with_while_they_are_merged_away() {
         apply(&mut world, &mut model, &[row], ConflictPolicy::KeepLast);
         world.flush();
     }
-    let slabs = world.library.read(Vec::new(), &everything()).unwrap();
+    let slabs = world
+        .library
+        .read(Vec::new(), &everything(), View::Kept)
+        .unwrap();
     world.work_to_the_end();
     assert_eq!(world.library.stats().unwrap().segments, 1);
     let batches: Vec<RecordBatch> = slabs.collect::<Result<_, _>>().unwrap();

@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow_array::{Array, ArrayRef, UInt8Array, UInt64Array, new_null_array};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, UInt8Array, UInt64Array, cast::AsArray, new_null_array,
+};
 use arrow_schema::{ArrowError, DataType};
 use backtide_model::Storage;
 
@@ -83,6 +85,36 @@ impl Weave {
             sources: strands,
             refusals,
         })
+    }
+
+    /// As [`Self::next`], and beyond `rows_max` where that would part rows of one device within a
+    /// stretch of `window_ms`.
+    pub(super) fn next_whole(
+        &mut self,
+        rows_max: usize,
+        window_ms: i64,
+    ) -> Result<Woven, ReadError> {
+        let mut woven = self.next(rows_max)?;
+        let Some((rank, time_ms)) = woven.keys().last() else {
+            return Ok(woven);
+        };
+        let window = time_ms.div_euclid(window_ms);
+        while let Some(Least {
+            source,
+            key,
+            next_key,
+        }) = self.least()
+        {
+            if key.0 != rank || key.1.div_euclid(window_ms) != window {
+                break;
+            }
+            if next_key == Some(key) {
+                self.take_shared(key, &mut woven)?;
+            } else {
+                take_alone(&mut self.sources[source], next_key, 1, &mut woven)?;
+            }
+        }
+        Ok(woven)
     }
 
     /// The next rows, at most `rows_max`; none at the end.
@@ -198,6 +230,27 @@ pub(super) struct Joined {
     /// The commit of each cell; 0 where there is none. `None`: every row has a cell, of its base.
     pub(super) sequences: Option<Vec<u64>>,
     pub(super) rules: Option<UInt8Array>,
+}
+
+impl Joined {
+    /// Leaves out rows.
+    pub(super) fn retain(&mut self, stays: &[bool]) -> Result<(), ArrowError> {
+        let mask = BooleanArray::from(stays.to_vec());
+        let filtered = |array: &dyn Array| arrow_select::filter::filter(array, &mask);
+        self.values = filtered(&self.values)?;
+        self.quality = self.quality.as_deref().map(filtered).transpose()?;
+        if let Some(sequences) = &mut self.sequences {
+            let mut at = stays.iter();
+            sequences.retain(|_| at.next() == Some(&true));
+        }
+        let rules = self
+            .rules
+            .as_ref()
+            .map(|rules| filtered(rules))
+            .transpose()?;
+        self.rules = rules.map(|rules| rules.as_primitive().clone());
+        Ok(())
+    }
 }
 
 /// What of a column is to be gathered beside values and quality.

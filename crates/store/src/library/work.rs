@@ -17,12 +17,15 @@ use super::{
     chains::Chains,
     classify::{Pass, Verdicts},
     fault::FlushError,
-    merge::{Choice, Haste, Merge, choose, commits},
+    floor::News,
+    keep::Thinning,
+    merge::{Choice, Haste, Merge, Trim, choose, commits},
     names::Role,
     run::Run,
     segment::Segment,
     write::{Packing, Plan, PointColumn, SegmentWriter},
 };
+use crate::memtable::Entry;
 
 /// Rows that one unit of work merges.
 const STEP_ROWS: usize = 1 << 18;
@@ -35,8 +38,21 @@ impl Library {
     ///
     /// # Errors
     /// Nothing changed but for merges on their way, which are given up.
+    #[cfg(test)]
     pub(crate) fn work(&self, haste: Haste) -> Result<bool, FlushError> {
-        let worked = self.work_once(haste);
+        self.work_beside(haste, &|_| Vec::new())
+    }
+
+    /// The same, where `recent` gives what of a product is in no segment yet.
+    ///
+    /// # Errors
+    /// As [`Self::work`].
+    pub(crate) fn work_beside(
+        &self,
+        haste: Haste,
+        recent: &dyn Fn(&ProductKey) -> Vec<Arc<Entry>>,
+    ) -> Result<bool, FlushError> {
+        let worked = self.work_once(haste, recent);
         match &worked {
             // What fails may fail for ever, and where there is nothing to do nothing will change:
             // whoever waits for merges must know.
@@ -50,7 +66,11 @@ impl Library {
         worked
     }
 
-    fn work_once(&self, haste: Haste) -> Result<bool, FlushError> {
+    fn work_once(
+        &self,
+        haste: Haste,
+        recent: &dyn Fn(&ProductKey) -> Vec<Arc<Entry>>,
+    ) -> Result<bool, FlushError> {
         let shelf = self.shelf();
         for (product, segments) in &shelf.products {
             if self.classify(product, segments, haste)? {
@@ -58,16 +78,16 @@ impl Library {
             }
         }
         let mut merges = self.merges.lock();
-        if self.expire(&shelf, &merges)? {
+        if self.expire(&shelf, &merges)? || self.expire_records()? {
             return Ok(true);
         }
         if let Some(choice) = self.urgent(&shelf, &merges, haste) {
-            merges.push(self.begin(choice)?);
+            merges.push(self.begin(choice, recent)?);
         } else if merges.is_empty()
             && haste == Haste::Quiet
             && let Some(choice) = self.rewrite(&shelf)
         {
-            merges.push(self.begin(choice)?);
+            merges.push(self.begin(choice, recent)?);
         }
         let Some(mut merge) = merges.pop() else {
             return Ok(false);
@@ -116,7 +136,8 @@ impl Library {
             duplicates += verdicts.duplicates;
             self.manifest.note_conflicts(pass, product, &verdicts)
         };
-        let comparison = Pass::new(older, &fresh, self.refusals.first(), &mut note);
+        let refusals = self.refusals_of(&self.keep(product));
+        let comparison = Pass::new(older, &fresh, refusals, &mut note);
         if !many && !comparison.is_cheap() {
             return Ok(false);
         }
@@ -167,10 +188,26 @@ impl Library {
         fits.then_some(choice)
     }
 
-    fn begin(&self, choice: Choice) -> Result<Merge, FlushError> {
+    fn begin(
+        &self,
+        choice: Choice,
+        recent: &dyn Fn(&ProductKey) -> Vec<Arc<Entry>>,
+    ) -> Result<Merge, FlushError> {
         let cards = || choice.inputs.iter().map(|segment| &segment.card);
         let product = &cards().next().expect("a choice has inputs").product;
-        let floor = self.floor(product);
+        let keep = self.keep(product);
+        let refusals = self.refusals_of(&keep);
+        let last = cards().map(|card| card.sequence_max).max().unwrap_or(0);
+        let news = if choice.is_oldest && keep.has(Thinning::Changes) {
+            // The memtable first: what is flushed in between is then seen twice, never not at all.
+            let (recent, shelf) = (recent(product), self.shelf());
+            let segments = shelf.products.get(product).into_iter().flatten();
+            let newer = segments.filter(|segment| segment.card.sequence_min > last);
+            News::of(newer, &recent)
+        } else {
+            News::default()
+        };
+        let trim = Trim { keep, news };
         let plan = Plan {
             sequence_min: cards().map(|card| card.sequence_min).min().unwrap_or(0),
             sequence_max: cards().map(|card| card.sequence_max).max().unwrap_or(0),
@@ -179,14 +216,7 @@ impl Library {
             packing: choice.packing,
             ..self.plan(product)
         };
-        Merge::new(
-            &self.disk,
-            choice,
-            plan,
-            self.file_rows,
-            floor,
-            self.refusals.first(),
-        )
+        Merge::new(&self.disk, choice, plan, self.file_rows, trim, refusals)
     }
 
     /// The next file of the same merge.

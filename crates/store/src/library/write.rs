@@ -28,6 +28,7 @@ use parquet::{
 
 use super::{
     cells::data_type,
+    done::Done,
     fault::{FlushError, is_disk_full},
     index::DeviceIndex,
     names::{DEVICE, Role, SEQUENCE, TIME, column_name},
@@ -99,6 +100,8 @@ pub(super) struct Plan {
     pub(super) is_merged: bool,
     pub(super) packing: Packing,
     pub(super) columns: Vec<PointColumn>,
+    /// What is taken out of it.
+    pub(super) done: Done,
 }
 
 /// Columns are written one after the other within a row group: `_device`, `_time`, `_sequence`,
@@ -349,6 +352,14 @@ fn properties(plan: &Plan) -> Result<WriterProperties, ParquetError> {
         nulls_first: false,
     };
     let about = |key: &str, value: String| KeyValue::new(key.to_owned(), value);
+    let mut abouts = vec![
+        about("backtide.format", "1".to_owned()),
+        about(Packing::KEY, plan.packing.name().to_owned()),
+        about("backtide.product", plan.product.to_string()),
+        about("backtide.sequence_min", plan.sequence_min.to_string()),
+        about("backtide.sequence_max", plan.sequence_max.to_string()),
+    ];
+    abouts.extend(plan.done.to_text().map(|text| about(Done::KEY, text)));
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("backtide ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(plan.packing.compression()?)
@@ -357,13 +368,7 @@ fn properties(plan: &Plan) -> Result<WriterProperties, ParquetError> {
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_sorting_columns(Some(vec![sorted(0), sorted(1)]))
-        .set_key_value_metadata(Some(vec![
-            about("backtide.format", "1".to_owned()),
-            about(Packing::KEY, plan.packing.name().to_owned()),
-            about("backtide.product", plan.product.to_string()),
-            about("backtide.sequence_min", plan.sequence_min.to_string()),
-            about("backtide.sequence_max", plan.sequence_max.to_string()),
-        ]));
+        .set_key_value_metadata(Some(abouts));
     // Reads skip pages by time and by nothing else: only there a column index earns its bytes.
     properties = properties.set_column_statistics_enabled(path(TIME), EnabledStatistics::Page);
     let mut delta: Vec<ColumnPath> = vec![path(TIME), path(SEQUENCE)];

@@ -90,7 +90,12 @@ fn fail_nth(op: Op, nth: u64, kind: ErrorKind) -> Result<(), String> {
 #[test]
 fn a_disk_without_room_for_another_journal_file_refuses_and_goes_on_when_there_is_room() {
     let (dir, disk) = (TestDir::new(), FaultDisk::new(1));
-    let store = open(&dir.store(), disk.clone(), small());
+    // A flush is due, too, before the journal needs another file.
+    let options = Options {
+        memtable_bytes_max: 2 << 10,
+        ..small()
+    };
+    let store = open(&dir.store(), disk.clone(), options);
     let mut answered = vec![(commit_one(&store, 1).sequence(), 1)];
 
     disk.set_full(true);

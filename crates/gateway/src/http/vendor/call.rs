@@ -79,6 +79,13 @@ impl Envelope {
         operations: &[&'static Operation],
     ) -> Result<&'static Operation, Refusal> {
         let Some(action) = in_query(&self.query, "action") else {
+            // Of a path that is read and saved, a POST saves.
+            let save = operations
+                .iter()
+                .find(|operation| operation.action == Some("save"));
+            if let Some(save) = save.filter(|_| self.parts.method == Method::POST) {
+                return Ok(save);
+            }
             return operations
                 .first()
                 .copied()

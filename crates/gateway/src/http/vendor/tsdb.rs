@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use arrow_array::RecordBatch;
 use backtide_model::{Cell, ElementName, NO_QUALITY, Signal, Storage};
-use backtide_store::{Order, Range};
+use backtide_store::{Order, Range, Thinning, View};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
@@ -526,6 +526,7 @@ fn read(
     asset: &Asset,
     points: &[ElementName],
     (from_ms, to_ms): (i64, i64),
+    view: View,
     mut take: impl FnMut(&RecordBatch) -> Result<Enough, Refusal>,
 ) -> Result<(), Refusal> {
     // An empty list would ask for every point.
@@ -534,7 +535,7 @@ fn read(
     }
     let slabs = api
         .store
-        .read(&asset.range(points, from_ms, to_ms))
+        .view(&asset.range(points, from_ms, to_ms), view)
         .map_err(|error| Refusal::unreadable(&error))?;
     for slab in slabs {
         let slab = slab.map_err(|error| Refusal::unreadable(&error))?;
@@ -579,7 +580,8 @@ impl Pages {
         from_ms: i64,
         to_ms: i64,
     ) -> Result<Vec<(ElementName, VecDeque<Reading>)>, Refusal> {
-        read(api, asset, &asset.points, (from_ms, to_ms), |slab| {
+        let range = (from_ms, to_ms);
+        read(api, asset, &asset.points, range, View::Kept, |slab| {
             for (point, page) in &mut self.of {
                 if !self.descending && page.len() >= self.size {
                     continue;
@@ -616,7 +618,8 @@ fn minute_values(
 ) -> Result<Minutes, Refusal> {
     let mut values: Minutes = Vec::new();
     let points = std::slice::from_ref(point);
-    read(api, asset, points, (from_ms, to_ms), |slab| {
+    let view = View::Thinned(Thinning::Minute);
+    read(api, asset, points, (from_ms, to_ms), view, |slab| {
         let found = readings(slab, point)?;
         let numbers = found
             .iter()
@@ -662,7 +665,8 @@ impl Changes {
         let mut scanned = 0_usize;
         let points = std::slice::from_ref(point);
         let range = (from_ms.saturating_sub(STATE_BEFORE_MS), to_ms);
-        read(api, asset, points, range, |slab| {
+        let view = View::Thinned(Thinning::Changes);
+        read(api, asset, points, range, view, |slab| {
             for reading in readings(slab, point)? {
                 if reading.time_ms < from_ms {
                     changes.before = Some(reading);

@@ -6,16 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backtide_model::ObjectName;
-use backtide_store::{FollowError, Followed, Sequence, Store};
+use backtide_store::FollowError;
 use futures::executor::block_on;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        filter::Filter,
+        filter::Draft,
         follower::cursor,
         group::Extent,
+        intake::{Intake, Taken},
         shelf::{Committed, Place, Shelf, ShelfError},
         topic::Topic,
     },
@@ -25,7 +25,6 @@ use super::{
 use crate::{
     clock::Clock,
     kafka::Cluster,
-    registry::Registry,
     sink::{Poison, Record, Sink, SinkError, Stretch},
 };
 
@@ -39,10 +38,7 @@ const DAY_MS: i64 = 24 * 3_600 * 1_000;
 pub(in super::super) struct Publisher {
     pub(in super::super) topic: Arc<Topic>,
     pub(in super::super) shelf: Shelf,
-    pub(in super::super) uid: Box<str>,
-    pub(in super::super) store: Store,
-    pub(in super::super) registry: Arc<Registry>,
-    pub(in super::super) organization: ObjectName,
+    pub(in super::super) intake: Intake,
     pub(in super::super) clock: Clock,
     pub(in super::super) cluster: Cluster,
     pub(in super::super) kafka_topic: Arc<str>,
@@ -77,7 +73,7 @@ enum WorkError {
 impl Publisher {
     /// Works until the topic ends.
     pub(in super::super) fn run(mut self) {
-        let watch = self.store.watch({
+        let watch = self.intake.store.watch({
             let bell = Arc::clone(&self.topic.bell);
             Box::new(move |_| bell.ring())
         });
@@ -165,44 +161,25 @@ impl Publisher {
         Ok(())
     }
 
-    /// Looks through the log to its end.
+    /// Publishes the messages of the log, to its end.
     fn catch_up(&mut self) -> Result<(), WorkError> {
-        while !self.topic.bell.has_ended() {
-            let place = self.topic.place();
-            let stride = self.topic.limits.stride_bytes;
-            match self.store.follow(place.reached, stride) {
-                Ok(followed) if followed.is_empty() => return Ok(()),
-                Ok(followed) => self.take(place, &followed)?,
-                Err(FollowError::Trimmed { oldest }) => self.skip_to(place, oldest)?,
-                Err(error) => return Err(error.into()),
-            }
+        while let Some(taken) = self.intake.next()? {
+            self.publish(taken)?;
         }
         Ok(())
     }
 
-    /// Publishes the messages of some commits.
-    fn take(&mut self, place: Place, followed: &[Followed]) -> Result<(), WorkError> {
-        let snapshot = self.registry.snapshot();
-        let declared = snapshot.subscription(&self.topic.name);
-        let Some(subscription) = declared.filter(|declared| declared.uid == self.uid) else {
-            // It was deleted: the topic is about to end.
-            self.topic.bell.rest(PAUSE);
-            return Ok(());
+    fn publish(&mut self, Taken { drafts, place }: Taken) -> Result<(), WorkError> {
+        let record = |draft: Draft| Record {
+            address: Arc::clone(&self.kafka_topic),
+            key: draft.key,
+            value: draft.value,
+            headers: Vec::new(),
         };
-        let filter = Filter::new(subscription, &snapshot, &self.organization);
-        let mut records = Vec::new();
-        for followed in followed {
-            filter.take(followed, |draft| {
-                records.push(Record {
-                    address: Arc::clone(&self.kafka_topic),
-                    key: draft.key,
-                    value: draft.value,
-                    headers: Vec::new(),
-                });
-            });
-        }
-        let reached = followed.last().map_or(place.reached, |last| last.sequence);
-        let stretch = Stretch { records, reached };
+        let stretch = Stretch {
+            records: drafts.into_iter().map(record).collect(),
+            reached: place.reached,
+        };
         let poison = self.deliver(&stretch)?;
         for refused in &poison {
             let key = String::from_utf8_lossy(&stretch.records[refused.index].key);
@@ -216,23 +193,19 @@ impl Publisher {
         metrics::counter!("backtide_subscription_refused_total",
             "subscription" => self.topic.name.clone())
         .increment(poison.len() as u64);
-        let count = stretch.records.len() - poison.len();
-        self.write(Place { reached, ..place }, count)
+        self.write(place, stretch.records.len() - poison.len())
     }
 
     fn deliver(&self, stretch: &Stretch) -> Result<Vec<Poison>, WorkError> {
+        if stretch.records.is_empty() {
+            return Ok(Vec::new());
+        }
         block_on(async {
             tokio::select! {
                 poison = self.sink.deliver(stretch) => Ok(poison?),
                 () = self.ending.cancelled() => Err(WorkError::Ended),
             }
         })
-    }
-
-    /// The log no longer holds what comes next.
-    fn skip_to(&mut self, place: Place, oldest: Sequence) -> Result<(), WorkError> {
-        let place = place.skip_to(oldest, &self.topic.name);
-        self.write(place, 0)
     }
 
     fn write(&mut self, place: Place, messages: usize) -> Result<(), WorkError> {
@@ -274,7 +247,7 @@ impl Publisher {
     fn tidy(&mut self) -> Result<(), WorkError> {
         self.fetcher.tidy();
         let now_ms = self.clock.now_ms();
-        let snapshot = self.registry.snapshot();
+        let snapshot = self.intake.registry.snapshot();
         let declared = snapshot.subscription(&self.topic.name);
         let hours = declared.map(|declared| declared.file.retention_hours);
         let Some(desk) = &mut self.desk else {
@@ -297,7 +270,9 @@ impl Publisher {
     fn let_go(&mut self) -> Result<(), WorkError> {
         let reached = self.topic.place().reached;
         if self.shelf.sync()? {
-            self.store.set_cursor(&cursor(&self.uid), reached)?;
+            self.intake
+                .store
+                .set_cursor(&cursor(&self.intake.uid), reached)?;
         }
         Ok(())
     }

@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     ReadError, Sequence,
-    library::manifest::{point, signed, unsigned},
+    library::{
+        keep::RecordKeep,
+        manifest::{point, signed, unsigned},
+    },
     memtable::Told,
 };
 
@@ -247,6 +250,7 @@ impl Chronicle {
         self: &Arc<Self>,
         told: &[Arc<Told<AttributeValue>>],
         range: &AttributeRange,
+        keep: RecordKeep,
     ) -> Result<impl Iterator<Item = Result<Vec<StoredAttribute>, ReadError>> + use<>, ReadError>
     {
         let mut told_of: BTreeMap<DeviceKey, Vec<(ElementName, Saying)>> = BTreeMap::new();
@@ -276,6 +280,7 @@ impl Chronicle {
             told: told_of,
             devices: devices.into_iter().collect(),
             left: range.rows_max,
+            arrived_ms: keep.arrived_ms,
             range: range.clone(),
         })
     }
@@ -290,6 +295,8 @@ struct Reading {
     /// Those still to be read, with their numbers where they are written.
     devices: VecDeque<(DeviceKey, Option<i64>)>,
     left: usize,
+    /// What was said last before, and is in force no longer, is not kept.
+    arrived_ms: i64,
 }
 
 impl Reading {
@@ -324,6 +331,11 @@ impl Reading {
             if !self.range.history {
                 history.drain(..history.len().saturating_sub(1));
             }
+            let in_force = history.len().saturating_sub(1);
+            let mut at = 0..;
+            history.retain(|stretch| {
+                at.next() == Some(in_force) || stretch.last.arrived_ms >= self.arrived_ms
+            });
             let stored = history.into_iter().map(|s| stored(device, &attribute, s));
             found.extend(stored.filter(|stored| self.is_behind(&stored.place)));
         }
@@ -376,7 +388,7 @@ impl Reading {
 }
 
 /// The attributes that anything is written of: from one to the next, past their histories.
-fn attributes_of(db: &Connection, device: i64) -> rusqlite::Result<Vec<ElementName>> {
+pub(super) fn attributes_of(db: &Connection, device: i64) -> rusqlite::Result<Vec<ElementName>> {
     let sql = "SELECT min(attribute) FROM attribute WHERE device = ?1 AND attribute > ?2";
     let mut select = db.prepare_cached(sql)?;
     let mut found: Vec<ElementName> = Vec::new();

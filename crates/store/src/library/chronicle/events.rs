@@ -15,7 +15,10 @@ use sha2::{Digest, Sha256};
 use super::{Chronicle, Ids, add, channel};
 use crate::{
     ReadError, Sequence,
-    library::manifest::{point, signed, unreadable, unsigned},
+    library::{
+        keep::RecordKeep,
+        manifest::{point, signed, unreadable, unsigned},
+    },
     memtable::Told,
 };
 
@@ -41,6 +44,16 @@ pub struct EventRange {
     /// Resume strictly after this event.
     pub after: Option<EventPlace>,
     pub rows_max: usize,
+}
+
+impl EventRange {
+    /// The range without what is not kept.
+    fn kept(&self, keep: RecordKeep) -> Self {
+        Self {
+            from_ms: self.from_ms.max(keep.time_ms),
+            ..self.clone()
+        }
+    }
 }
 
 /// An event's identity, which is its place in the order of a read.
@@ -131,6 +144,7 @@ pub(super) fn write<'a>(
     db: &Transaction<'_>,
     ids: &mut Ids<'a>,
     told: &'a [Arc<Told<Occurrence>>],
+    arrived_ms: &dyn Fn(&ProductKey) -> i64,
 ) -> rusqlite::Result<()> {
     let mut rows = Vec::new();
     for told in told {
@@ -154,9 +168,24 @@ pub(super) fn write<'a>(
     let (mut events, mut duplicates) = (0, 0);
     let mut insert =
         db.prepare_cached("INSERT OR IGNORE INTO event VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+    let mut expire = db.prepare_cached(
+        "DELETE FROM event
+         WHERE device = ?1 AND time = ?2 AND event = ?3 AND digest = ?4 AND arrived < ?5",
+    )?;
     for same in rows.chunk_by(|a, b| key(a) == key(b)) {
         let (device, occurrence, digest, channel, told) = &same[0];
         let sequence = signed(told.sequence.0);
+        let oldest_ms = arrived_ms(&told.product);
+        if oldest_ms > i64::MIN && told.origin.arrived_ms >= oldest_ms {
+            let place = params![
+                device,
+                occurrence.time_ms,
+                occurrence.event.as_str(),
+                digest,
+                oldest_ms
+            ];
+            events -= i64::try_from(expire.execute(place)?).unwrap_or(i64::MAX);
+        }
         let is_new = insert.execute(params![
             device,
             occurrence.time_ms,
@@ -206,7 +235,9 @@ impl Chronicle {
         self: &Arc<Self>,
         told: &[Arc<Told<Occurrence>>],
         range: &EventRange,
+        keep: RecordKeep,
     ) -> Result<impl Iterator<Item = Result<Vec<StoredEvent>, ReadError>> + use<>, ReadError> {
+        let range = &range.kept(keep);
         let devices = self.devices(&range.product, &range.devices)?;
         // Of a short page little more than what it needs.
         let lane_rows = range.rows_max.saturating_mul(4).min(READ_ROWS) / devices.len().max(1);
@@ -218,13 +249,14 @@ impl Chronicle {
             chronicle: Arc::clone(self),
             lanes: Vec::with_capacity(devices.len()),
             next: BinaryHeap::with_capacity(devices.len()),
-            told: mentions(told, range)
+            told: mentions(told, range, keep)
                 .into_iter()
                 .map(Mention::stored as fn(_) -> _)
                 .peekable(),
             lane_rows: lane_rows.clamp(LANE_ROWS_MIN, SLAB_ROWS),
             left: range.rows_max,
             to_ms: range.to_ms,
+            arrived_ms: keep.arrived_ms,
             events,
         };
         for (device, id) in devices {
@@ -237,7 +269,7 @@ impl Chronicle {
 }
 
 /// What is in memory of a range, in order, each once.
-fn mentions(told: &[Arc<Told<Occurrence>>], range: &EventRange) -> Vec<Mention> {
+fn mentions(told: &[Arc<Told<Occurrence>>], range: &EventRange, keep: RecordKeep) -> Vec<Mention> {
     let devices: HashSet<&DeviceKey> = range.devices.iter().collect();
     let is_in = |mention: &Mention| {
         let Occurrence {
@@ -247,6 +279,7 @@ fn mentions(told: &[Arc<Told<Occurrence>>], range: &EventRange) -> Vec<Mention> 
             ..
         } = mention.occurrence();
         (range.from_ms..range.to_ms).contains(time_ms)
+            && mention.told.origin.arrived_ms >= keep.arrived_ms
             && (devices.is_empty() || devices.contains(device))
             && (range.events.is_empty() || range.events.contains(event))
             && range
@@ -272,6 +305,8 @@ struct Reading {
     lane_rows: usize,
     left: usize,
     to_ms: i64,
+    /// What arrived earlier is not kept.
+    arrived_ms: i64,
     /// A JSON array, where not every event is wanted.
     events: Option<String>,
 }
@@ -353,7 +388,8 @@ impl Reading {
         let lane = &mut self.lanes[at];
         if lane.rows.is_empty() && !lane.is_through {
             let rows = self.chronicle.read(|db| {
-                lane_rows(db, lane, self.to_ms, self.events.as_deref(), self.lane_rows)
+                let wanted = (self.to_ms, self.arrived_ms, self.events.as_deref());
+                lane_rows(db, lane, wanted, self.lane_rows)
             })?;
             lane.is_through = rows.len() < self.lane_rows;
             if let Some(EventPlace {
@@ -388,19 +424,21 @@ impl Iterator for Reading {
 fn lane_rows(
     db: &Connection,
     lane: &Lane,
-    to_ms: i64,
-    events: Option<&str>,
+    (to_ms, arrived_ms, events): (i64, i64, Option<&str>),
     rows_max: usize,
 ) -> rusqlite::Result<VecDeque<StoredEvent>> {
     let sql = "SELECT e.time, e.event, e.digest, e.output, e.sequence, c.name, e.arrived
                FROM event e JOIN channel c ON c.id = e.channel
                WHERE e.device = ?1 AND (e.time, e.event, e.digest) > (?2, ?3, ?4) AND e.time < ?5
+                 AND e.arrived >= ?8
                  AND (?6 IS NULL OR e.event IN (SELECT value FROM json_each(?6)))
                ORDER BY e.time, e.event, e.digest LIMIT ?7";
     let mut select = db.prepare_cached(sql)?;
     let (time_ms, event, digest) = &lane.behind;
     let limit = i64::try_from(rows_max).unwrap_or(i64::MAX);
-    let asked = params![lane.id, time_ms, event, digest, to_ms, events, limit];
+    let asked = params![
+        lane.id, time_ms, event, digest, to_ms, events, limit, arrived_ms
+    ];
     let rows = select.query_map(asked, |row| stored(row, &lane.device))?;
     rows.collect()
 }

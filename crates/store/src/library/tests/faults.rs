@@ -229,7 +229,7 @@ fn a_flipped_bit_anywhere_is_found_and_never_served() {
             world.library.verify(),
             Err(ReadError::Segment { .. })
         ));
-        let read = world.library.read(Vec::new(), &everything());
+        let read = world.library.read(Vec::new(), &everything(), View::Kept);
         assert!(
             read.and_then(|slabs| slabs.collect::<Result<Vec<_>, _>>())
                 .is_err()

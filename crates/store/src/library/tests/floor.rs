@@ -4,13 +4,21 @@ use super::*;
 
 impl World {
     fn set_floor(&self, floor: Option<Floor>) {
-        let floors = floor.map(|floor| (product(), floor));
-        self.library.set_floors(floors.into_iter().collect());
+        let keeps = floor.map(|floor| (product(), below(floor)));
+        self.library.set_keeps(keeps.into_iter().collect());
     }
 
     fn segments(&self) -> usize {
         let shelf = self.library.shelf();
         shelf.products.get(&product()).map_or(0, Vec::len)
+    }
+}
+
+/// Everything but what is below a floor.
+fn below(floor: Floor) -> Keep {
+    Keep {
+        rest: PointKeep::new(floor, None),
+        ..Keep::default()
     }
 }
 
@@ -58,8 +66,11 @@ fn a_segment_of_old_rows_goes_whole_and_its_file_with_it() {
         [key(0, 10), key(1, 11)],
         "at once, in memory"
     );
-    let expirable = world.library.expirable(&product(), from(5));
-    assert_eq!((expirable.rows, expirable.rows_in_all), (2, 4));
+    let points = [point("P")];
+    let expirable = world
+        .library
+        .expirable(&product(), &points, &below(from(5)));
+    assert_eq!(expirable.values_max, 2);
     // Classified first: what is not has more to tell.
     world.work_to_the_end();
     assert_eq!(world.segments(), 1);
