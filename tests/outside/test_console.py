@@ -54,6 +54,35 @@ def test_the_overview_tells_what_happens_and_each_number_leads_to_its_list(farm,
     assert console.page.url.endswith("/channels?state=open")
 
 
+def test_how_long_the_disk_lasts_is_told_and_not_made_up(farm, console):
+    console.heading("Overview").see("The disk lasts").see("not known yet").see("an hour says something")
+    console.menu("Storage")
+    expect(console.page.get_by_role("region", name="Disk")).to_contain_text("not known yet")
+
+    # An hour does not pass in a test: the figures of one that has passed are put in its place.
+    growth = {"state": "growing", "dataBytes": 5 << 30, "measuredSeconds": 7200, "neededSeconds": 3600, "bytesPerDay": 3.5 * (1 << 30), "daysLeft": 4.25}
+    console.page.route("**/api/v1/stream", lambda route: route.abort())
+    console.page.route("**/api/v1/overview", lambda route: route.fulfill(json={**route.fetch().json(), "growth": growth}))
+    console.open("/").see("4.3 days").see("3.5 GiB a day more, as measured for 2 h")
+    growth.update(state="steady", bytesPerDay=-1024.0)
+    del growth["daysLeft"]
+    console.open("/").see("for years").see("1 KiB a day less, as measured for 2 h")
+    console.trouble.clear()
+
+
+def test_rules_that_fail_are_on_the_overview_with_their_cause(farm, console, connect):
+    farm.apply("kind: Rule\nname: nowhere\nto: { webhook: { url: 'http://127.0.0.1:9/in' } }\n")
+    assert connect().post(("R80711", T0, {"P_avg": 1.0}))["code"] == 200
+    troubled = console.page.get_by_role("table", name="Rules that lag or fail")
+    expect(troubled).to_contain_text("delivery fails")
+    expect(troubled).to_contain_text("127.0.0.1:9")
+    console.inspect("overview-rules")
+    console.page.get_by_role("link", name=re.compile("^Greatest lag of a rule")).click()
+    console.heading("Rules")
+    assert console.page.url.endswith("/rules?state=failing")
+    expect(console.row("nowhere")).to_contain_text("delivery fails")
+
+
 def test_live_figures_come_back_after_the_gateway_was_away(farm, console):
     live = console.page.get_by_test_id("live")
     expect(live).to_have_text("live")

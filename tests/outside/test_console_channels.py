@@ -5,6 +5,7 @@ import shlex
 import subprocess
 
 from browser import expect
+from certs import Certs
 from mqtt import Client
 from world import CHANNEL, FARM, Strings, eventually
 
@@ -139,13 +140,95 @@ def test_a_message_is_recorded_inspected_and_run_again_dry(farm, console, connec
     assert "message=" in console.page.url
 
 
-def test_settings_are_changed_as_text_and_wrong_ones_refused_by_name(farm, console):
-    console.open(f"/channels/{CHANNEL}/settings")
-    expect(console.page.get_by_test_id("editor")).to_contain_text("strict")
-    console.inspect("channel-settings")
-    console.write(json.dumps({"kind": "Channel", "name": CHANNEL, "product": "wind-farm", "quota": 1}))
-    console.click("Save")
-    expect(console.page.get_by_test_id("problem")).to_contain_text("quota")
-    console.write(json.dumps({"kind": "Channel", "name": CHANNEL, "product": "wind-farm", "mode": "lenient"}))
+def settings(console):
+    return console.open(f"/channels/{CHANNEL}/settings").see("How much it may bring in a second")
+
+
+def declared(farm):
+    return farm.cli("get", "channel", CHANNEL, "-o", "json").json()
+
+
+def switch(console, name):
+    console.page.get_by_role("switch", name=name).click()
+
+
+def test_every_bound_of_a_channel_has_a_field_and_what_is_set_is_told_in_words(farm, console):
+    settings(console).inspect("channel-settings")
+    console.page.get_by_role("radio", name="is refused by itself (lenient)").check()
+    console.fill("Connections at one time (clients)", "12")
+    console.page.get_by_role("checkbox", name="MD5").check()
+    console.fill("Messages (a second)", "100").fill("Payload (bytes a second)", "1000000")
+    switch(console, "A share of its own for recent data")
+    console.fill("Values are recent for (seconds)", "3600").fill("Values of recent data (a second)", "5000")
+    switch(console, "Watch how much is refused")
+    console.fill("May be refused (% of messages)", "7.5").fill("At least (messages)", "50")
+    switch(console, "Hold the channel when it is overspent")
+    console.inspect("channel-quotas").click("Save").see("Saved.")
+    file = declared(farm)
+    assert file["mode"] == "lenient" and file["connectionsMax"] == 12 and file["refuse"] == ["md5"]
+    assert file["quotas"] == {"messagesPerSecond": 100, "bytesPerSecond": 1_000_000, "recent": {"withinSeconds": 3600, "pointsPerSecond": 5000}}
+    assert file["errorBudget"] == {"refused": 0.075, "windowSeconds": 300, "messagesMin": 50, "hold": True}
+    console.tab("Connection details")
+    bounds = console.page.get_by_role("region", name="Certificates and quotas")
+    expect(bounds).to_contain_text("100 messages a second · 976.6 KiB a second")
+    expect(bounds).to_contain_text("values of the last 1 h: 5,000 values a second")
+    expect(bounds).to_contain_text("7.5 % of messages may be refused within 5 min, of 50 or more · beyond, the channel is held")
+    console.link("Change in the settings")
+    # What is emptied is declared no more.
+    console.fill("Connections at one time (clients)", "").fill("Messages (a second)", "").fill("Payload (bytes a second)", "")
+    switch(console, "A share of its own for recent data")
+    switch(console, "Watch how much is refused")
     console.click("Save").see("Saved.")
-    assert farm.cli("get", "channel", CHANNEL, "-o", "json").json()["mode"] == "lenient"
+    expect(console.page.get_by_text("Saved.").first).to_be_visible()
+    eventually(lambda: "quotas" not in declared(farm), "saved")
+    assert not {"quotas", "errorBudget", "connectionsMax"} & set(declared(farm))
+
+
+def test_what_the_gateway_refuses_is_told_at_the_field(farm, console):
+    settings(console)
+    switch(console, "Watch how much is refused")
+    console.fill("May be refused (% of messages)", "100").click("Save")
+    field = console.field("May be refused (% of messages)")
+    expect(field).to_have_attribute("aria-invalid", "true")
+    console.see("give 0 up to less than 1").inspect("channel-settings-refused")
+    console.fill("May be refused (% of messages)", "5").fill("Counted over the last (seconds)", "90000").click("Save")
+    expect(field).not_to_have_attribute("aria-invalid", "true")
+    expect(console.field("Counted over the last (seconds)")).to_have_attribute("aria-invalid", "true")
+    console.fill("Counted over the last (seconds)", "600")
+    switch(console, "Look at client certificates")
+    console.fill("Fingerprints (SHA-256)", "abcd").page.keyboard.press("Enter")
+    console.click("Save")
+    expect(console.field("Fingerprints (SHA-256)")).to_have_attribute("aria-invalid", "true")
+    assert "errorBudget" not in declared(farm), "nothing of what was refused is kept"
+
+
+def test_a_certificate_is_bound_by_its_fingerprint_and_subject(farm, console, tmp_path):
+    certs = Certs(tmp_path / "certs")
+    certs.cli("client", "plant-7", "--organization", "Acme")
+    settings(console)
+    switch(console, "Look at client certificates")
+    console.fill("Fingerprints (SHA-256)", certs.fingerprint("plant-7")).page.keyboard.press("Enter")
+    console.click("Add a part of the subject").fill("Value 1", "plant-7").click("Add a part of the subject").fill("Value 2", "Acme")
+    console.inspect("channel-certificate").click("Save").see("Saved.")
+    assert declared(farm)["clientCertificate"] == {
+        "required": True, "sha256": [certs.fingerprint("plant-7")], "subject": {"CN": "plant-7", "O": "Acme"}}
+    console.tab("Connection details").see("Without a client certificate nobody logs in").see("CN=plant-7, O=Acme")
+
+
+def test_settings_are_changed_as_text_too_and_wrong_ones_refused_by_name(farm, console):
+    settings(console).page.get_by_role("radio", name="Text").check()
+    expect(console.page.get_by_test_id("editor")).to_contain_text("strict")
+    console.write(json.dumps({"kind": "Channel", "name": CHANNEL, "product": "wind-farm", "quota": 1})).click("Save")
+    expect(console.page.get_by_test_id("problem")).to_contain_text("quota")
+    console.write(json.dumps({"kind": "Channel", "name": CHANNEL, "product": "wind-farm", "mode": "lenient"})).click("Save").see("Saved.")
+    assert declared(farm)["mode"] == "lenient"
+    console.page.get_by_role("radio", name="Form").check()
+    expect(console.page.get_by_role("radio", name="is refused by itself (lenient)")).to_be_checked()
+
+
+def test_a_viewer_reads_the_settings_in_chinese_and_changes_nothing(farm, console_of):
+    console = console_of(farm).sign_in("reader", role="viewer")
+    settings(console).choose("Language", "中文")
+    console.see("每秒可带来多少数据").inspect("channel-settings-zh")
+    expect(console.page.get_by_role("button", name="保存")).to_have_count(0)
+    expect(console.page.get_by_label("消息 (每秒)")).to_be_disabled()

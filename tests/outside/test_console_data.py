@@ -107,7 +107,7 @@ def test_a_real_wind_farm_is_seen_with_what_was_overwritten(farm, console):
     expect(console.page.get_by_role("table", name="Series")).to_contain_text("2,442")
     console.inspect("wind-farm")
     console.open(f"/devices/{PRODUCT}/R80711")
-    expect(console.row("P_avg")).to_contain_text("no gaps")
+    expect(console.row("P_avg")).to_contain_text("no gaps longer than")
     console.inspect("wind-farm-device")
 
 
@@ -127,6 +127,57 @@ def test_history_is_rolled_up_in_windows_and_a_window_leads_to_its_raw_values(fa
     assert [float(row["P_avg.max"]) for row in rows] == [59, 119, 179]
     console.tab("Chart").page.locator(".u-over").click()
     expect(chart).to_have_attribute("data-drawn", "60")
+
+
+def test_the_gaps_that_the_gateway_counts_are_told_and_shown(farm, console, connect):
+    """Two hours of minutes, a day of nothing, an hour of minutes without ten of them."""
+    client = connect()
+    times = [n for n in range(120)] + [24 * 60 + n for n in range(60) if not 20 <= n < 30]
+    assert client.post(*(("R80711", T0 + n * MINUTE, {"P_avg": float(n % 7)}) for n in times))["code"] == 200
+    console.open(f"/history?product={PRODUCT}&device=R80711&points=P_avg")
+    gaps = console.page.get_by_role("table", name="Series").get_by_role("button")
+    expect(gaps).to_have_text("1 gap longer than 1h, the longest 22 h 1 min")
+    console.choose("Gaps longer than", "10m")
+    expect(gaps).to_have_text("2 gaps longer than 10m, the longest 22 h 1 min")
+    assert "gap=10m" in console.page.url
+    told = farm.http("GET", f"/api/v1/points/coverage?product={PRODUCT}&device=R80711&points=P_avg&gap=10m").json()["items"][0]
+    assert told["gaps"] == 2
+    console.inspect("history-gaps")
+    console.open(f"/devices/{PRODUCT}/R80711").choose("Gaps longer than", "1d")
+    expect(console.row("P_avg")).to_contain_text("no gaps longer than 1d")
+
+
+def test_the_strip_of_the_whole_chooses_what_is_shown_by_keyboard_too(farm, console, connect):
+    assert connect().post(*(("R80711", T0 + n * MINUTE, {"P_avg": float(n)}) for n in range(200)))["code"] == 200
+    console.open(f"/history?product={PRODUCT}&device=R80711&points=P_avg")
+    chart = console.page.get_by_test_id("chart")
+    expect(chart).to_have_attribute("data-drawn", "200")
+    handle = console.page.get_by_role("slider", name="Shown from")
+    handle.focus()
+    handle.press("ArrowRight")
+    expect(chart).to_have_attribute("data-drawn", "199")
+    expect(handle).to_have_attribute("aria-valuetext", re.compile("^2014-01-01 00:00:59"))
+    assert "from=2014-01-01" in console.page.url
+    console.inspect("history-range")
+    handle.press("ArrowLeft")
+    expect(chart).to_have_attribute("data-drawn", "200")
+    assert "from=" not in console.page.url
+
+
+def test_a_window_with_overwritten_values_is_marked_and_leads_to_them(farm, console, connect):
+    client = connect()
+    assert client.post(*(("R80711", T0 + n * MINUTE, {"P_avg": float(n)}) for n in range(180)))["code"] == 200
+    assert client.post(*(("R80711", T0 + n * MINUTE, {"P_avg": 7.0}) for n in (61, 62)))["code"] == 200
+    farm.compact()
+    console.open(f"/history?product={PRODUCT}&device=R80711&points=P_avg&every=1h&view=table").see("Conflicts (2)")
+    expect(console.row("2014-01-01 01:00:00")).to_contain_text("⚠ 2")
+    expect(console.row("2014-01-01 00:00:00")).not_to_contain_text("⚠")
+    console.inspect("history-windows-conflicts")
+    console.row("2014-01-01 01:00:00").get_by_role("button").click()
+    expect(console.page.get_by_role("table", name="Values").get_by_title("overwritten by a different value")).to_have_count(2)
+    console.tab("Conflicts").page.get_by_role("table", name="Conflicts").get_by_role("link").first.click()
+    console.heading("Storage")
+    expect(console.page.get_by_test_id("receipt")).to_contain_text(CHANNEL)
 
 
 def test_a_million_points_are_charted_and_no_peak_is_lost(farm, console, record_property, tmp_path):
@@ -201,7 +252,7 @@ def test_a_script_is_written_tried_tested_published_compared_and_rolled_back(gat
     expect(tested).to_contain_text('"temperature": 25')
     expect(tested).to_contain_text("bytes: 2")
     expect(tested).to_contain_text("1 of 1 items would be stored")
-    console.fill("Name of the sample", "25 degrees").click("Keep as sample")
+    console.fill("Name of the sample", "25 degrees").click("Keep as sample").see("The sample is kept with the script.")
     console.inspect("script")
     console.click("Publish").see("version 1 runs")
     strings = gateway.channel("probes")
@@ -228,6 +279,44 @@ def test_a_script_is_written_tried_tested_published_compared_and_rolled_back(gat
     console.click("Run this version")
     console.click("Run this version", within=console.dialog())
     console.see("version 1 runs")
+
+
+def test_samples_are_kept_by_the_gateway_for_everybody_and_become_golden_tests(gateway, console_of):
+    gateway.apply(PROBES)
+    console = console_of(gateway).sign_in()
+    console.menu("Scripts").click("New script").fill("Name", "frames").choose("Product", "probes").click("Make a draft").heading("frames")
+    console.page.get_by_test_id("editor").wait_for()
+    console.write(DECODER).fill("Payload", "00 fa").fill("Name of the sample", "25 degrees").click("Keep as sample")
+    console.see("The sample is kept with the script.").click("Save draft").see("The draft is saved.")
+    gateway.restart()
+    other = console_of(gateway).sign_in("wang", role="operator").open("/scripts/frames")
+    other.page.get_by_label("Sample payloads").select_option(label="25 degrees · 2 B")
+    expect(other.field("Payload")).to_have_value("00 fa")
+    other.click("Run")
+    expect(other.page.get_by_test_id("tested")).to_contain_text('"temperature": 25')
+    other.click("Make it a golden test").see("It is a golden test of the draft.").tab("Golden tests")
+    expect(other.field("Bytes of test 1, hex")).to_have_value("00fa")
+    other.click("Run them").see("passed")
+    other.page.get_by_label("Add a test of a sample").select_option("25 degrees")
+    expect(other.field("Bytes of test 2, hex")).to_have_value("00fa")
+    other.tab("Editor").page.get_by_label("Sample payloads").select_option(label="25 degrees · 2 B")
+    other.click("Delete the sample 25 degrees")
+    expect(other.page.get_by_label("Sample payloads")).to_have_count(0)
+    deeds = gateway.http("GET", "/api/v1/access/audit?author=wang").json()["items"]
+    assert any(deed["object"] == "frames/25 degrees" for deed in deeds), deeds
+    reader = console_of(gateway).sign_in("li", role="viewer").open("/scripts/frames").see("Only an operator runs it.")
+    assert not reader.trouble
+
+
+def test_a_reply_is_encoded_by_a_test_run(gateway, console_of):
+    gateway.apply(PROBES)
+    console = console_of(gateway).sign_in()
+    console.menu("Scripts").click("New script").fill("Name", "frames").choose("Product", "probes").click("Make a draft").heading("frames")
+    console.page.get_by_test_id("editor").wait_for()
+    console.write(DECODER + "function jsonStrToRawData(text) { return [JSON.parse(text).code === 200 ? 1 : 0]; }")
+    console.page.get_by_role("radio", name="Encode a reply").check()
+    console.click("Run")
+    expect(console.page.get_by_label("Encoded, hex", exact=True)).to_have_text("01")
 
 
 def test_a_message_that_was_not_decoded_is_the_sample_that_mends_the_script(gateway, console_of):

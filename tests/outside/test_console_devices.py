@@ -16,16 +16,51 @@ def test_a_model_is_edited_in_a_table_and_what_is_wrong_is_named(farm, console):
     console.page.get_by_role("checkbox", name="Quality of flow").check()
     console.click("Add a point").fill("Identifier of row 2", "state")
     console.page.get_by_label("Type of state").select_option("enum")
-    console.fill("More of state", '{"values": {"0": "off", "1": "on"}}').page.keyboard.press("Tab")
-    console.inspect("model")
+    expect(console.field("Meaning 2")).to_have_value("on")
+    console.fill("Meaning 1", "stopped").click("Add a value").fill("Value 3", "7").fill("Meaning 3", "fault").inspect("model")
     console.click("Save").heading("pump")
     declared = farm.cli("get", "model", "pump", "-o", "json").json()
     assert declared["measurepoints"] == {"flow": {"type": "double", "unit": "m³/h", "quality": True},
-                                         "state": {"type": "enum", "values": {"0": "off", "1": "on"}}}
+                                         "state": {"type": "enum", "values": {"0": "stopped", "1": "on", "7": "fault"}}}
     console.page.get_by_label("Type of state").select_option("struct")
-    console.fill("More of state", '{"members": {}}').page.keyboard.press("Tab")
-    console.click("Save")
+    console.click("Remove x").click("Save")
     expect(console.page.get_by_test_id("problem")).to_contain_text("a struct needs members")
+
+
+def test_a_model_of_every_kind_of_element_is_made_without_a_line_of_json(farm, console):
+    console.menu("Models").link("New model").fill("Name", "plant").click("Add a point").fill("Identifier of row 1", "place")
+    console.page.get_by_label("Type of place").select_option("struct")
+    members = console.page.get_by_role("table", name="Members of place")
+    members.get_by_label("Identifier of x").fill("lat")
+    members.get_by_role("checkbox", name="lat is needed").check()
+    console.click("Add a point").fill("Identifier of row 2", "label")
+    console.page.get_by_label("Type of label").select_option("string")
+    console.click("Details of label", exact=False).fill("Length at most (bytes)", "40").fill("Description of label", "as painted on it")
+    console.page.get_by_label("Two different values at one time").select_option("keep-first")
+    console.tab("Events").click("Add an event").fill("Event 1", "trip").page.get_by_label("Level of trip").select_option("error")
+    console.click("Add what it tells").fill("Identifier of row 1", "reason")
+    console.page.get_by_label("Type of reason").select_option("string")
+    console.inspect("model-events").click("Save").heading("plant")
+    declared = farm.cli("get", "model", "plant", "-o", "json").json()
+    assert declared["measurepoints"] == {
+        "label": {"type": "string", "maxLength": 40, "conflict": "keep-first", "description": "as painted on it"},
+        "place": {"type": "struct", "members": {"lat": {"type": "double", "required": True}}}}
+    assert declared["events"] == {"trip": {"level": "error", "output": {"reason": {"type": "string", "maxLength": 1024}}}}
+    console.tab("As text").write("{").tab("Points")
+    expect(console.page.get_by_test_id("problem")).to_contain_text("the text is JSON")
+    expect(console.page.get_by_test_id("editor")).to_be_visible()
+
+
+def test_a_device_and_a_product_are_changed_by_their_forms(farm, console):
+    farm.apply("kind: Model\nname: labelled\nmeasurepoints: { P: { type: double } }\nattributes: { serial: { type: string }, rated: { type: double, unit: kW } }\n---\n"
+               "kind: Product\nname: labelled\nkey: LABELLED1\nmodel: labelled\n---\nkind: Device\nname: one\nkey: ONE\nproduct: labelled\n")
+    console.open("/devices/labelled/one").click("Change").fill("serial", "X-1").fill("rated (kW)", "2050.5").fill("Time zone", "Europe/Paris")
+    console.inspect("device-change").click("Save", within=console.dialog()).see("2050.5")
+    file = farm.cli("get", "device", "one", "-o", "json").json()
+    assert file["attributes"] == {"serial": "X-1", "rated": 2050.5} and file["timezone"] == "Europe/Paris" and file["key"] == "ONE"
+    console.open("/products?name=labelled").click("Change").fill("Description", "with a plate").click("Save", within=console.dialog())
+    expect(console.row("LABELLED1")).to_contain_text("with a plate")
+    assert farm.cli("get", "product", "labelled", "-o", "json").json()["model"] == "labelled"
 
 
 def test_thing_models_of_others_are_imported(farm, console):

@@ -1,5 +1,7 @@
 """Policies in the console: made by a form, looked at before, and told for a point."""
 
+import json
+
 from browser import expect
 from world import CHANNEL
 
@@ -50,3 +52,31 @@ def test_a_wrong_policy_is_refused_and_one_is_deleted(farm, console):
     console.click("Delete")
     console.click("Delete", within=console.dialog())
     console.heading("Policies").see("There is no policy")
+
+
+def test_parts_of_a_policy_that_the_form_does_not_know_are_shown_and_saved_as_they_are(farm, console):
+    """A later gateway says more: its answer is made out of this one's, and what the form sends back is looked at."""
+    farm.apply("kind: Policy\nname: units\nprocessing: [{ points: [P_avg], scale: { factor: 0.001 } }]\nstorage: { keepDays: 30000 }\n")
+    more = {"analysis": {"window": "1h", "none": []}, "empty": {}}
+    sent = []
+
+    def told(route):
+        file = route.fetch().json()
+        file["storage"]["mode"] = "thinned"
+        file["processing"].append({"points": ["P_avg"], "smooth": {"over": "5m"}})
+        route.fulfill(json={**file, **more})
+
+    def taken(route):
+        sent.append(json.loads(route.request.post_data))
+        route.fulfill(json={"dryRun": False, "created": 0, "changed": 1, "unchanged": 0, "objects": []})
+
+    console.page.route("**/api/v1/policies/units", told)
+    console.page.route("**/api/v1/apply", taken)
+    console.open("/policies/units")
+    expect(console.page.get_by_test_id("kept")).to_have_count(3)
+    console.see('"over": "5m"').see('"window": "1h"').inspect("policy-kept")
+    console.fill("Days", "31000").fill("Factor 1", "0.01").click("Save").see("Saved.")
+    [[file]] = sent
+    assert {name: file[name] for name in more} == more
+    assert file["storage"] == {"keepDays": 31000, "mode": "thinned"}
+    assert file["processing"] == [{"points": ["P_avg"], "scale": {"factor": 0.01, "offset": 0}}, {"points": ["P_avg"], "smooth": {"over": "5m"}}]

@@ -143,8 +143,8 @@ def test_a_gap_is_counted_and_shown_where_it_is(farm, console, connect):
     minutes = [*range(60), *range(600, 660)]
     client.post(*(("R80711", T0 + n * 60_000, {"P_avg": 1.0}) for n in minutes))
     console.open("/devices/wind-farm/R80711")
-    expect(console.row("P_avg").get_by_role("link", name="1 gap, the longest 9 h 1 min")).to_be_visible()
+    expect(console.row("P_avg").get_by_role("link", name="1 gap longer than 30m, the longest 9 h 1 min")).to_be_visible()
     console.inspect("device-coverage")
-    console.open("/history?product=wind-farm&device=R80711&points=P_avg").click("1 gap, the longest 9 h 1 min")
+    console.open("/history?product=wind-farm&device=R80711&points=P_avg").click("1 gap longer than 30m, the longest 9 h 1 min")
     expect(console.page.get_by_role("button", name="All times")).to_be_visible()
     assert "from=2013-12-31" in console.page.url or "from=2014-01-01" in console.page.url

@@ -6,7 +6,7 @@ import pytest
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
-from world import CHANNEL, FAILED, FARM, TURBINES
+from world import CHANNEL, FAILED, FARM, TURBINES, eventually
 
 T0 = 1_388_534_400_000
 PROBLEM = "application/problem+json"
@@ -134,3 +134,12 @@ def test_a_hundred_thousand_devices_are_applied_within_a_minute_of_cpu_and_paged
     assert sorted(names) == [f"d{i:06}" for i in range(count)], "each of them once"
     gateway.restart()
     assert gateway.http("GET", "/api/v1/devices/d099999").json()["timezone"] == "Europe/Paris"
+
+
+def test_the_growth_of_the_data_is_measured_and_nothing_is_said_of_it_too_early(farm):
+    growth = eventually(lambda: (told := farm.http("GET", "/api/v1/overview").json()["growth"]).get("dataBytes") and told, "measured")
+    assert growth["state"] == "unknown" and growth["dataBytes"] > 0 and growth["neededSeconds"] == 3600
+    assert "daysLeft" not in growth and "bytesPerDay" not in growth
+    metrics = farm.http("GET", "/metrics").text
+    assert f"backtide_data_bytes {growth['dataBytes']}" in metrics
+    assert "backtide_disk_days_left NaN" in metrics

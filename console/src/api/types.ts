@@ -171,11 +171,25 @@ export interface DeviceFile {
   attributes?: Record<string, unknown>;
 }
 
+/** What one share of a channel allows in a second; no number is no bound. */
+export interface Rates {
+  messagesPerSecond?: number;
+  pointsPerSecond?: number;
+  bytesPerSecond?: number;
+}
+
 export interface ChannelFile {
   kind: 'Channel';
   name: string;
   product: string;
   mode?: 'strict' | 'lenient';
+  stampArrival?: boolean;
+  conflict?: 'keep-last' | 'keep-first' | 'higher-quality';
+  connectionsMax?: number;
+  refuse?: ('sha1' | 'md5')[];
+  quotas?: Rates & { recent?: Rates & { withinSeconds: number } };
+  clientCertificate?: { required?: boolean; sha256?: string[]; subject?: Record<string, string> };
+  errorBudget?: { refused: number; windowSeconds?: number; messagesMin?: number; hold?: boolean };
   description?: string;
   [more: string]: unknown;
 }
@@ -302,6 +316,7 @@ export interface RuleFile {
     kafka?: { topic: string; key?: string; headers?: Record<string, string>; guarantee?: 'at-least-once' | 'exactly-once' };
     webhook?: { url: string; format?: 'ndjson' | 'json' | 'records'; headers?: Record<string, string>; recordsMax?: number; timeoutS?: number };
     calculated?: { points: string[] };
+    [more: string]: unknown;
   };
   begin?: 'now' | 'oldest';
   description?: string;
@@ -379,6 +394,7 @@ export interface PolicyFile {
   processing?: PolicyStep[];
   storage?: StorageRule | StorageRule[];
   description?: string;
+  [more: string]: unknown;
 }
 
 export interface Done {

@@ -1,7 +1,7 @@
 // Devices: a list of any length, bulk import, and those that were seen but are not registered.
-import { Anchor, Autocomplete, Button, Group, Modal, Select, Stack, Tabs, Text, TextInput } from '@mantine/core';
+import { Anchor, Button, Group, Select, Stack, Tabs, Text } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { useState, type FormEvent } from 'react';
+import { useState } from 'react';
 import { Link } from 'react-router';
 import { api, ok } from '../api/client';
 import type { Cure, DeviceFile, Page as PageOf } from '../api/types';
@@ -9,11 +9,12 @@ import { useMay } from '../app';
 import { useWords } from '../i18n';
 import { Time, count } from '../time';
 import { Asked, Empty, FilterText, Page, useFilters } from '../ui/page';
-import { ProblemAlert, tell } from '../ui/problem';
+import { ProblemAlert } from '../ui/problem';
 import { LongRows, Rows } from '../ui/rows';
 import { useProducts } from './channels';
 import { Cured } from './cured';
 import { declare, type Outcome } from './declare';
+import { DeviceForm } from './device-form';
 import { Import, Report } from './objects';
 
 export default function Devices() {
@@ -43,7 +44,7 @@ export default function Devices() {
               columns={[
                 { name: t('Device'), width: '1.4fr', cell: (d) => <Anchor component={Link} to={`/devices/${encodeURIComponent(d.product)}/${encodeURIComponent(d.name)}`}>{d.name}</Anchor> },
                 { name: t('Key'), width: '1.2fr', cell: (d) => <span className="mono">{d.key}</span> },
-                { name: t('Product'), width: '1fr', cell: (d) => d.product },
+                { name: t('Product'), width: '1fr', cell: (d) => <Anchor component={Link} to={`/products?name=${encodeURIComponent(d.product)}`}>{d.product}</Anchor> },
                 { name: t('Asset id'), width: '1.2fr', cell: (d) => <span className="mono">{d.assetId}</span> },
                 { name: t('Time zone'), width: '0.8fr', cell: (d) => d.timezone ?? '' },
               ]}
@@ -53,49 +54,9 @@ export default function Devices() {
         </Tabs.Panel>
         <Tabs.Panel value="unknown"><Unknown /></Tabs.Panel>
       </Tabs>
-      {filters.get('new') && <NewDevice products={(products.data ?? []).map((p) => p.name)} onClose={() => filters.set({ new: null })} />}
+      {filters.get('new') && <DeviceForm onClose={() => filters.set({ new: null })} />}
       {filters.get('import') && <Import title={t('Bulk import')} about={t('Devices as YAML, a JSON array or an object a line: kind, name, product, key. All of them are taken, or none.')} onClose={() => filters.set({ import: null })} />}
     </Page>
-  );
-}
-
-const ZONES = ['UTC', ...Intl.supportedValuesOf('timeZone')];
-
-function NewDevice({ products, onClose }: { products: string[]; onClose: () => void }) {
-  const { t } = useWords();
-  const client = useQueryClient();
-  const [name, setName] = useState('');
-  const [key, setKey] = useState('');
-  const [product, setProduct] = useState<string | null>(products.length === 1 ? (products[0] ?? null) : null);
-  const [timezone, setTimezone] = useState('');
-  const [error, setError] = useState<unknown>();
-  const [busy, setBusy] = useState(false);
-  const make = async (event: FormEvent) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(undefined);
-    try {
-      await declare(client, [{ kind: 'Device', name, product, ...(key && { key }), ...(timezone && { timezone }) }], 'new');
-      tell(t('The device is registered.'));
-      onClose();
-    } catch (error) {
-      setError(error);
-      setBusy(false);
-    }
-  };
-  return (
-    <Modal opened onClose={onClose} title={t('New device')} closeButtonProps={{ 'aria-label': t('Close') }}>
-      <form onSubmit={(event) => void make(event)}>
-        <Stack>
-          <TextInput label={t('Name')} required value={name} onChange={(e) => setName(e.currentTarget.value)} data-autofocus />
-          <TextInput label={t('Key')} description={t('What messages call it; made up unless given')} value={key} onChange={(e) => setKey(e.currentTarget.value)} />
-          <Select label={t('Product')} required searchable allowDeselect={false} data={products} value={product} onChange={setProduct} nothingFoundMessage={t('Make a product first.')} />
-          <Autocomplete label={t('Time zone')} data={ZONES} limit={20} value={timezone} onChange={setTimezone} />
-          <ProblemAlert error={error} />
-          <Group justify="flex-end"><Button variant="default" onClick={onClose}>{t('Cancel')}</Button><Button type="submit" loading={busy}>{t('Register the device')}</Button></Group>
-        </Stack>
-      </form>
-    </Modal>
   );
 }
 

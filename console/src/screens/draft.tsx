@@ -44,10 +44,16 @@ export function useDraft<T extends object>(begun: T, tidy: (file: T) => T): Draf
   return { file, setFile, text, setText, current, turn, error, setError };
 }
 
-/** Without texts, lists and maps that are empty: as a person would write it. */
-export function kept<T extends object>(of: T): T {
+/** Without texts, lists and maps that are empty, as a person would write it; only of the known members, where those are told. */
+export function kept<T extends object>(of: T, known?: readonly string[]): T {
   const isEmpty = (value: unknown) => value === undefined || value === '' || (value !== null && typeof value === 'object' && Object.keys(value).length === 0);
-  return Object.fromEntries(Object.entries(of).filter(([, value]) => !isEmpty(value))) as T;
+  return Object.fromEntries(Object.entries(of).filter(([name, value]) => value !== undefined && (!isEmpty(value) || (known !== undefined && !known.includes(name))))) as T;
+}
+
+/** The same at every depth. */
+export function whole<T extends object>(of: T, known?: readonly string[]): T {
+  const tidied = (value: unknown): unknown => (value !== null && typeof value === 'object' && !Array.isArray(value) ? whole(value) : value);
+  return kept(Object.fromEntries(Object.entries(of).map(([name, value]) => [name, known && !known.includes(name) ? value : tidied(value)])), known) as T;
 }
 
 export function Turn({ draft }: { draft: Pick<Draft<object>, 'text' | 'turn'> }) {

@@ -1,22 +1,21 @@
 // A model: its elements in a table that can be edited, and the same as text.
-import { ActionIcon, Button, Checkbox, Group, NativeSelect, Stack, Switch, Table, Tabs, Text, TextInput, Textarea } from '@mantine/core';
+import { Button, Group, Switch, Tabs, TextInput, Textarea } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Suspense, lazy, useState } from 'react';
 import { useNavigate, useParams } from 'react-router';
-import { api, ok } from '../api/client';
-import type { DataType, ModelFile } from '../api/types';
+import { Problem, api, ok } from '../api/client';
+import type { ModelFile } from '../api/types';
 import { useMay } from '../app';
 import { useWords } from '../i18n';
 import { Asked, Page, Sure, Waiting } from '../ui/page';
 import { ProblemAlert, tell } from '../ui/problem';
+import { Kept, others } from '../ui/kept';
 import { declare, declareText, type Outcome } from './declare';
+import { Elements, named, rowsOf } from './model-elements';
+import { Events, eventFiles, eventsOf } from './model-events';
 import { Report } from './objects';
 
 const Editor = lazy(() => import('../ui/editor'));
-
-const TYPES = ['double', 'float', 'int', 'long', 'bool', 'string', 'enum', 'timestamp', 'date', 'datetime', 'array', 'struct', 'map', 'file'];
-const WITH_QUALITY = ['double', 'float', 'int', 'long'];
-const SIGNALS = ['', 'AI', 'DI', 'PI'];
 
 export default function Model() {
   const { name = '' } = useParams();
@@ -31,13 +30,7 @@ export default function Model() {
   return <Asked query={model}>{(file) => <Edited key={name} title={name} file={file} isNew={false} />}</Asked>;
 }
 
-interface Row {
-  name: string;
-  element: DataType;
-}
-
-const rowsOf = (of: Record<string, DataType> | undefined): Row[] => Object.entries(of ?? {}).map(([name, element]) => ({ name, element }));
-const named = (rows: Row[]) => Object.fromEntries(rows.filter((row) => row.name).map((row) => [row.name, row.element]));
+const KNOWN = ['kind', 'name', 'description', 'passthrough', 'measurepoints', 'attributes', 'events'];
 
 function Edited({ title, file, isNew }: { title: string; file: ModelFile; isNew: boolean }) {
   const { t } = useWords();
@@ -49,22 +42,24 @@ function Edited({ title, file, isNew }: { title: string; file: ModelFile; isNew:
   const [passthrough, setPassthrough] = useState(file.passthrough ?? false);
   const [points, setPoints] = useState(rowsOf(file.measurepoints));
   const [attributes, setAttributes] = useState(rowsOf(file.attributes));
+  const [events, setEvents] = useState(eventsOf(file.events));
+  const [rest, setRest] = useState(others(file, KNOWN));
   const [text, setText] = useState<string>();
+  const [tab, setTab] = useState('points');
   const [error, setError] = useState<unknown>();
   const [outcome, setOutcome] = useState<Outcome>();
-  const made = (): ModelFile => {
-    const { description: _, passthrough: __, attributes: ___, ...rest } = file;
-    return {
-      ...rest, name, measurepoints: named(points),
-      ...(attributes.length > 0 && { attributes: named(attributes) }), ...(description && { description }), ...(passthrough && { passthrough }),
-    };
-  };
+  const made = (): ModelFile => ({
+    ...rest, kind: 'Model', name, measurepoints: named(points),
+    ...(attributes.length > 0 && { attributes: named(attributes) }), ...(events.length > 0 && { events: eventFiles(events) }), ...(description && { description }), ...(passthrough && { passthrough }),
+  });
   const take = (made: ModelFile) => {
     setName(made.name);
     setDescription(made.description ?? '');
     setPassthrough(made.passthrough ?? false);
     setPoints(rowsOf(made.measurepoints));
     setAttributes(rowsOf(made.attributes));
+    setEvents(eventsOf(made.events));
+    setRest(others(made, KNOWN));
   };
   const save = async () => {
     setError(undefined);
@@ -78,16 +73,19 @@ function Edited({ title, file, isNew }: { title: string; file: ModelFile; isNew:
       setError(error);
     }
   };
-  const change = (tab: string | null) => {
-    if (tab === 'text') setText(JSON.stringify(made(), null, 2));
+  // A text that is none stays on the screen: what is wrong with it is told.
+  const change = (next: string | null) => {
+    setError(undefined);
+    if (next === 'text') setText(JSON.stringify(made(), null, 2));
     else if (text !== undefined) {
       try {
         take(JSON.parse(text) as ModelFile);
         setText(undefined);
       } catch (error) {
-        setError(error);
+        return setError(new Problem(0, 'bad-request', (error as Error).message, t('the text is JSON')));
       }
     }
+    setTab(next ?? 'points');
   };
   return (
     <Page
@@ -112,85 +110,19 @@ function Edited({ title, file, isNew }: { title: string; file: ModelFile; isNew:
         <Textarea label={t('Description')} value={description} onChange={(e) => setDescription(e.currentTarget.value)} autosize />
       </Group>
       <Switch label={t('Takes points that it does not declare')} checked={passthrough} onChange={(e) => setPassthrough(e.currentTarget.checked)} />
-      <Tabs defaultValue="points" onChange={change} keepMounted={false}>
+      <Kept of={rest} />
+      <Tabs value={tab} onChange={change} keepMounted={false}>
         <Tabs.List mb="sm">
           <Tabs.Tab value="points">{t('Points')} ({points.length})</Tabs.Tab>
           <Tabs.Tab value="attributes">{t('Attributes')} ({attributes.length})</Tabs.Tab>
-          <Tabs.Tab value="text">{t('As text, with events')}</Tabs.Tab>
+          <Tabs.Tab value="events">{t('Events')} ({events.length})</Tabs.Tab>
+          <Tabs.Tab value="text">{t('As text')}</Tabs.Tab>
         </Tabs.List>
-        <Tabs.Panel value="points"><Elements label={t('Points')} rows={points} onChange={setPoints} isPoint readOnly={!may} /></Tabs.Panel>
-        <Tabs.Panel value="attributes"><Elements label={t('Attributes')} rows={attributes} onChange={setAttributes} readOnly={!may} /></Tabs.Panel>
+        <Tabs.Panel value="points"><Elements of="point" label={t('Points')} add={t('Add a point')} rows={points} onChange={setPoints} readOnly={!may} /></Tabs.Panel>
+        <Tabs.Panel value="attributes"><Elements of="attribute" label={t('Attributes')} add={t('Add an attribute')} rows={attributes} onChange={setAttributes} readOnly={!may} /></Tabs.Panel>
+        <Tabs.Panel value="events"><Events rows={events} onChange={setEvents} readOnly={!may} /></Tabs.Panel>
         <Tabs.Panel value="text"><Suspense fallback={<Waiting />}><Editor language="json" label={t('Model')} value={text ?? ''} onChange={setText} readOnly={!may} /></Suspense></Tabs.Panel>
       </Tabs>
     </Page>
   );
-}
-
-/** Members that only some types have, by the type; shown as one JSON text. */
-function moreOf({ type: _, unit: __, signal: ___, quality: ____, ...more }: DataType) {
-  return more;
-}
-
-function Elements({ label, rows, onChange, isPoint = false, readOnly }: { label: string; rows: Row[]; onChange: (rows: Row[]) => void; isPoint?: boolean; readOnly: boolean }) {
-  const { t } = useWords();
-  const put = (at: number, row: Row) => onChange(rows.map((old, other) => (other === at ? row : old)));
-  const set = (at: number, row: Row, members: Partial<DataType>) => {
-    const element = { ...row.element, ...members } as DataType;
-    for (const key of Object.keys(element)) if (element[key] === undefined || element[key] === '') delete element[key];
-    put(at, { ...row, element });
-  };
-  const start: Record<string, Partial<DataType>> = { enum: { values: { '0': 'off', '1': 'on' } }, array: { items: 'double' }, struct: { members: { x: { type: 'double' } } } };
-  return (
-    <Stack>
-      <Table.ScrollContainer minWidth={760} type="native" tabIndex={0} role="region" aria-label={label}>
-        <Table aria-label={label} verticalSpacing={4}>
-          <Table.Thead>
-            <Table.Tr>
-              <Table.Th>{t('Identifier')}</Table.Th><Table.Th>{t('Type')}</Table.Th><Table.Th>{t('Unit')}</Table.Th>
-              {isPoint && <Table.Th>{t('Signal')}</Table.Th>}{isPoint && <Table.Th>{t('Quality')}</Table.Th>}
-              <Table.Th>{t('More')}</Table.Th><Table.Th><span className="quiet">{t('Remove')}</span></Table.Th>
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {rows.map((row, at) => {
-              const of = row.name || t('row {n}', { n: at + 1 });
-              return (
-                <Table.Tr key={at}>
-                  <Table.Td><TextInput aria-label={t('Identifier of {of}', { of })} value={row.name} readOnly={readOnly} onChange={(e) => put(at, { ...row, name: e.currentTarget.value })} /></Table.Td>
-                  <Table.Td><NativeSelect aria-label={t('Type of {of}', { of })} data={TYPES} value={row.element.type} disabled={readOnly} onChange={(e) => put(at, { ...row, element: { type: e.currentTarget.value, ...(row.element.unit && { unit: row.element.unit }), ...start[e.currentTarget.value] } })} /></Table.Td>
-                  <Table.Td><TextInput aria-label={t('Unit of {of}', { of })} w={90} value={row.element.unit ?? ''} readOnly={readOnly} onChange={(e) => set(at, row, { unit: e.currentTarget.value })} /></Table.Td>
-                  {isPoint && <Table.Td><NativeSelect aria-label={t('Signal of {of}', { of })} data={SIGNALS} value={row.element.signal ?? ''} disabled={readOnly} onChange={(e) => set(at, row, { signal: e.currentTarget.value })} /></Table.Td>}
-                  {isPoint && <Table.Td><Checkbox aria-label={t('Quality of {of}', { of })} mt={8} checked={row.element.quality ?? false} disabled={readOnly || !WITH_QUALITY.includes(row.element.type)} onChange={(e) => put(at, { ...row, element: { ...row.element, quality: e.currentTarget.checked } })} /></Table.Td>}
-                  <Table.Td><MoreMembers label={t('More of {of}', { of })} value={moreOf(row.element)} readOnly={readOnly} onChange={(more) => {
-                    const { type, unit, signal, quality } = row.element;
-                    put(at, { ...row, element: { type, ...(unit && { unit }), ...(signal && { signal }), ...(quality && { quality }), ...more } });
-                  }} /></Table.Td>
-                  <Table.Td><ActionIcon variant="default" size={36} aria-label={t('Remove {of}', { of })} disabled={readOnly} onClick={() => onChange(rows.filter((_, other) => other !== at))}>✕</ActionIcon></Table.Td>
-                </Table.Tr>
-              );
-            })}
-          </Table.Tbody>
-        </Table>
-      </Table.ScrollContainer>
-      {!readOnly && <Group><Button variant="default" onClick={() => onChange([...rows, { name: '', element: { type: 'double' } }])}>{isPoint ? t('Add a point') : t('Add an attribute')}</Button></Group>}
-      <Text size="xs" className="quiet">{t('More holds what only some types have, as JSON: values of an enum, members of a struct, items of an array, maxLength, conflict, description.')}</Text>
-    </Stack>
-  );
-}
-
-function MoreMembers({ label, value, onChange, readOnly }: { label: string; value: Record<string, unknown>; onChange: (value: Record<string, unknown>) => void; readOnly: boolean }) {
-  const told = Object.keys(value).length > 0 ? JSON.stringify(value) : '';
-  const [text, setText] = useState<string>();
-  const [isBad, setBad] = useState(false);
-  const leave = () => {
-    if (text === undefined) return;
-    try {
-      onChange(text.trim() ? (JSON.parse(text) as Record<string, unknown>) : {});
-      setText(undefined);
-      setBad(false);
-    } catch {
-      setBad(true);
-    }
-  };
-  return <TextInput aria-label={label} className="mono" miw={200} value={text ?? told} readOnly={readOnly} error={isBad} onChange={(e) => setText(e.currentTarget.value)} onBlur={leave} />;
 }

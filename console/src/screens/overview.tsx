@@ -10,8 +10,8 @@ import { Time, bytes, count } from '../time';
 import { Asked, Empty, Page, Sparkline, Stat, State } from '../ui/page';
 import { Code } from '../ui/problem';
 import { Rows } from '../ui/rows';
-import { useRules } from './rules';
-import { lagOf, useStandings } from './subscriptions';
+import { Lasts } from './growth';
+import { Lags, Readers, Troubled } from './overview-forwarding';
 
 const POINTS = 120;
 
@@ -40,10 +40,11 @@ export default function Overview() {
               <Stat label={t('Channels paused')} value={count(overview.channels.paused)} to="/channels?state=paused" />
               <Stat label={t('Channels held')} value={count(overview.channels.held)} to="/channels?state=held" tone={overview.channels.held > 0 ? 'warn' : undefined} />
               <Stat label={t('In quarantine')} value={count(overview.quarantine.entries)} to="/quarantine" tone={overview.quarantine.full ? 'bad' : overview.quarantine.entries > 0 ? 'warn' : undefined} detail={t('{bytes} of {max}', { bytes: bytes(overview.quarantine.bytes), max: bytes(overview.quarantine.bytesMax) })} />
-              <Stat label={t('Values a second')} value={count(overview.valuesPerSecond)} to="/history" detail={t('{n} messages a second', { n: count(overview.messagesPerSecond) })} />
+              <Stat label={t('Values a second')} value={count(overview.valuesPerSecond)} to="/channels" detail={t('{n} messages a second', { n: count(overview.messagesPerSecond) })} />
               <Stat label={t('Values taken since the start')} value={count(overview.values)} to="/storage" detail={t('{n} in segments, {m} sent again, {k} in conflict', { n: count(overview.store.values), m: count(overview.store.duplicates), k: count(overview.store.conflicts) })} />
-              <Stat label={t('Devices')} value={count(overview.devices)} to="/devices" detail={t('{n} products, {m} models', { n: overview.products, m: overview.models })} />
+              <Stat label={t('Devices')} value={count(overview.devices)} to="/devices" detail={<><Link to="/products">{t('{n} products', { n: count(overview.products) })}</Link> · <Link to="/models">{t('{n} models', { n: count(overview.models) })}</Link></>} />
               <Stat label={t('Disk free')} value={overview.diskFreeBytes == null ? '—' : bytes(overview.diskFreeBytes)} to="/storage" tone={overview.ready ? undefined : 'bad'} detail={t('{bytes} in segments, {log} in the log', { bytes: bytes(overview.store.segmentBytes), log: bytes(overview.store.logBytes) })} />
+              <Lasts growth={overview.growth} />
               <Readers />
               <Lags />
             </SimpleGrid>
@@ -51,6 +52,7 @@ export default function Overview() {
               <Text size="sm" className="quiet">{t('Values a second, the last two minutes')}</Text>
               <Rate rates={rates} label={t('Values a second, the last two minutes')} />
             </Card>
+            <Troubled />
             <SimpleGrid cols={{ base: 1, lg: 2 }}>
               <section>
                 <Title order={2} size="h4" mb="xs">{t('Channels that refuse most')}</Title>
@@ -59,7 +61,7 @@ export default function Overview() {
                   columns={[
                     { name: t('Channel'), cell: (c) => <Anchor component={Link} to={`/channels/${encodeURIComponent(c.name)}/log?kind=error`}>{c.name}</Anchor> },
                     { name: t('State'), cell: (c) => <State state={c.state} /> },
-                    { name: t('Refused'), right: true, cell: (c) => count(c.refused) },
+                    { name: t('Refused'), right: true, cell: (c) => <Anchor component={Link} to={`/quarantine?channel=${encodeURIComponent(c.name)}`}>{count(c.refused)}</Anchor> },
                     { name: t('Last 24 hours'), cell: (c) => <Sparkline hours={c.hours} label={t('{n} messages, {m} refused', { n: c.messages, m: c.refused })} /> },
                   ]}
                   empty={<Empty>{t('No channel has refused a message in the last 24 hours.')}</Empty>}
@@ -83,27 +85,6 @@ export default function Overview() {
       </Asked>
     </Page>
   );
-}
-
-/** Subscriptions, and how far the one that is furthest behind is. */
-function Readers() {
-  const { t } = useWords();
-  const standings = useStandings().data ?? [];
-  if (standings.length === 0) return null;
-  const [lag, failed] = [Math.max(...standings.map(lagOf)), standings.filter((one) => one.state === 'failed').length];
-  const running = standings.filter((one) => one.state === 'running').length;
-  return <Stat label={t('Greatest lag of a subscription')} value={count(lag)} to="/subscriptions" tone={failed > 0 ? 'bad' : undefined} detail={t('{n} of {m} subscriptions run', { n: running, m: standings.length })} />;
-}
-
-/** Rules that run, how far the one that is furthest behind is, and whether one does not get on. */
-function Lags() {
-  const { t } = useWords();
-  const rules = useRules().data ?? [];
-  if (rules.length === 0) return null;
-  const running = rules.filter((one) => one.state === 'running');
-  const bad = rules.some((one) => one.error || one.state === 'failed');
-  const letters = rules.reduce((sum, one) => sum + (one.deadLetters ?? 0), 0);
-  return <Stat label={t('Greatest lag of a rule')} value={count(Math.max(0, ...running.map((one) => one.lag ?? 0)))} to={bad ? '/rules?state=' + (rules.some((one) => one.state === 'failed') ? 'failed' : 'running') : '/rules'} tone={bad ? 'bad' : letters > 0 ? 'warn' : undefined} detail={t('{n} of {m} rules run, {k} dead letters', { n: running.length, m: rules.length, k: count(letters) })} />;
 }
 
 /** Two minutes of one figure. */

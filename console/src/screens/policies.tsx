@@ -7,9 +7,13 @@ import type { DeviceFile, Done, EffectivePolicy, Kept, ModelFile, PolicyFile, St
 import { useMay } from '../app';
 import { useWords } from '../i18n';
 import { Time } from '../time';
+import { others } from '../ui/kept';
 import { Asked, Empty, FilterText, Page, useFilters } from '../ui/page';
 import { Rows } from '../ui/rows';
 import { useProducts } from './channels';
+
+/** What a policy file may say that this console has columns and fields for. */
+export const KNOWN = ['kind', 'name', 'order', 'models', 'products', 'channels', 'processing', 'storage', 'description'];
 
 export default function Policies() {
   const { t } = useWords();
@@ -37,6 +41,7 @@ export default function Policies() {
               { name: t('Policy'), cell: (p) => <><Anchor component={Link} to={`/policies/${encodeURIComponent(p.name)}`}>{p.name}</Anchor>{p.description && <Text size="xs" className="quiet">{p.description}</Text>}</> },
               { name: t('Is about'), cell: about },
               { name: t('Steps'), right: true, cell: (p) => p.processing?.length ?? 0 },
+              { name: t('Further parts'), cell: (p) => Object.keys(others(p, KNOWN)).join(', ') || '—' },
               { name: t('Keeps values'), cell: (p) => [p.storage ?? []].flat().map((rule) => keptFor(rule, t)).join('; ') || '—' },
             ]}
             empty={<Empty action={make}>{name ? t('No policy fits the filters.') : t('There is no policy: values are stored as they come, and kept for ever.')}</Empty>}

@@ -1,10 +1,10 @@
 // One policy: its editor, with a preview of what a change would mean.
-import { ActionIcon, Alert, Button, Card, Checkbox, Group, MultiSelect, NativeSelect, NumberInput, SimpleGrid, Stack, Table, TagsInput, Text, TextInput, Textarea, Title } from '@mantine/core';
+import { Alert, Button, Card, Checkbox, Group, MultiSelect, NativeSelect, NumberInput, SimpleGrid, Stack, Table, Text, TextInput, Textarea, Title } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Suspense, lazy, useState } from 'react';
 import { useNavigate, useParams } from 'react-router';
 import { api, ok } from '../api/client';
-import type { ModelFile, PolicyFile, PolicyPreview, PolicyStep } from '../api/types';
+import type { ModelFile, PolicyFile, PolicyPreview } from '../api/types';
 import { useMay } from '../app';
 import { useWords } from '../i18n';
 import { bytes, count } from '../time';
@@ -13,7 +13,9 @@ import { ProblemAlert, tell } from '../ui/problem';
 import { useProducts } from './channels';
 import { declare } from './declare';
 import { Turn, kept, useDraft } from './draft';
-import { Deeds, Retention } from './policies';
+import { Kept, others } from '../ui/kept';
+import { Deeds, KNOWN, Retention } from './policies';
+import { Steps } from './policy-steps';
 
 const Editor = lazy(() => import('../ui/editor'));
 const BEGUN: PolicyFile = { kind: 'Policy', name: '', processing: [] };
@@ -53,7 +55,7 @@ function PolicyEditor({ file: given }: { file?: PolicyFile }) {
   const may = useMay('operator');
   const client = useQueryClient();
   const navigate = useNavigate();
-  const draft = useDraft(given ?? BEGUN, kept);
+  const draft = useDraft(given ?? BEGUN, (file) => kept(file, KNOWN));
   const [preview, setPreview] = useState<PolicyPreview>();
   const [busy, setBusy] = useState(false);
   const work = async (work: (policy: PolicyFile) => Promise<void>) => {
@@ -105,10 +107,16 @@ function Form({ file, isNew, onChange }: { file: PolicyFile; isNew: boolean; onC
   const put = (members: Partial<PolicyFile>) => onChange({ ...file, ...members });
   const chosen = (models.data ?? []).filter((model) => !file.models?.length || file.models.includes(model.name));
   const known = [...new Set(chosen.flatMap((model) => Object.keys(model.measurepoints ?? {})))];
-  const { storage, ...forever } = file;
-  // Several rules, or more than a time, are edited as text.
+  const { storage } = file;
+  // Several rules are edited as text; of one, what has no field here stays as it is.
   const rule = Array.isArray(storage) ? undefined : storage;
-  const simple = rule?.keepDays === undefined ? undefined : { keepDays: rule.keepDays, by: rule.by };
+  const many = Array.isArray(storage) ? { storage } : {};
+  /** Without an end, and with whatever else the policy says of storage. */
+  const forever = (): PolicyFile => {
+    const { storage: _, ...rest } = file;
+    const other = others(rule, ['keepDays', 'by']);
+    return Object.keys(other).length > 0 ? { ...rest, storage: other } : rest;
+  };
   return (
     <Stack>
       <SimpleGrid cols={{ base: 1, sm: 2 }}>
@@ -125,74 +133,19 @@ function Form({ file, isNew, onChange }: { file: PolicyFile; isNew: boolean; onC
       <Card withBorder component="section" aria-label={t('How long values are kept')}>
         <Stack gap="sm">
           <Title order={2} size="h5">{t('How long values are kept')}</Title>
-          <Checkbox label={t('Only for a time')} checked={file.storage !== undefined} disabled={storage !== undefined && !simple} onChange={(e) => onChange(e.currentTarget.checked ? { ...file, storage: { keepDays: DAYS } } : forever)} />
-          {simple && (
+          <Checkbox label={t('Only for a time')} checked={rule?.keepDays !== undefined} disabled={Array.isArray(storage)} onChange={(e) => onChange(e.currentTarget.checked ? { ...file, storage: { ...rule, keepDays: DAYS } } : forever())} />
+          {rule?.keepDays !== undefined && (
             <Group align="flex-end">
-              <NumberInput label={t('Days')} w={120} min={1} max={36500} allowDecimal={false} value={simple.keepDays} onChange={(days) => put({ storage: { ...rule, keepDays: Number(days) } })} />
-              <NativeSelect label={t('Counted from')} data={[{ value: 'event', label: t('the time of the value') }, { value: 'import', label: t('the arrival of its message') }]} value={simple.by ?? 'event'} onChange={(e) => put({ storage: { ...rule, keepDays: simple.keepDays, by: e.currentTarget.value as 'event' | 'import' } })} />
+              <NumberInput label={t('Days')} w={120} min={1} max={36500} allowDecimal={false} value={rule.keepDays} onChange={(days) => put({ storage: { ...rule, keepDays: Number(days) } })} />
+              <NativeSelect label={t('Counted from')} data={[{ value: 'event', label: t('the time of the value') }, { value: 'import', label: t('the arrival of its message') }]} value={rule.by ?? 'event'} onChange={(e) => put({ storage: { ...rule, by: e.currentTarget.value as 'event' | 'import' } })} />
             </Group>
           )}
+          <Kept of={{ ...others(rule, ['keepDays', 'by']), ...many }} />
         </Stack>
       </Card>
+      <Kept of={others(file, KNOWN)} />
     </Stack>
   );
-}
-
-type Kind = Exclude<keyof PolicyStep, 'points'>;
-const BEGUN_STEPS: Record<Kind, Omit<PolicyStep, 'points'>> = {
-  unit: { unit: { from: '', to: '' } }, scale: { scale: { factor: 1, offset: 0 } }, clamp: { clamp: {} }, range: { range: { otherwise: 'flag', quality: 1 } },
-  rename: { rename: '' }, copy: { copy: '' }, expression: { expression: '' },
-};
-
-function Steps({ steps, known, onChange }: { steps: PolicyStep[]; known: string[]; onChange: (steps: PolicyStep[]) => void }) {
-  const { t } = useWords();
-  const words: Record<Kind, string> = { unit: t('convert'), scale: t('scale'), clamp: t('clamp'), range: t('check the range'), rename: t('rename'), copy: t('copy'), expression: t('compute') };
-  const put = (at: number, step: PolicyStep) => onChange(steps.map((other, place) => (place === at ? step : other)));
-  return (
-    <Stack gap="xs">
-      {steps.length === 0 && <Text size="sm">{t('Nothing: values are stored as they come.')}</Text>}
-      {steps.map((step, at) => {
-        const n = at + 1;
-        const kind = (Object.keys(step).find((key) => key !== 'points') ?? 'scale') as Kind;
-        return (
-          <Group key={at} align="flex-end" gap="xs" role="group" aria-label={t('Step {n}: {what}', { n, what: words[kind] })}>
-            <TagsInput label={`${n}. ${words[kind]}`} w={220} data={known} value={step.points} onChange={(points) => put(at, { ...step, points })} />
-            <Fields step={step} n={n} onChange={(step) => put(at, step)} />
-            <ActionIcon variant="default" size={36} aria-label={t('Remove {of}', { of: t('Step {n}: {what}', { n, what: words[kind] }) })} onClick={() => onChange(steps.filter((_, other) => other !== at))}>✕</ActionIcon>
-          </Group>
-        );
-      })}
-      <Group gap="xs">{(Object.keys(words) as Kind[]).map((kind) => <Button key={kind} size="compact-sm" variant="default" onClick={() => onChange([...steps, { points: [], ...BEGUN_STEPS[kind] }])}>+ {words[kind]}</Button>)}</Group>
-    </Stack>
-  );
-}
-
-function Fields({ step, n, onChange }: { step: PolicyStep; n: number; onChange: (step: PolicyStep) => void }) {
-  const { t } = useWords();
-  const number = (label: string, value: number | undefined, told: (value: number | undefined) => void) => (
-    <NumberInput label={label} w={100} hideControls value={value ?? ''} onChange={(value) => told(value === '' ? undefined : Number(value))} />
-  );
-  const text = (label: string, value: string, told: (value: string) => void, placeholder = '') => <TextInput label={label} w={150} value={value} placeholder={placeholder} onChange={(e) => told(e.currentTarget.value)} />;
-  const { scale, unit, clamp, range, points } = step;
-  const bounds = <T extends { min?: number; max?: number }>(of: T, told: (of: T) => void) => <>{number(t('Min {n}', { n }), of.min, (min) => told({ ...of, min }))}{number(t('Max {n}', { n }), of.max, (max) => told({ ...of, max }))}</>;
-  if (scale) return <>{number(t('Factor {n}', { n }), scale.factor ?? 1, (factor) => onChange({ points, scale: { ...scale, factor: factor ?? 1 } }))}{number(t('Offset {n}', { n }), scale.offset ?? 0, (offset) => onChange({ points, scale: { ...scale, offset: offset ?? 0 } }))}</>;
-  if (unit) return <>{text(t('From unit {n}', { n }), unit.from, (from) => onChange({ points, unit: { ...unit, from } }), '[degF]')}{text(t('To unit {n}', { n }), unit.to, (to) => onChange({ points, unit: { ...unit, to } }), 'Cel')}</>;
-  if (clamp) return bounds(clamp, (clamp) => onChange({ points, clamp }));
-  if (range) {
-    return (
-      <>
-        {bounds(range, (range) => onChange({ points, range }))}
-        <NativeSelect
-          label={t('Otherwise {n}', { n })} value={range.otherwise} data={[{ value: 'flag', label: t('flag it') }, { value: 'drop', label: t('drop it') }, { value: 'quarantine', label: t('refuse the item') }]}
-          onChange={(e) => { const { quality: _, ...rest } = range; const otherwise = e.currentTarget.value as 'flag'; onChange({ points, range: { ...rest, otherwise, ...(otherwise === 'flag' && { quality: 1 }) } }); }}
-        />
-        {range.otherwise === 'flag' && number(t('Quality {n}', { n }), range.quality, (quality) => onChange({ points, range: { ...range, quality: quality ?? 1 } }))}
-      </>
-    );
-  }
-  if (step.rename !== undefined) return text(t('Stored as {n}', { n }), step.rename, (rename) => onChange({ points, rename }));
-  if (step.copy !== undefined) return text(t('Stored as well as {n}', { n }), step.copy, (copy) => onChange({ points, copy }));
-  return <TextInput label={t('Expression {n}', { n })} w={260} classNames={{ input: 'mono' }} placeholder="P_avg * 2.0" value={step.expression ?? ''} onChange={(e) => onChange({ points, expression: e.currentTarget.value })} />;
 }
 
 function Previewed({ preview }: { preview: PolicyPreview }) {

@@ -1,15 +1,14 @@
-import { Anchor, Button, Group, Modal, Radio, Select, Stack, TextInput, Textarea } from '@mantine/core';
+// Products: the list, and the way to what each is made of.
+import { Anchor, Button, Group } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { useState, type FormEvent } from 'react';
 import { Link } from 'react-router';
 import { api, ok } from '../api/client';
-import type { ModelFile, ProductFile } from '../api/types';
+import type { ProductFile } from '../api/types';
 import { useMay } from '../app';
 import { useWords } from '../i18n';
 import { Asked, Copy, Empty, FilterText, Page, Sure, useFilters } from '../ui/page';
-import { ProblemAlert, tell } from '../ui/problem';
 import { Rows } from '../ui/rows';
-import { declare } from './declare';
+import { ProductForm } from './product-form';
 
 export default function Products() {
   const { t } = useWords();
@@ -21,6 +20,7 @@ export default function Products() {
     queryKey: ['products', name, model],
     queryFn: async () => (await ok(api.GET('/api/v1/products', { params: { query: { limit: 1000, ...(name && { name }), ...(model && { model }) } } }))).items as unknown as ProductFile[],
   });
+  const changed = may ? products.data?.find((one) => one.name === filters.get('edit')) : undefined;
   const make = may && <Button onClick={() => filters.set({ new: '1' })}>{t('New product')}</Button>;
   return (
     <Page title={t('Products')} about={t('A product is a kind of device: its model, its format, and the key that topics carry.')} actions={make}>
@@ -41,11 +41,14 @@ export default function Products() {
               { name: t('Channels'), cell: (p) => <Anchor component={Link} to={`/channels?product=${encodeURIComponent(p.name)}`}>{t('its channels')}</Anchor> },
               { name: t('Description'), cell: (p) => p.description ?? '' },
               ...(may ? [{
-                name: t('Delete'), cell: (p: ProductFile) => (
+                name: t('Do'), cell: (p: ProductFile) => (
+                  <Group gap="xs" wrap="nowrap">
+                  <Button size="compact-xs" variant="default" onClick={() => filters.set({ edit: p.name })}>{t('Change')}</Button>
                   <Sure size="compact-xs" label={t('Delete')} title={t('Delete {name}?', { name: p.name })} onSure={async () => {
                     await ok(api.DELETE('/api/v1/products/{name}', { params: { path: { name: p.name } } }));
                     await client.invalidateQueries();
                   }}>{t('A product that has devices, channels or a script cannot be deleted.')}</Sure>
+                  </Group>
                 ),
               }] : []),
             ]}
@@ -53,53 +56,8 @@ export default function Products() {
           />
         )}
       </Asked>
-      {filters.get('new') && <NewProduct onClose={() => filters.set({ new: null })} />}
+      {filters.get('new') && <ProductForm onClose={() => filters.set({ new: null })} />}
+      {changed && <ProductForm key={changed.name} file={changed} onClose={() => filters.set({ edit: null })} />}
     </Page>
-  );
-}
-
-function NewProduct({ onClose }: { onClose: () => void }) {
-  const { t } = useWords();
-  const client = useQueryClient();
-  const [name, setName] = useState('');
-  const [key, setKey] = useState('');
-  const [model, setModel] = useState<string | null>(null);
-  const [format, setFormat] = useState('json');
-  const [description, setDescription] = useState('');
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>();
-  const models = useQuery({
-    queryKey: ['models', 'all'],
-    queryFn: async () => (await ok(api.GET('/api/v1/models', { params: { query: { limit: 1000 } } }))).items as unknown as ModelFile[],
-  });
-  const make = async (event: FormEvent) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(undefined);
-    try {
-      await declare(client, [{ kind: 'Product', name, model, format, ...(key && { key }), ...(description && { description }) }], 'new');
-      tell(t('The product is made.'));
-      onClose();
-    } catch (error) {
-      setError(error);
-      setBusy(false);
-    }
-  };
-  return (
-    <Modal opened onClose={onClose} title={t('New product')} closeButtonProps={{ 'aria-label': t('Close') }}>
-      <form onSubmit={(event) => void make(event)}>
-        <Stack>
-          <TextInput label={t('Name')} required value={name} onChange={(e) => setName(e.currentTarget.value)} data-autofocus />
-          <TextInput label={t('Key')} description={t('Letters, digits, - _ : . and made up unless given')} value={key} onChange={(e) => setKey(e.currentTarget.value)} />
-          <Select label={t('Model')} required searchable allowDeselect={false} data={(models.data ?? []).map((m) => m.name)} value={model} onChange={setModel} nothingFoundMessage={t('Make a model first.')} />
-          <Radio.Group label={t('Data format')} value={format} onChange={setFormat}>
-            <Group mt="xs"><Radio value="json" label="JSON" /><Radio value="custom" label={t('custom: bytes that a script decodes')} /></Group>
-          </Radio.Group>
-          <Textarea label={t('Description')} value={description} onChange={(e) => setDescription(e.currentTarget.value)} autosize />
-          <ProblemAlert error={error} />
-          <Group justify="flex-end"><Button variant="default" onClick={onClose}>{t('Cancel')}</Button><Button type="submit" loading={busy}>{t('Make the product')}</Button></Group>
-        </Stack>
-      </form>
-    </Modal>
   );
 }

@@ -1,10 +1,16 @@
 // Windows of time in place of raw values: what happened in each.
-import { Alert, MultiSelect, Select, Table, Text } from '@mantine/core';
+import { Alert, Anchor, MultiSelect, Select, Stack, Table, Text } from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
+import { Suspense, lazy, useMemo } from 'react';
 import { api, ok } from '../api/client';
+import type { Conflict } from '../api/types';
 import { useWords } from '../i18n';
-import { Time, count, figure } from '../time';
+import { Time, count, figure, useZone } from '../time';
+import { Empty, Waiting } from '../ui/page';
 import type { Line } from '../ui/chart';
+import { CONFLICT } from './history-chart';
+
+const Chart = lazy(() => import('../ui/chart'));
 
 const FUNCTIONS = ['avg', 'min', 'max', 'count', 'sum', 'first', 'last', 'twa', 'increase', 'stddev'];
 const FUNCTION = 'avg';
@@ -33,20 +39,77 @@ export function useRollup(query: { product: string; device: string; points: stri
   });
 }
 
+const HOUR = 3_600_000;
+/** How long a window is, about: months and years differ, and days where clocks are changed. */
+const LENGTHS: Record<string, number> = { '1m': HOUR / 60, '10m': HOUR / 6, '1h': HOUR, '1d': 24 * HOUR, '1w': 168 * HOUR, '1mo': 730 * HOUR, '1y': 8766 * HOUR };
+
+/** Windows that follow each other lie less far apart than this; no two others do. */
+const apart = (every: string) => 1.5 * (LENGTHS[every] ?? Infinity);
+
 /** A line for each device, point and function; results that are no numbers are not drawn. */
-export function linesOf(windows: Window[]): Line[] {
+function linesOf(windows: Window[], every: string, clashes: Clashes): Line[] {
   const lines = new Map<string, Line>();
   for (const { deviceKey, time, ...results } of windows) {
     for (const [name, value] of Object.entries(results)) {
       if (typeof value !== 'number') continue;
       const key = `${deviceKey} ${name}`;
-      const line = lines.get(key) ?? { name: key, times: [], values: [], bucketMs: 1 };
+      const line = lines.get(key) ?? { name: key, times: [], values: [], gaps: [], marks: new Map<number, string>() };
+      const before = line.times.at(-1);
+      if (before !== undefined && time - before > apart(every)) line.gaps.push({ from: before, to: time });
+      if (clashes.of(deviceKey, time, pointOf(name)) > 0) line.marks?.set(time, CONFLICT);
       lines.set(key, line);
       line.times.push(time);
       line.values.push(value);
     }
   }
   return [...lines.values()];
+}
+
+/** A result is called by its point and its function. */
+const pointOf = (name: string) => name.slice(0, name.lastIndexOf('.'));
+
+interface Clashes { of: (device: string, window: number, point: string) => number }
+
+/** How many values of each window were overwritten by different ones. */
+function clashesOf(windows: Window[], conflicts: Conflict[]): Clashes {
+  const begins = new Map<string, number[]>();
+  for (const { deviceKey, time } of windows) begins.set(deviceKey, [...(begins.get(deviceKey) ?? []), time]);
+  const counts = new Map<string, number>();
+  for (const { deviceKey, point, time } of conflicts) {
+    // The kept value is in a window that is there: the last that begins no later.
+    const window = begins.get(deviceKey)?.findLast((begin) => begin <= time);
+    if (window === undefined) continue;
+    const key = `${deviceKey} ${window} ${point}`;
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+  }
+  return { of: (device, window, point) => counts.get(`${device} ${window} ${point}`) ?? 0 };
+}
+
+export function RollupChart({ rollup, every, conflicts, onZoom, onRaw }: {
+  rollup: Rollup; every: string; conflicts: Conflict[]; onZoom: (from: number, to: number) => void; onRaw: (from: number, to: number | undefined) => void;
+}) {
+  const { t } = useWords();
+  const { zone } = useZone();
+  const lines = useMemo(() => linesOf(rollup.windows, every, clashesOf(rollup.windows, conflicts)), [rollup, every, conflicts]);
+  if (lines.length === 0) return <Empty>{t('There are no numbers in this range.')}</Empty>;
+  return (
+    <Stack gap="xs">
+      <TooMany rollup={rollup} />
+      <Suspense fallback={<Waiting />}>
+        <Chart
+          lines={lines} zone={zone} onRange={onZoom} label={t('Chart of {names}; the table has the values', { names: lines.map((line) => line.name).join(', ') })}
+          onPick={(line, time) => {
+            const times = lines[line]?.times ?? [];
+            onRaw(time, times[times.indexOf(time) + 1]);
+          }}
+        />
+      </Suspense>
+      <Text size="xs" className="quiet" role="status">
+        {t('{n} windows. Drag to zoom, click for the raw values of a window.', { n: count(rollup.windows.length) })}{' '}
+        <span className="dot" style={{ color: CONFLICT }} aria-hidden /> {t('values in it were overwritten by different ones')}
+      </Text>
+    </Stack>
+  );
 }
 
 export function RollupFilters({ every, functions, onChange }: { every: string; functions: string[]; onChange: (changes: Record<string, string | null>) => void }) {
@@ -62,18 +125,31 @@ export function RollupFilters({ every, functions, onChange }: { every: string; f
   );
 }
 
-export function RollupTable({ rollup, names }: { rollup: Rollup; names: string[] }) {
+export function RollupTable({ rollup, every, conflicts, columns, onRaw }: {
+  rollup: Rollup; every: string; conflicts: Conflict[]; columns: { point: string; name: string }[]; onRaw: (from: number, to: number | undefined) => void;
+}) {
   const { t } = useWords();
+  const clashes = useMemo(() => clashesOf(rollup.windows, conflicts), [rollup, conflicts]);
   const shown = (value: unknown) => (value === undefined || value === null ? '' : typeof value === 'number' ? figure(value) : JSON.stringify(value));
+  /** Where the window after one begins, as far as it is known. */
+  const next = (at: number) => {
+    const [own, after] = [rollup.windows[at], rollup.windows[at + 1]];
+    return own && after && own.deviceKey === after.deviceKey && after.time - own.time < apart(every) ? after.time : undefined;
+  };
   return (
     <>
       <Table.ScrollContainer minWidth={500} type="native" tabIndex={0} role="region" aria-label={t('Windows')} mah={560}>
         <Table className="numbers" aria-label={t('Windows')} striped stickyHeader verticalSpacing={4}>
-          <Table.Thead><Table.Tr><Table.Th>{t('Begins')}</Table.Th><Table.Th>{t('Device')}</Table.Th>{names.map((name) => <Table.Th key={name} ta="right">{name}</Table.Th>)}</Table.Tr></Table.Thead>
+          <Table.Thead><Table.Tr><Table.Th>{t('Begins')}</Table.Th><Table.Th>{t('Device')}</Table.Th>{columns.map(({ name }) => <Table.Th key={name} ta="right">{name}</Table.Th>)}</Table.Tr></Table.Thead>
           <Table.Tbody>
-            {rollup.windows.slice(0, SHOWN).map((row) => (
+            {rollup.windows.slice(0, SHOWN).map((row, at) => (
               <Table.Tr key={`${row.deviceKey} ${row.time}`}>
-                <Table.Td><Time ms={row.time} /></Table.Td><Table.Td>{row.deviceKey}</Table.Td>{names.map((name) => <Table.Td key={name} ta="right">{shown(row[name])}</Table.Td>)}
+                <Table.Td><Anchor component="button" type="button" size="sm" title={t('Its raw values')} onClick={() => onRaw(row.time, next(at) ?? row.time + (LENGTHS[every] ?? 0))}><Time ms={row.time} /></Anchor></Table.Td>
+                <Table.Td>{row.deviceKey}</Table.Td>
+                {columns.map(({ name, point }) => {
+                  const clash = clashes.of(row.deviceKey, row.time, point);
+                  return <Table.Td key={name} ta="right">{shown(row[name])}{clash > 0 && <Text size="xs" span title={t('{n} values in it were overwritten by different ones', { n: clash })}> ⚠ {clash}</Text>}</Table.Td>;
+                })}
               </Table.Tr>
             ))}
           </Table.Tbody>

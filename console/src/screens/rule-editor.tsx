@@ -8,6 +8,7 @@ import type { ModelFile, RuleFile } from '../api/types';
 import { useWords } from '../i18n';
 import { Waiting } from '../ui/page';
 import { ProblemAlert, tell } from '../ui/problem';
+import { Kept, others } from '../ui/kept';
 import { useProducts } from './channels';
 import { declare } from './declare';
 import { Turn, kept, useDraft } from './draft';
@@ -16,11 +17,12 @@ import { Trial } from './rule-trial';
 
 const Editor = lazy(() => import('../ui/editor'));
 
+const KNOWN = ['kind', 'name', 'from', 'make', 'to', 'begin', 'description'];
 const BEGUN: RuleFile = { kind: 'Rule', name: '', from: { type: 'points' }, make: [], to: { webhook: { url: '' } } };
 
 function tidy(file: RuleFile): RuleFile {
-  const to = Object.fromEntries(Object.entries(file.to).map(([kind, of]) => [kind, kept(of as object)])) as RuleFile['to'];
-  return { ...kept({ ...file, from: kept(file.from ?? {}) }), to };
+  const to = Object.fromEntries(Object.entries(file.to).map(([kind, of]) => [kind, of !== null && typeof of === 'object' ? kept(of) : of])) as RuleFile['to'];
+  return { ...kept({ ...file, from: kept(file.from ?? {}) }, KNOWN), to };
 }
 
 export function RuleEditor({ file: given, readOnly = false, onSaved }: { file?: RuleFile; readOnly?: boolean; onSaved: (name: string) => void }) {
@@ -112,6 +114,7 @@ function Form({ file, isNew, onChange }: { file: RuleFile; isNew: boolean; onCha
         </Stack>
       </Card>
       <Destination file={file} onChange={onChange} />
+      <Kept of={others(file, KNOWN)} />
       {isNew && (
         <Radio.Group label={t('It begins')} value={file.begin ?? 'now'} onChange={(begin) => onChange({ ...file, begin: begin as 'now' | 'oldest' })}>
           <Group mt={4}><Radio value="now" label={t('with what is stored from now on')} /><Radio value="oldest" label={t('with what the log still holds')} /></Group>
@@ -124,7 +127,8 @@ function Form({ file, isNew, onChange }: { file: RuleFile; isNew: boolean; onCha
 function Destination({ file, onChange }: { file: RuleFile; onChange: (file: RuleFile) => void }) {
   const { t } = useWords();
   const { kafka, webhook, calculated } = file.to;
-  const kind = kafka ? 'kafka' : calculated ? 'calculated' : 'webhook';
+  const other = others(file.to, ['kafka', 'webhook', 'calculated']);
+  const kind = kafka ? 'kafka' : calculated ? 'calculated' : Object.keys(other)[0] ?? 'webhook';
   const begun: Record<string, RuleFile['to']> = { kafka: { kafka: { topic: 'MEASURE_POINT_ORIGIN_OFFLINE_{org}' } }, webhook: { webhook: { url: '' } }, calculated: { calculated: { points: [] } } };
   const put = (to: RuleFile['to']) => onChange({ ...file, to });
   return (
@@ -134,6 +138,7 @@ function Destination({ file, onChange }: { file: RuleFile; onChange: (file: Rule
         <Radio.Group aria-label={t('3. It sends that to')} value={kind} onChange={(kind) => put(begun[kind] ?? {})}>
           <Group><Radio value="kafka" label="Kafka" /><Radio value="webhook" label={t('webhook')} /><Radio value="calculated" label={t('calculated points')} /></Group>
         </Radio.Group>
+        <Kept of={other} />
         {kafka && <>
           <TextInput label={t('Topic')} required value={kafka.topic} onChange={(e) => put({ kafka: { ...kafka, topic: e.currentTarget.value } })} />
           <SimpleGrid cols={{ base: 1, sm: 2 }}>

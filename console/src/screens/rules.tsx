@@ -27,7 +27,7 @@ export default function Rules() {
   const may = useMay('operator');
   const [name, state, type, to] = ['name', 'state', 'type', 'to'].map(filters.get) as [string, string, string, string];
   const rules = useRules();
-  const fits = (one: RuleStanding) => one.name.toLowerCase().includes(name.toLowerCase()) && (!state || one.state === state) && (!type || one.type === type) && (!to || one.destination === to);
+  const fits = (one: RuleStanding) => one.name.toLowerCase().includes(name.toLowerCase()) && (!state || (state === 'failing' ? one.error !== undefined : one.state === state)) && (!type || one.type === type) && (!to || one.destination === to);
   const make = may && <Button component={Link} to="/new-rule">{t('New rule')}</Button>;
   const types = { points: t('points'), events: t('events'), attributes: t('attributes') };
   const destinations = { kafka: 'Kafka', webhook: t('webhook'), calculated: t('calculated points') };
@@ -36,7 +36,7 @@ export default function Rules() {
     <Page title={t('Rules')} about={t('A rule takes what is stored, makes of it what it says, and sends that on: to Kafka, to a webhook, or back as calculated points. One that fails delays itself alone.')} actions={make}>
       <Group align="flex-end">
         <FilterText label={t('Name contains')} value={name} onChange={(name) => filters.set({ name })} />
-        <Select label={t('State')} w={140} clearable value={state || null} onChange={(state) => filters.set({ state })} data={[{ value: 'running', label: t('running') }, { value: 'idle', label: t('idle') }, { value: 'stopped', label: t('stopped') }, { value: 'failed', label: t('failed') }]} />
+        <Select label={t('State')} w={140} clearable value={state || null} onChange={(state) => filters.set({ state })} data={[{ value: 'running', label: t('running') }, { value: 'idle', label: t('idle') }, { value: 'stopped', label: t('stopped') }, { value: 'failed', label: t('failed') }, { value: 'failing', label: t('delivery fails') }]} />
         <Select label={t('Listens to')} w={140} clearable value={type || null} onChange={(type) => filters.set({ type })} data={options(types)} />
         <Select label={t('Sends to')} w={180} clearable value={to || null} onChange={(to) => filters.set({ to })} data={options(destinations)} />
       </Group>

@@ -8,6 +8,7 @@ import { useWords } from '../i18n';
 import { Time, bytes, count } from '../time';
 import { Asked, FilterText, Page, Pairs, Sure, useFilters } from '../ui/page';
 import { tell } from '../ui/problem';
+import { useGrowthPairs } from './growth';
 import { useStandings } from './subscriptions';
 
 export default function Storage() {
@@ -19,6 +20,7 @@ export default function Storage() {
   const figures = useQuery({ queryKey: ['store'], queryFn: () => ok(api.GET('/api/v1/store')), refetchInterval: 5000 });
   const overview = useQuery({ queryKey: ['overview'], queryFn: () => ok(api.GET('/api/v1/overview')), refetchInterval: 5000 });
   const standings = useStandings();
+  const growth = useGrowthPairs(overview.data?.growth);
   const kept = (standings.data ?? []).reduce((sum, one) => sum + (one.bytes ?? 0), 0);
   return (
     <Page
@@ -47,6 +49,7 @@ export default function Storage() {
               <Title order={2} size="h4" mb="xs">{t('Disk')}</Title>
               <Pairs of={[
                 [t('Free'), overview.data?.diskFreeBytes == null ? '—' : bytes(overview.data.diskFreeBytes)],
+                ...growth,
                 [t('Segments'), `${bytes(store.segmentBytes)} · ${t('{n} files', { n: store.segments })}`], [t('Log'), bytes(store.logBytes)],
                 [t('Quarantine'), <Anchor key="q" component={Link} to="/quarantine">{overview.data ? bytes(overview.data.quarantine.bytes) : '—'}</Anchor>],
                 [t('Subscriptions'), <Anchor key="s" component={Link} to="/subscriptions">{bytes(kept)}</Anchor>],

@@ -6,8 +6,10 @@ import { api, ok } from '../api/client';
 import type { AccessKeyFile, DeviceFile, ModelFile, SubscriptionFile } from '../api/types';
 import { useWords } from '../i18n';
 import { ProblemAlert, tell } from '../ui/problem';
+import { Kept, others } from '../ui/kept';
 import { declare } from './declare';
 
+const KNOWN = ['kind', 'name', 'type', 'accessKey', 'models', 'points', 'events', 'devices', 'retentionHours', 'partitions', 'begin', 'description'];
 const HOURS = 72;
 const PARTITIONS = 2;
 
@@ -49,7 +51,8 @@ export function SubscriptionForm({ file, readOnly = false, onSaved, onCancel }: 
     setBusy(true);
     setError(undefined);
     const made: SubscriptionFile = {
-      kind: 'Subscription', name, type: type as 'points' | 'events', accessKey: key ?? '', retentionHours: Number(hours), partitions: Number(partitions), begin: begin as 'now' | 'oldest',
+      // What the form has no field for stays as it is.
+      ...others(file, KNOWN), kind: 'Subscription', name, type: type as 'points' | 'events', accessKey: key ?? '', retentionHours: Number(hours), partitions: Number(partitions), begin: begin as 'now' | 'oldest',
       ...(models.length > 0 && { models }), ...(devices.length > 0 && { devices }),
       ...(type === 'points' ? points.length > 0 && { points } : events.length > 0 && { events }),
       ...(description && { description }),
@@ -94,6 +97,7 @@ export function SubscriptionForm({ file, readOnly = false, onSaved, onCancel }: 
             </Radio.Group>
           )}
           <Textarea label={t('Description')} value={description} onChange={(e) => setDescription(e.currentTarget.value)} autosize />
+          <Kept of={others(file, KNOWN)} />
           <ProblemAlert error={error} />
           {!readOnly && (
             <Group justify="flex-end">

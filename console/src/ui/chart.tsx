@@ -3,13 +3,14 @@ import { useComputedColorScheme } from '@mantine/core';
 import { useEffect, useRef } from 'react';
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
-import { gapsOf } from './gaps';
+import { breaks, type Gap } from './gaps';
 
 export interface Line {
   name: string;
   times: number[];
   values: number[];
-  bucketMs: number;
+  /** Where there is nothing: the line does not go on over it. */
+  gaps: Gap[];
   /** Marks each value that stands out, by its colour. */
   marks?: Map<number, string>;
 }
@@ -93,7 +94,7 @@ export default function Chart({ lines, zone, label, onRange, onPick }: {
 /** A line that does not go on over what is missing: a value that is none begins each gap. */
 function broken(line: Line): [number[], (number | null)[]] {
   const [times, values]: [number[], (number | null)[]] = [[], []];
-  const gaps = new Set(gapsOf(line).map((gap) => gap.from));
+  const gaps = breaks(line.times, line.gaps);
   line.times.forEach((time, at) => {
     times.push(time);
     values.push(line.values[at] ?? null);

@@ -1,35 +1,27 @@
-// Where nothing is: told from the rhythm in which values come.
-
-export interface Sampled {
-  times: number[];
-  /** How much time one drawn value may stand for; 1 where all are drawn. */
-  bucketMs: number;
-}
+// Stretches without a value, as the gateway's coverage tells them.
 
 export interface Gap {
   from: number;
   to: number;
 }
 
-/** So many usual steps without a value are a gap. */
-const STEPS = 5;
-const BUCKETS = 2.5;
-
-/** The stretches between two values that are much longer than between most. */
-export function gapsOf({ times, bucketMs }: Sampled): Gap[] {
-  if (times.length < 3) return [];
-  const steps = times.slice(1).map((time, at) => time - (times[at] ?? time));
-  const usual = steps.toSorted((a, b) => a - b)[steps.length >> 1] ?? 0;
-  const most = Math.max(STEPS * usual, BUCKETS * bucketMs);
-  return steps.flatMap((step, at) => (step > most ? [{ from: times[at] ?? 0, to: times[at + 1] ?? 0 }] : []));
+/** The times behind which a line breaks: of each gap the last value before it that is drawn. */
+export function breaks(times: number[], gaps: Gap[]): Set<number> {
+  const found = new Set<number>();
+  let at = 0;
+  for (const gap of gaps) {
+    while (at + 1 < times.length && (times[at + 1] ?? Infinity) <= gap.from) at += 1;
+    const [before, after] = [times[at], times[at + 1]];
+    // What was left out of the drawing may lie between: then nothing is seen of the gap.
+    if (before !== undefined && before <= gap.from && after !== undefined && after >= gap.to) found.add(before);
+  }
+  return found;
 }
 
-/** The stretches in which there are values: what lies between the gaps. */
-export function stretchesOf(sampled: Sampled): Gap[] {
-  const [first, last] = [sampled.times[0], sampled.times.at(-1)];
-  if (first === undefined || last === undefined) return [];
-  const gaps = gapsOf(sampled);
-  const starts = [first, ...gaps.map((gap) => gap.to)];
-  const ends = [...gaps.map((gap) => gap.from), last];
+/** The stretches in which there are values: what lies between the gaps, from the first value to the last. */
+export function stretches(first: number, last: number, gaps: Gap[]): Gap[] {
+  const inside = gaps.filter((gap) => gap.from >= first && gap.to <= last);
+  const starts = [first, ...inside.map((gap) => gap.to)];
+  const ends = [...inside.map((gap) => gap.from), last];
   return starts.map((from, at) => ({ from, to: ends[at] ?? last }));
 }

@@ -23,14 +23,16 @@ export function Page({ title, about, actions, children }: { title: string; about
   );
 }
 
-/** A figure that leads to the list behind it. */
+/** A figure that leads to the list behind it, as the whole card does; links in its detail lead elsewhere. */
 export function Stat({ label, value, detail, to, tone }: { label: string; value: ReactNode; detail?: ReactNode; to: string; tone?: 'bad' | 'warn' | undefined }) {
   const color = tone === 'bad' ? 'light-dark(#a61e1e, #ffa8a8)' : tone === 'warn' ? 'light-dark(#8a4b00, #ffd43b)' : undefined;
   return (
-    <Card withBorder padding="sm" component={Link} to={to} className="stat">
-      <Text size="sm" className="quiet">{label}</Text>
-      <Text fz={26} fw={600} className="numbers" c={color ?? 'inherit'}>{value}</Text>
-      {detail && <Text size="xs" className="quiet">{detail}</Text>}
+    <Card withBorder padding="sm" className="stat">
+      <Link to={to} className="stat-link">
+        <Text size="sm" className="quiet">{label}</Text>
+        <Text fz={26} fw={600} className="numbers" c={color ?? 'inherit'}>{value}</Text>
+      </Link>
+      {detail && <Text size="xs" className="quiet stat-detail" component="div">{detail}</Text>}
     </Card>
   );
 }

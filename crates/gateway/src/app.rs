@@ -26,6 +26,7 @@ use crate::{
     clock::Clock,
     config::Config,
     derive::{self, Derived, DerivedError},
+    growth::Growth,
     house::{self, House},
     http::{self, Api, Live, Readiness, Seats},
     imports::{ImportError, Imports},
@@ -323,6 +324,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     });
     #[cfg(feature = "sql")]
     let postgres_door = postgres_door.transpose()?;
+    let growth = Arc::new(Growth::of(
+        &config.data_dir,
+        config.store.disk_reserve_bytes,
+    ));
     let api = Arc::new(Api {
         registry: Arc::clone(&registry),
         store: store.clone(),
@@ -350,6 +355,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         imports,
         archives: Arc::clone(&archives),
         live: Live::default(),
+        growth: Arc::clone(&growth),
         reads: Seats::new(limits::READS_MAX, limits::READS_PER_CALLER_MAX),
         broker_url: config
             .mqtt
@@ -366,14 +372,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             store.clone(),
             Arc::clone(&registry),
             Arc::clone(&subscriptions),
-            Arc::clone(&rules),
-            Arc::clone(&derived),
+            (Arc::clone(&rules), Arc::clone(&derived)),
+            Arc::clone(&growth),
         ),
         readiness: readiness(
             store.clone(),
             Arc::clone(&quarantine),
             Arc::clone(&registry),
-            Arc::clone(&rules),
+            (Arc::clone(&rules), Arc::clone(&growth)),
         ),
     });
     let alarmed = Alarms {
@@ -390,6 +396,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             closing.clone(),
         )),
         tokio::spawn(upkeep(metrics, closing.clone())),
+        tokio::spawn(keep_measured(
+            growth,
+            Pool::start("growth", 1, 1).map_err(StartError::Thread)?,
+            closing.clone(),
+        )),
         tokio::spawn(retention.keep(
             Pool::start("retention", 1, 1).map_err(StartError::Thread)?,
             closing.clone(),
@@ -708,6 +719,10 @@ async fn upkeep(metrics: PrometheusHandle, closing: CancellationToken) {
     }
 }
 
+async fn keep_measured(growth: Arc<Growth>, pool: Pool, closing: CancellationToken) {
+    growth.keep(pool, closing).await;
+}
+
 /// What the registry asks the store before a point may change its type.
 struct StoredPoints(Store);
 
@@ -730,7 +745,7 @@ fn readiness(
     store: Store,
     quarantine: Arc<Quarantine>,
     registry: Arc<Registry>,
-    rules: Arc<Rules>,
+    (rules, growth): (Arc<Rules>, Arc<Growth>),
 ) -> Box<dyn Fn() -> Readiness + Send + Sync> {
     Box::new(move || {
         let held = store.held_log().map(|held| {
@@ -739,6 +754,7 @@ fn readiness(
                 held.cursor, held.at.0, held.log_bytes
             )
         });
+        let free_bytes = store.disk_free_bytes();
         let store = match store.health() {
             State::Ok => None,
             State::DiskFull {
@@ -754,8 +770,9 @@ fn readiness(
         let quarantine = quarantine
             .is_full()
             .then(|| "quarantine full: messages with refusals are held".to_owned());
+        let full_soon = growth.outlook(free_bytes).warning();
         let warnings = warnings(&registry).into_iter().chain(held);
-        let warnings = warnings.chain(rules.warnings()).collect();
+        let warnings = warnings.chain(rules.warnings()).chain(full_soon).collect();
         Readiness::unless(store.into_iter().chain(quarantine).collect()).with(warnings)
     })
 }
@@ -776,8 +793,8 @@ fn render(
     store: Store,
     registry: Arc<Registry>,
     subscriptions: Arc<Subscriptions>,
-    rules: Arc<Rules>,
-    derived: Arc<Derived>,
+    (rules, derived): (Arc<Rules>, Arc<Derived>),
+    growth: Arc<Growth>,
 ) -> Box<dyn Fn() -> String + Send + Sync> {
     Box::new(move || {
         crate::telemetry::gauge_store(&store);
@@ -790,6 +807,7 @@ fn render(
         subscriptions.gauge();
         rules.gauge();
         derived.gauge();
+        growth.gauge(store.disk_free_bytes());
         metrics.render()
     })
 }

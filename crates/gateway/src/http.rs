@@ -76,9 +76,9 @@ pub use websocket::{Attend, Stream};
 pub use crate::seats::Seats;
 use crate::{
     access::Access, application::Applications, archive::Archives, channel_log::Log, clock::Clock,
-    derive::Derived, imports::Imports, kafka::Cluster, limits, pool::Pool, quarantine::Quarantine,
-    recorder::Recorder, redrive::Redriver, registry::Registry, rules::Rules, script::Scripts,
-    subscription::Subscriptions,
+    derive::Derived, growth::Growth, imports::Imports, kafka::Cluster, limits, pool::Pool,
+    quarantine::Quarantine, recorder::Recorder, redrive::Redriver, registry::Registry,
+    rules::Rules, script::Scripts, subscription::Subscriptions,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -121,6 +121,8 @@ pub struct Api {
     pub archives: Arc<Archives>,
     /// What browsers are told as it happens.
     pub live: Live,
+    /// How fast the data directory grows.
+    pub growth: Arc<Growth>,
     /// Where devices connect, such as `tcp://127.0.0.1:11883`.
     pub broker_url: String,
     /// The same over TLS, such as `ssl://127.0.0.1:18883`, if that door is open.
@@ -217,5 +219,7 @@ mod aggregates_tests;
 mod history_tests;
 #[cfg(test)]
 mod imports_tests;
+#[cfg(test)]
+mod samples_tests;
 #[cfg(test)]
 pub(crate) mod tests;

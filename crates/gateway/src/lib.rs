@@ -15,6 +15,7 @@ pub mod config;
 pub mod derive;
 pub mod expression;
 pub mod files;
+pub mod growth;
 pub mod house;
 pub mod http;
 pub mod imports;

@@ -503,6 +503,24 @@ pub const SCRIPT_PAUSE_S: u64 = 30;
 pub const SCRIPT_VERSIONS_MAX: usize = 1_000;
 /// Golden tests of one script.
 pub const SCRIPT_GOLDEN_MAX: usize = 200;
+/// Sample payloads that are kept with one script …
+pub const SCRIPT_SAMPLES_MAX: usize = 200;
+/// … what they come to as text, all together …
+pub const SCRIPT_SAMPLES_BYTES_MAX: usize = 4 << 20;
+/// … and the length of a sample's name and description.
+pub const SCRIPT_SAMPLE_NAME_CHARS_MAX: usize = 100;
+pub const SCRIPT_SAMPLE_DESCRIPTION_CHARS_MAX: usize = 1_000;
+
+/// How often the size of the data directory is measured …
+pub const GROWTH_SAMPLE_S: u64 = 300;
+/// … how far back measurements count …
+pub const GROWTH_WINDOW_S: u64 = 3 * 86_400;
+/// … and how long they must reach back before they say anything.
+pub const GROWTH_KNOWN_S: u64 = 3_600;
+/// A disk that is full sooner than this is warned of.
+pub const GROWTH_WARN_DAYS: f64 = 7.0;
+/// Further off than this is as good as never.
+pub const GROWTH_DAYS_MAX: f64 = 3_650.0;
 
 impl Default for Scripts {
     fn default() -> Self {

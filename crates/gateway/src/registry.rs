@@ -20,6 +20,7 @@ mod policy_tests;
 mod product;
 pub mod records;
 mod rule;
+mod sample;
 mod schema;
 mod script;
 mod snapshot;
@@ -61,6 +62,7 @@ pub use rule::{
     BatchFormat, Calculated, Comparison, Constant, Destination, Guarantee, KafkaFile, Listen,
     QualityRange, RowKind, Rule, RuleFile, Scale, Step, WebhookFile,
 };
+pub use sample::Sample;
 pub use schema::{object_schemas, schema};
 pub use script::{Script, ScriptFile, ScriptVersion};
 pub use snapshot::{AssetOwner, Devices, Snapshot};
@@ -496,6 +498,30 @@ impl Registry {
     pub fn roll_back_script(&self, name: &str, number: u32) -> Result<Arc<Script>, Refused> {
         self.change_script(name, |draft, script| draft.roll_back_script(script, number))?;
         self.script(name)
+    }
+
+    /// Keeps a sample payload with a script, in the place of one of the same name.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn keep_sample(
+        &self,
+        script: &str,
+        name: &str,
+        sample: Sample,
+    ) -> Result<Arc<Script>, Refused> {
+        self.change_script(script, |draft, script| {
+            draft.put_sample(script, name, sample)
+        })?;
+        self.script(script)
+    }
+
+    /// Deletes a sample payload of a script.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn drop_sample(&self, script: &str, name: &str) -> Result<(), Refused> {
+        self.change_script(script, |draft, script| draft.remove_sample(script, name))
     }
 
     fn script(&self, name: &str) -> Result<Arc<Script>, Refused> {
@@ -990,7 +1016,10 @@ fn loaded(
                 assets.owners.insert(id.clone(), owner.clone());
                 assets.retired.insert(owner, id);
             }
-            Collection::Script | Collection::ScriptVersion | Collection::ScriptDraft => {
+            Collection::Script
+            | Collection::ScriptVersion
+            | Collection::ScriptDraft
+            | Collection::ScriptSample => {
                 scripts.take(&record).map_err(damaged)?;
             }
             Collection::Credential => {

@@ -12,6 +12,7 @@
 mod breaker;
 mod dialect;
 mod golden;
+mod input;
 mod pool;
 mod process;
 mod program;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use dialect::{Device, Dialect, FPort, Mapping, Payload, ReplyForm, Time, TimeUnit};
 pub use golden::{Golden, Verdict, bytes_of};
+pub use input::Input;
 pub use pool::Scripts;
 pub use process::WorkerCommand;
 pub use program::{Program, State};

@@ -148,17 +148,20 @@ fn needed(method: &Method, path: &str) -> Role {
         path if path.starts_with("/api/v1/access/") => Role::Admin,
         _ if ends_with(&SECRET) => Role::Admin,
         SQL => Role::Viewer,
-        _ if method.is_safe() => Role::Viewer,
-        // An object may be called like one of the endings: it is deleted by whoever may delete.
-        _ if method == Method::POST && ends_with(&DRY) && !path.ends_with("/test") => Role::Viewer,
+        _ if method.is_safe() || (is_dry(method, path) && !path.ends_with("/test")) => Role::Viewer,
         _ => Role::Operator,
     }
 }
 
+/// Whether it is a POST that changes nothing. Objects may be called `run` or `test`: what else is
+/// done at such a path changes something.
+fn is_dry(method: &Method, path: &str) -> bool {
+    method == Method::POST && DRY.iter().any(|ending| path.ends_with(ending))
+}
+
 /// Whether it changes something. What a declaration changes, the registry tells itself.
 fn is_change(method: &Method, path: &str) -> bool {
-    let is_dry = || method == Method::POST && DRY.iter().any(|ending| path.ends_with(ending));
-    !method.is_safe() && path != "/api/v1/apply" && path != SQL && !is_dry()
+    !method.is_safe() && path != "/api/v1/apply" && path != SQL && !is_dry(method, path)
 }
 
 /// Who is at the other end, as far as the socket tells.
@@ -210,6 +213,7 @@ mod tests {
             ("DELETE", "/api/v1/devices/run", Role::Operator),
             ("POST", "/api/v1/sql", Role::Viewer),
             ("POST", "/api/v1/channels/sql", Role::Operator),
+            ("PUT", "/api/v1/scripts/a/samples/dry-run", Role::Operator),
             ("GET", "/api/v1/channels/a/connection", Role::Admin),
             ("POST", "/api/v1/channels/a/rotate", Role::Admin),
             ("POST", "/api/v1/rules/a/secret", Role::Admin),
@@ -218,6 +222,13 @@ mod tests {
         ] {
             assert_eq!(of(method, path), role, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn what_is_called_as_a_dry_run_ends_is_a_change_all_the_same() {
+        assert!(is_change(&Method::DELETE, "/api/v1/devices/run"));
+        assert!(is_change(&Method::PUT, "/api/v1/scripts/a/samples/test"));
+        assert!(!is_change(&Method::POST, "/api/v1/scripts/a/test"));
     }
 
     #[test]

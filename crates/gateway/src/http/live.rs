@@ -37,6 +37,7 @@ use super::{
 use crate::{
     access::Caller,
     channel_log::{Doing, Entry},
+    growth::Outlook,
     limits::{LIVE_STREAMS_MAX, LIVE_STREAMS_PER_CALLER_MAX},
     registry::{Channel, Kind},
     seats::{Seat, Seats},
@@ -161,6 +162,8 @@ struct Overview {
     /// Where the store is; absent where that cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     disk_free_bytes: Option<u64>,
+    /// How fast the data directory grows, and how long the disk lasts at that rate.
+    growth: Outlook,
     /// Channels that refused most in the last 24 hours.
     failing: Vec<ChannelActivity>,
     /// The last errors of all channels, as the channel log has them.
@@ -306,6 +309,7 @@ fn reckoned(api: &Api) -> Result<Overview, Problem> {
             duplicates: segments.duplicates,
             conflicts: segments.conflicts,
         },
+        growth: api.growth.outlook(api.store.disk_free_bytes()),
         disk_free_bytes: Some(api.store.disk_free_bytes()).filter(|bytes| *bytes != u64::MAX),
         failing,
         last_errors,

@@ -1,5 +1,6 @@
 //! `/api/v1/scripts`: data parsing scripts, their draft, their versions, and test runs.
 
+mod samples;
 mod trial;
 
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(status))
         .routes(routes!(show_draft, save_draft, drop_draft))
         .routes(routes!(trial::test))
+        .routes(routes!(samples::list))
+        .routes(routes!(samples::show, samples::keep, samples::drop_one))
         .routes(routes!(publish))
         .routes(routes!(roll_back))
         .routes(routes!(versions))
@@ -90,7 +93,7 @@ async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<R
     Ok(objects::one(written(Kind::Script, &name, &version.file)))
 }
 
-/// Delete a script with its draft and all its versions
+/// Delete a script with its draft, all its versions and its samples
 #[utoipa::path(delete, path = "/api/v1/scripts/{name}", tag = "objects", operation_id = "delete_script",
     params(("name" = String, Path, description = "Its name")),
     responses((status = 204, description = "Deleted"), Refusals))]

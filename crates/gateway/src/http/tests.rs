@@ -199,6 +199,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         clock,
         access,
         live: Live::default(),
+        growth: Arc::new(Growth::of(dir, 0)),
         reads: Seats::new(limits::READS_MAX, limits::READS_PER_CALLER_MAX),
         broker_url: "tcp://127.0.0.1:11883".into(),
         subscribe_port: 9001,

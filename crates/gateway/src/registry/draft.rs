@@ -937,9 +937,12 @@ impl<'r> Draft<'r> {
             let number = version.number.unwrap_or_default().to_string();
             self.forget(Collection::ScriptVersion, script.name.as_str(), &number);
         }
+        for sample in script.samples.keys() {
+            self.forget(Collection::ScriptSample, script.name.as_str(), sample);
+        }
     }
 
-    fn keep_script<T: Serialize>(
+    pub(super) fn keep_script<T: Serialize>(
         &mut self,
         collection: Collection,
         owner: &str,
@@ -996,7 +999,7 @@ impl<'r> Draft<'r> {
         }
     }
 
-    fn forget(&mut self, collection: Collection, owner: &str, name: &str) {
+    pub(super) fn forget(&mut self, collection: Collection, owner: &str, name: &str) {
         self.changes
             .push(Change::Remove(record_key(collection, owner, name)));
     }

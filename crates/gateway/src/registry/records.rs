@@ -17,6 +17,8 @@ pub enum Collection {
     /// Owned by its script, named by its number.
     ScriptVersion,
     ScriptDraft,
+    /// Owned by its script.
+    ScriptSample,
     AccessKey,
     /// What is not declared about an access key; secrets are sealed.
     Credential,
@@ -37,7 +39,7 @@ pub enum Collection {
 }
 
 impl Collection {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Model,
         Self::Product,
         Self::Device,
@@ -47,6 +49,7 @@ impl Collection {
         Self::Script,
         Self::ScriptVersion,
         Self::ScriptDraft,
+        Self::ScriptSample,
         Self::AccessKey,
         Self::Credential,
         Self::Subscription,
@@ -71,6 +74,7 @@ impl Collection {
             Self::Script => "script",
             Self::ScriptVersion => "script-version",
             Self::ScriptDraft => "script-draft",
+            Self::ScriptSample => "script-sample",
             Self::AccessKey => "access-key",
             Self::Credential => "credential",
             Self::Subscription => "subscription",
@@ -91,7 +95,7 @@ impl Collection {
     }
 }
 
-/// Names a record: `owner` is the product of a device, the script of a version, the policy of a
+/// Names a record: `owner` is the product of a device, the script of a version or sample, the policy of a
 /// revision, else empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordKey {

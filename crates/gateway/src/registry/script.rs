@@ -6,7 +6,10 @@ use backtide_model::ObjectName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::records::{Collection, Record, RecordKey};
+use super::{
+    records::{Collection, Record, RecordKey},
+    sample::Sample,
+};
 use crate::{
     limits::{SCRIPT_GOLDEN_MAX, SCRIPT_SOURCE_BYTES_MAX},
     script::{Dialect, Golden, Mapping, Program},
@@ -66,6 +69,8 @@ pub struct Script {
     pub versions: Vec<Arc<ScriptVersion>>,
     /// The version that runs; one of `versions`.
     pub live: Option<Arc<ScriptVersion>>,
+    /// Payloads to try it on, by name.
+    pub samples: BTreeMap<String, Arc<Sample>>,
 }
 
 impl Script {
@@ -76,6 +81,7 @@ impl Script {
             draft: None,
             versions: Vec::new(),
             live: None,
+            samples: BTreeMap::new(),
         }
     }
 
@@ -166,6 +172,7 @@ pub(super) struct Scripts {
     heads: BTreeMap<ObjectName, ScriptRecord>,
     /// By script and number; a draft has none.
     texts: BTreeMap<(ObjectName, Option<u32>), ScriptVersionRecord>,
+    samples: BTreeMap<(ObjectName, String), Sample>,
 }
 
 impl Scripts {
@@ -184,6 +191,10 @@ impl Scripts {
                 let number = name.parse().map_err(|_| "it has no number".to_owned())?;
                 let version = serde_json::from_str(&record.body).map_err(text)?;
                 self.texts.insert((named(owner)?, Some(number)), version);
+            }
+            Collection::ScriptSample => {
+                let sample = serde_json::from_str(&record.body).map_err(text)?;
+                self.samples.insert((named(owner)?, name.clone()), sample);
             }
             Collection::ScriptDraft => {
                 let draft = serde_json::from_str(&record.body).map_err(text)?;
@@ -218,6 +229,12 @@ impl Scripts {
                 Some(_) => script.versions.push(Arc::new(version)),
                 None => script.draft = Some(Arc::new(version)),
             }
+        }
+        for ((name, sample_name), sample) in self.samples {
+            let (script, _) = scripts
+                .get_mut(&name)
+                .ok_or_else(|| (name.clone(), "it has a sample, but no product".to_owned()))?;
+            script.samples.insert(sample_name, Arc::new(sample));
         }
         let with_live = scripts.into_values().map(|(mut script, live)| {
             script.live = live.and_then(|number| script.version(number).cloned());

@@ -8,7 +8,6 @@ use axum::{
     extract::{Path, State, rejection::BytesRejection},
 };
 use backtide_model::{Kind, Mode, ObjectName, Rules, TimeRule, check, open};
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -17,7 +16,7 @@ use super::{Api, Problem, as_value, found, read, version_of};
 use crate::{
     http::Refusals,
     registry::{Declared, Document, Fault, Product, RuleFile, ScriptFile, ScriptVersion, Snapshot},
-    script::{Call, Detail, Failure, Golden, Operation, Program, Verdict, bytes_of},
+    script::{Call, Detail, Failure, Golden, Input, Operation, Program, Verdict},
 };
 
 /// Reasons of the model named in an answer.
@@ -47,16 +46,6 @@ pub(in crate::http) struct Run {
     /// Keep these golden tests with the draft: publishing it runs them again.
     #[serde(default)]
     keep: bool,
-}
-
-/// Bytes, as hex digits, base64 or text.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[schema(as = ScriptInput)]
-enum Input {
-    Hex(String),
-    Base64(String),
-    Text(String),
 }
 
 /// What came of a test run.
@@ -139,7 +128,7 @@ pub(super) async fn test(
     let version = version_of(&script, word)?;
     let label = version.program.label();
     let mut outcome = match (run.decode, run.encode) {
-        (Some(input), None) => decode(&api, version, input.bytes()?, run.time).await,
+        (Some(input), None) => decode(&api, version, bytes(&input)?, run.time).await,
         (None, Some(value)) => encode(&api, version, &value, run.time).await,
         (None, None) => golden(&api, version, run.golden, run.keep).await?,
         (Some(_), Some(_)) => {
@@ -153,17 +142,12 @@ pub(super) async fn test(
     Ok(Json(outcome))
 }
 
-impl Input {
-    fn bytes(self) -> Result<Vec<u8>, Problem> {
-        let bad = |what: &str| Problem::bad_request("decode", format!("this is no {what}"));
-        match self {
-            Self::Hex(text) => bytes_of(&text).ok_or_else(|| bad("text of hex digits")),
-            Self::Base64(text) => BASE64_STANDARD
-                .decode(text.trim())
-                .map_err(|_| bad("base64")),
-            Self::Text(text) => Ok(text.into_bytes()),
-        }
-    }
+/// # Errors
+/// The input is not of the form that it is said to be of.
+fn bytes(input: &Input) -> Result<Vec<u8>, Problem> {
+    input
+        .bytes()
+        .map_err(|detail| Problem::bad_request("decode", detail))
 }
 
 async fn run(

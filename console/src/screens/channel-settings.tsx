@@ -1,0 +1,68 @@
+// A channel's settings as a form, or as text.
+import { Anchor, Button, Group, Stack, Text } from '@mantine/core';
+import { useQueryClient } from '@tanstack/react-query';
+import { Suspense, lazy, useState } from 'react';
+import { useNavigate } from 'react-router';
+import { api, ok } from '../api/client';
+import type { ChannelFile } from '../api/types';
+import { useMay } from '../app';
+import { useWords } from '../i18n';
+import { Sure, Waiting } from '../ui/page';
+import { ProblemAlert, tell } from '../ui/problem';
+import { faultsOf } from '../ui/fields';
+import { Kept, others } from '../ui/kept';
+import { ChannelForm } from './channel-form';
+import { declare } from './declare';
+import { Turn, useDraft, whole } from './draft';
+
+const Editor = lazy(() => import('../ui/editor'));
+
+const KNOWN = ['kind', 'name', 'product', 'mode', 'stampArrival', 'conflict', 'connectionsMax', 'refuse', 'errorBudget', 'clientCertificate', 'quotas', 'description'];
+
+export default function Settings({ name, file }: { name: string; file: ChannelFile }) {
+  const { t } = useWords();
+  const may = useMay('operator');
+  const client = useQueryClient();
+  const navigate = useNavigate();
+  const draft = useDraft(file, (file) => whole(file, KNOWN));
+  const [busy, setBusy] = useState(false);
+  const save = async () => {
+    draft.setError(undefined);
+    setBusy(true);
+    try {
+      const outcome = await declare(client, [draft.current()]);
+      tell(outcome.changed > 0 ? t('Saved.') : t('Nothing had changed.'));
+    } catch (error) {
+      draft.setError(error);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <Stack maw={980}>
+      <Group justify="space-between">
+        <Turn draft={draft} />
+        {draft.text !== undefined && <Text size="sm">{t('What each member means:')} <Anchor href="/api/v1/schemas/channel" size="sm">/api/v1/schemas/channel</Anchor></Text>}
+      </Group>
+      {draft.text === undefined
+        ? <fieldset disabled={!may} style={{ border: 0, padding: 0, margin: 0, minWidth: 0 }}><ChannelForm file={draft.file} onChange={draft.setFile} faults={faultsOf(draft.error)} readOnly={!may} /><Kept of={others(draft.file, KNOWN)} /></fieldset>
+        : <Suspense fallback={<Waiting />}><Editor language="json" label={t('Channel')} value={draft.text} onChange={draft.setText} readOnly={!may} /></Suspense>}
+      <ProblemAlert error={draft.error} />
+      {may && (
+        <Group>
+          <Button loading={busy} onClick={() => void save()}>{t('Save')}</Button>
+          <Sure
+            label={t('Delete')} title={t('Delete {name}?', { name })}
+            onSure={async () => {
+              await ok(api.DELETE('/api/v1/channels/{name}', { params: { path: { name } } }));
+              await navigate('/channels');
+              await client.invalidateQueries();
+            }}
+          >
+            {t('Its clients can log in no more. What it brought stays.')}
+          </Sure>
+        </Group>
+      )}
+    </Stack>
+  );
+}
