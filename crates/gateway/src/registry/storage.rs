@@ -222,14 +222,17 @@ impl StorageRule {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
 fn is_points(of: &Of) -> bool {
     *of == Of::Points
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
 fn is_raw(keep: &Density) -> bool {
     *keep == Density::Raw
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
 fn is_event(by: &KeptBy) -> bool {
     *by == KeptBy::Event
 }

@@ -66,6 +66,8 @@ impl Library {
         };
         // Rows that either of the two hides are read: what is hidden now is left out by hand.
         let query = self.query(entries, &range, (&Keep::default(), View::Kept));
+        // A value that came again counts from then, as it would under the next.
+        let query = query.folding(self.refusals_of(next));
         let weave = query.whole()?;
         Ok(Count {
             now: Veil::new(points, &now, View::Kept, i64::MIN),

@@ -146,19 +146,11 @@ fn bytes(run: &[Arc<Segment>]) -> u64 {
 }
 
 /// What a merge leaves out: what is not kept, unless something newer keeps it alive.
+#[derive(Default)]
 pub(super) struct Trim {
     pub(super) keep: Arc<Keep>,
     /// What is newer than the merge.
     pub(super) news: News,
-}
-
-impl Default for Trim {
-    fn default() -> Self {
-        Self {
-            keep: Arc::default(),
-            news: News::default(),
-        }
-    }
 }
 
 /// A merge on its way. Dropped, it leaves nothing behind.

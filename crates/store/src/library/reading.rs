@@ -198,6 +198,11 @@ impl Query {
         }
     }
 
+    /// The same read, where duplicates leave the first commit up to another one.
+    pub(super) fn folding(self, refusals: FirstRefusal) -> Self {
+        Self { refusals, ..self }
+    }
+
     /// Every row of the range by device and time.
     pub(super) fn whole(&self) -> Result<Weave, ReadError> {
         self.weave(

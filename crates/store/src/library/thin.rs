@@ -155,9 +155,9 @@ impl Stage {
 
     fn changes(&mut self, column: &Column<'_>, shown: &mut [bool]) {
         let mut before: Option<(u32, i64, usize)> = None;
-        for row in 0..shown.len() {
+        for (row, shown) in shown.iter_mut().enumerate() {
             let (rank, time_ms) = column.keys[row];
-            let Some(window) = self.thin.window(time_ms).filter(|_| shown[row]) else {
+            let Some(window) = self.thin.window(time_ms).filter(|_| *shown) else {
                 continue;
             };
             let is_same = match before {
@@ -170,7 +170,7 @@ impl Stage {
                         && same_cell(&last.cell, &column.values.cell(row))
                 }),
             };
-            shown[row] = !is_same;
+            *shown = !is_same;
             if let Some((of, in_window, at)) = before.filter(|(of, _, _)| *of != rank) {
                 self.remember(column, of, in_window, at);
             }

@@ -10,17 +10,17 @@ use serde_json::value::RawValue;
 use crate::{application::Denied, registry::Refused};
 
 /// Bad or missing arguments, no right.
-pub(super) const BAD_REQUEST: u16 = 400;
+pub(super) const BAD_REQUEST: u32 = 400;
 /// More than is answered at once.
-pub(super) const TOO_LARGE: u16 = 430;
+pub(super) const TOO_LARGE: u32 = 430;
 /// The gateway cannot, for now.
-pub(super) const SERVICE: u16 = 701;
+pub(super) const SERVICE: u32 = 701;
 /// A parameter makes no sense: a time, a name that the model has not, a page size.
-pub(super) const PARAMETER: u16 = 702;
+pub(super) const PARAMETER: u32 = 702;
 /// An object is not declared.
-pub(super) const NOT_FOUND: u16 = 404;
+pub(super) const NOT_FOUND: u32 = 404;
 /// An object is there already, or something uses it.
-pub(super) const CONFLICT: u16 = 409;
+pub(super) const CONFLICT: u32 = 409;
 
 /// How a generation puts its answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,11 +9,11 @@ use super::{
 use crate::{application::Denied, http::Api};
 
 /// The same request was made before.
-const REPEATED: u16 = 1001;
-const UNKNOWN_KEY: u16 = 1002;
-const BAD_ENCRYPTION: u16 = 1003;
+const REPEATED: u32 = 1001;
+const UNKNOWN_KEY: u32 = 1002;
+const BAD_ENCRYPTION: u32 = 1003;
 /// Ours: the token to be refreshed holds no longer.
-const BAD_TOKEN: u16 = 1004;
+const BAD_TOKEN: u32 = 1004;
 
 pub(super) fn get(api: &Api, call: &Call) -> Result<Data, Refusal> {
     issue(api, call, None)
