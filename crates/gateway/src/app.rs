@@ -24,6 +24,7 @@ use crate::{
     channel_log::{Log, LogError},
     clock::Clock,
     config::Config,
+    derive::{self, Derived, DerivedError},
     house::{self, House},
     http::{self, Api, Live, Readiness, Seats},
     ingest::{Budgets, Ingest, Shares},
@@ -118,6 +119,8 @@ pub enum StartError {
     Subscription(#[from] SubscriptionError),
     #[error(transparent)]
     Rules(#[from] RulesError),
+    #[error("rollups: {0}")]
+    Derived(#[from] DerivedError),
     #[error("default rules: {0}")]
     DefaultRules(Refused),
     #[error(transparent)]
@@ -154,6 +157,7 @@ pub struct Running {
     postgres: Option<Arc<postgres::Door>>,
     subscriptions: Arc<Subscriptions>,
     rules: Arc<Rules>,
+    derived: Arc<Derived>,
     store: Store,
     closing: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -236,6 +240,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         (way, &clock),
         kafka.clone(),
     )?;
+    let derived = open_derived(&config, &registry, &store, &clock, kafka.clone())?;
     let applications = Applications::new(
         Arc::clone(&registry),
         clock.clone(),
@@ -307,6 +312,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         rules: Arc::clone(&rules),
         #[cfg(feature = "sql")]
         sql: Arc::clone(&sql),
+        derived: Arc::clone(&derived),
         streams: Pool::start("streams", STREAM_THREADS, STREAMS_WAITING_MAX)
             .map_err(StartError::Thread)?,
         closing: closing.clone(),
@@ -335,6 +341,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             Arc::clone(&registry),
             Arc::clone(&subscriptions),
             Arc::clone(&rules),
+            Arc::clone(&derived),
         ),
         readiness: readiness(
             store.clone(),
@@ -406,6 +413,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         postgres: postgres_door,
         subscriptions,
         rules,
+        derived,
         store,
         closing,
         tasks,
@@ -431,6 +439,7 @@ impl Running {
             }
         }
         self.rules.close().await;
+        self.derived.close();
         self.subscriptions.close();
         self.store.close();
         tracing::info!("closed");
@@ -588,6 +597,23 @@ fn open_sql(
     Ok(Arc::new(engine))
 }
 
+fn open_derived(
+    config: &Config,
+    registry: &Arc<Registry>,
+    store: &Store,
+    clock: &Clock,
+    kafka: Option<Cluster>,
+) -> Result<Arc<Derived>, StartError> {
+    let setting = derive::Setting {
+        registry: Arc::clone(registry),
+        store: store.clone(),
+        clock: clock.clone(),
+        organization: config.organization.clone(),
+        kafka,
+    };
+    Ok(Derived::open(&config.data_dir.join("derived.db"), setting)?)
+}
+
 fn subscribe_limits(given: &crate::config::Subscribe) -> limits::Subscribe {
     let own = limits::Subscribe::default();
     limits::Subscribe {
@@ -720,6 +746,7 @@ fn render(
     registry: Arc<Registry>,
     subscriptions: Arc<Subscriptions>,
     rules: Arc<Rules>,
+    derived: Arc<Derived>,
 ) -> Box<dyn Fn() -> String + Send + Sync> {
     Box::new(move || {
         crate::telemetry::gauge_store(&store);
@@ -731,6 +758,7 @@ fn render(
         crate::telemetry::gauge("backtide_channels_held", held.count());
         subscriptions.gauge();
         rules.gauge();
+        derived.gauge();
         metrics.render()
     })
 }

@@ -23,7 +23,8 @@ pub mod output;
 pub mod policy;
 pub mod quarantine;
 pub mod query;
-pub mod rule;
+pub mod rollup;
+mod rule;
 mod salvage;
 pub mod script;
 pub mod send;
@@ -115,6 +116,9 @@ pub enum Command {
     /// Policies: what is in force for a point, what a change would touch
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Rollups and reductions: how they stand, what changed in them
+    #[command(subcommand)]
+    Rollup(rollup::Rollup),
     /// Subscriptions: list, show, start, stop, replay
     #[command(subcommand)]
     Subscription(subscription::Subscription),
@@ -316,6 +320,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
         Command::Script(script) => script.run(&connection, terminal),
         Command::Policy(policy) => policy.run(&connection, terminal),
+        Command::Rollup(rollup) => rollup.run(&connection, terminal),
         Command::Subscription(subscription) => subscription.run(&connection, terminal),
         Command::Rule(rule) => rule.run(&connection, terminal),
         Command::AccessKey(access_key) => access_key.run(&connection, terminal),

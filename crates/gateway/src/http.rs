@@ -14,6 +14,7 @@ mod access_keys;
 mod aggregates;
 mod apply;
 mod attributes;
+mod changes;
 mod channels;
 mod conflicts;
 mod console;
@@ -39,6 +40,8 @@ mod problem;
 mod products;
 mod quarantine;
 mod receipts;
+mod reduced;
+mod rollups;
 mod rules;
 mod schemas;
 mod scripts;
@@ -70,9 +73,10 @@ pub use websocket::{Attend, Stream};
 
 pub use crate::seats::Seats;
 use crate::{
-    access::Access, application::Applications, channel_log::Log, clock::Clock, kafka::Cluster,
-    limits, pool::Pool, quarantine::Quarantine, recorder::Recorder, redrive::Redriver,
-    registry::Registry, rules::Rules, script::Scripts, subscription::Subscriptions,
+    access::Access, application::Applications, channel_log::Log, clock::Clock, derive::Derived,
+    kafka::Cluster, limits, pool::Pool, quarantine::Quarantine, recorder::Recorder,
+    redrive::Redriver, registry::Registry, rules::Rules, script::Scripts,
+    subscription::Subscriptions,
 };
 
 /// Bytes of a request's body: a file of 100 000 devices is 10 MB.
@@ -93,6 +97,8 @@ pub struct Api {
     pub rules: Arc<Rules>,
     #[cfg(feature = "sql")]
     pub sql: Arc<crate::sql::Engine>,
+    /// Rollups, reductions and the change feed.
+    pub derived: Arc<Derived>,
     /// Runs what blocks: writes of the registry, reads of the store.
     pub pool: Pool,
     /// Makes answers of any length; a slow client keeps a thread of it.
@@ -141,6 +147,9 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(aggregates::routes())
         .merge(extremes::routes())
         .merge(sql::routes())
+        .merge(rollups::routes())
+        .merge(reduced::routes())
+        .merge(changes::routes())
         .merge(lineage::routes())
         .merge(latest::routes())
         .merge(events::routes())

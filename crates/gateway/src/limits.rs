@@ -179,6 +179,29 @@ pub const STORAGE_RULES_MAX: usize = 100;
 pub const CHANGES_QUIET_MS: i64 = 3_600_000;
 /// Devices whose values that would go a preview lists by point; further ones are counted.
 pub const PREVIEW_DEVICES_MAX: usize = 200;
+/// Rollups and reductions of one policy …
+pub const POLICY_DERIVED_MAX: usize = 32;
+/// … and of all of them.
+pub const DERIVED_MAX: usize = 256;
+/// The shortest and the longest window of a rollup, milliseconds: a minute, and about a month.
+pub const ROLLUP_MS_MIN: i64 = 60_000;
+pub const ROLLUP_MS_MAX: i64 = 31 * 24 * 3_600_000;
+/// After so long at most a reduction begins anew: a day.
+pub const RESTART_MS_MAX: i64 = 24 * 3_600_000;
+/// How far a value may hold, or be looked for, in a rollup: a year.
+pub const ROLLUP_REACH_MS_MAX: i64 = 366 * 24 * 3_600_000;
+/// How long a window may be left alone after a value: a day.
+pub const ANALYSIS_WAIT_MS_MAX: i64 = 24 * 3_600_000;
+/// Spans of windows of one device that wait to be computed; beyond, neighbours become one.
+pub const DIRTY_SPANS_MAX: usize = 512;
+/// The same of all devices: beyond, a device has one.
+pub const DIRTY_SPANS_ALL_MAX: usize = 500_000;
+/// Rows that one step of upkeep computes, roughly.
+pub const DERIVED_STEP_ROWS: usize = 20_000;
+/// Entries of the change feed that are kept.
+pub const CHANGES_KEPT_MAX: u64 = 1_000_000;
+/// Entries of the change feed in a page.
+pub const CHANGES_PAGE_MAX: usize = 10_000;
 /// Points that a preview of a change shows.
 pub const PREVIEW_POINTS_MAX: usize = 1_000;
 /// Changes of policies, each kept for ever: values name the revision that processed them.

@@ -5,10 +5,15 @@
 //! function: no clock, no memory of other rows, so that history that arrives shuffled or twice gives
 //! the same values.
 
+mod analysis;
 mod chain;
 mod expression;
 mod file;
 mod unit;
 
+pub use analysis::{
+    Keep, Pace, ReductionFile, ReductionPlan, RollupFile, RollupPlan, check_derived, is_number,
+    points_of,
+};
 pub use chain::{Chain, Part, Step, StepFault};
 pub use file::{Bounds, Otherwise, RangeStep, ScaleStep, StepFile, UnitStep};

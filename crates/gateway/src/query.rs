@@ -33,7 +33,7 @@ pub use files::{FileError, FileRows};
 pub use filter::{Filter, FilterError};
 pub use lines::{Line, LineWriter};
 pub use long::Long;
-pub use question::{Asked, AskedPoint, Question, QuestionError, is_json, product_of};
+pub use question::{Asked, AskedPoint, Question, QuestionError, asked_point, is_json, product_of};
 pub use readings::{Reading, number, readings};
 pub use rows::{RowError, RowForm, RowWriter, write_cell};
 pub use time::{TimeError, moment, moment_in, zone};

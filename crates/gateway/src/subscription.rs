@@ -10,7 +10,6 @@
 //! [`Subscriptions`] runs a topic for every subscription that is declared and not stopped. The door
 //! and the API know [`Source`] and [`Member`] alone.
 
-mod bell;
 mod filter;
 mod follower;
 mod group;

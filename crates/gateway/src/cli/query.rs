@@ -2,7 +2,12 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
-use super::{Connection, Exit, Failure, Terminal, client::Client, listing::given, output::Format};
+use super::{
+    Connection, Exit, Failure, Terminal,
+    client::{Client, segment},
+    listing::given,
+    output::Format,
+};
 
 /// Rows of a table that are laid out together.
 const TABLE_ROWS: usize = 1_000;
@@ -24,6 +29,15 @@ pub struct Query {
         conflicts_with = "interval"
     )]
     gap: Option<String>,
+    /// Print the windows of a rollup, which are computed already
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["aggregate", "interval", "coverage", "filter", "quality", "events", "attributes"])]
+    rollup: Option<String>,
+    /// Print the values that a reduction keeps
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["rollup", "points", "aggregate", "interval", "coverage", "filter", "quality", "events", "attributes", "long"])]
+    reduction: Option<String>,
+    /// With --reduction: all values, each with what is said of it
+    #[arg(long, requires = "reduction")]
+    processing: bool,
     /// Print events instead of points
     #[arg(long, conflicts_with_all = ["attributes", "points", "quality", "aggregate", "coverage", "filter", "long"])]
     events: bool,
@@ -168,6 +182,7 @@ impl Query {
         let limit = self.limit.map(|limit| limit.to_string());
         let given = |flag: bool| flag.then(|| "true".to_owned());
         let (quality, history) = (given(self.quality), given(self.history));
+        let processing = given(self.processing);
         let (path, computed) = self.computed.asked();
         let mut more = vec![
             ("limit", &limit),
@@ -176,6 +191,8 @@ impl Query {
             ("event", &self.event),
             ("attribute", &self.attribute),
             ("history", &history),
+            ("reduction", &self.reduction),
+            ("processing", &processing),
         ];
         more.extend(computed.iter().map(|(name, value)| (*name, value)));
         // What is text stands to the left, numbers to the right.
@@ -185,6 +202,13 @@ impl Query {
             (_, _, true) => ("/api/v1/points/coverage", 3),
             _ if self.computed.long => (path, 3),
             _ => (path, 2),
+        };
+        let of_rollup = self.rollup.as_deref();
+        let of_rollup = of_rollup.map(|name| format!("/api/v1/rollups/{}/rows", segment(name)));
+        let path = match (&of_rollup, &self.reduction) {
+            (Some(path), _) => path,
+            (None, Some(_)) => "/api/v1/points/reduced",
+            (None, None) => path,
         };
         let answer = self.selection.ask(&client, path, format, &more)?;
         let out = &mut *terminal.out;

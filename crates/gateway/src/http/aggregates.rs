@@ -489,7 +489,7 @@ fn storable(bound: Option<i64>) -> Option<i64> {
     bound.map(|bound| bound.clamp(STORABLE_MS.0, STORABLE_MS.1))
 }
 
-fn after(cursor: Option<&str>) -> Result<Option<(Arc<str>, i64)>, Problem> {
+pub(super) fn after(cursor: Option<&str>) -> Result<Option<(Arc<str>, i64)>, Problem> {
     let Some(text) = cursor else {
         return Ok(None);
     };

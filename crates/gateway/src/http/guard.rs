@@ -23,7 +23,7 @@ const CSRF: &str = "x-csrf-token";
 /// Where a POST asks in SQL, which only reads.
 const SQL: &str = "/api/v1/sql";
 /// Endings of paths where a POST changes nothing.
-const DRY: [&str; 7] = [
+const DRY: [&str; 8] = [
     "/run",
     "/dry-run",
     "/test",
@@ -31,6 +31,7 @@ const DRY: [&str; 7] = [
     "/points/query",
     "/points/aggregates",
     "/points/coverage",
+    "/rows",
 ];
 /// Endings of paths that show, make or end a secret.
 const SECRET: [&str; 5] = [
@@ -201,6 +202,7 @@ mod tests {
             ("POST", "/api/v1/policy-preview", Role::Viewer),
             ("POST", "/api/v1/points/query", Role::Viewer),
             ("POST", "/api/v1/points/aggregates", Role::Viewer),
+            ("POST", "/api/v1/rollups/a/rows", Role::Viewer),
             ("POST", "/api/v1/products/aggregates", Role::Operator),
             ("POST", "/api/v1/scripts/a/test", Role::Operator),
             ("POST", "/api/v1/apply", Role::Operator),

@@ -149,7 +149,16 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
         };
         crate::sql::Engine::start(sources, &dir.join("sql-spill"), limits).unwrap()
     };
+    let setting = crate::derive::Setting {
+        registry: Arc::clone(&registry),
+        store: store.clone(),
+        clock: clock.clone(),
+        organization: backtide_model::ObjectName::new("o1").unwrap(),
+        kafka: None,
+    };
+    let derived = crate::derive::Derived::open(&dir.join("derived.db"), setting).unwrap();
     Api {
+        derived,
         applications: Arc::new(applications),
         organization: ObjectName::new("o1").unwrap(),
         integrate: Box::new(|_| Box::pin(async { Err("no house is here".to_owned()) })),

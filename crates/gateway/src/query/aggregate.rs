@@ -40,7 +40,7 @@ pub use self::{
 };
 use self::{
     table::Table,
-    tally::{Span, Tally},
+    tally::{Reach, Span, Tally},
 };
 use super::{AskedPoint, DEVICE, OutColumn, RowError, TIME};
 use crate::limits::{AGGREGATE_STATES_MAX, AGGREGATE_WAITING_MAX, AGGREGATE_WINDOWS_MAX};
@@ -77,6 +77,9 @@ pub struct Plan {
     pub hold_ms: i64,
     /// How far before `from_ms` a value is looked for that still holds.
     pub lookback_ms: i64,
+    /// An increase is counted from a value that is no older than this: then no window depends on what is
+    /// further away, wherever a read begins.
+    pub increase_ms: i64,
     /// A span without values is a gap if it is longer.
     pub gap_ms: Option<i64>,
     /// These devices have a row even without any value; sorted.
@@ -122,6 +125,7 @@ impl Plan {
             fill: Fill::None,
             hold_ms: i64::MAX,
             lookback_ms: 0,
+            increase_ms: i64::MAX,
             gap_ms: None,
             devices: Vec::new(),
             batch_rows: BATCH_ROWS,
@@ -229,7 +233,15 @@ impl Fold {
         let point = |(point, functions): &(AskedPoint, Vec<Function>)| Point {
             column: value_column(&point.name),
             functions: functions.clone(),
-            tally: Tally::new(point.storage, functions, plan.hold_ms, plan.gap_ms),
+            tally: Tally::new(
+                point.storage,
+                functions,
+                Reach {
+                    hold_ms: plan.hold_ms,
+                    increase_ms: plan.increase_ms,
+                },
+                plan.gap_ms,
+            ),
         };
         let functions = plan.points.iter().flat_map(|(point, functions)| {
             let is_text = |function: &Function| {

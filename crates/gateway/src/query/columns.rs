@@ -27,6 +27,11 @@ pub struct OutColumn {
 }
 
 impl OutColumn {
+    /// How it is typed in slabs.
+    pub fn data_type(&self) -> arrow_schema::DataType {
+        super::shape::data_type(self.storage)
+    }
+
     /// Points as the store has them.
     pub fn of(points: &[AskedPoint]) -> Vec<Self> {
         let column = |point: &AskedPoint| Self {

@@ -246,7 +246,7 @@ fn named_point(product: &Product, name: ElementName) -> AskedPoint {
     asked_point(name, data_type)
 }
 
-fn asked_point(name: ElementName, declared: Option<&DataType>) -> AskedPoint {
+pub fn asked_point(name: ElementName, declared: Option<&DataType>) -> AskedPoint {
     let storage = declared.map_or(Storage::Text, DataType::storage);
     AskedPoint {
         name,

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     limits,
-    policy::{Chain, Part, StepFile},
+    policy::{Chain, Part, ReductionFile, RollupFile, StepFile, check_derived},
 };
 
 /// A policy in an object file.
@@ -48,6 +48,12 @@ pub struct PolicyFile {
     /// rule at most.
     #[serde(default, skip_serializing_if = "StorageRules::is_empty")]
     pub storage: StorageRules,
+    /// Rollups: windows of points, kept folded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub analysis: Vec<RollupFile>,
+    /// What is worked out after values are stored, in the order of their times.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after_commit: Vec<ReductionFile>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }
@@ -131,8 +137,10 @@ pub(super) fn check(
     file: &PolicyFile,
     snapshot: &Snapshot,
 ) -> Result<(), String> {
-    if file.processing.is_empty() && file.storage.is_empty() {
-        let why = "it says nothing: give it processing, a list of steps, or storage";
+    let has_derived = !(file.analysis.is_empty() && file.after_commit.is_empty());
+    if file.processing.is_empty() && file.storage.is_empty() && !has_derived {
+        let why = "it says nothing: give it processing, a list of steps, storage, analysis, a list of \
+                   rollups, or afterCommit, a list of reductions";
         return Err(why.to_owned());
     }
     check_size(file)?;
@@ -164,7 +172,55 @@ pub(super) fn check(
         .map(|model| (&model.name, &*model.model))
         .collect();
     file.storage.check(file, &about)?;
+    if has_derived {
+        check_analysis(file, snapshot)?;
+    }
     check_steps(name, file, snapshot)
+}
+
+fn check_analysis(file: &PolicyFile, snapshot: &Snapshot) -> Result<(), String> {
+    if !file.channels.is_empty() {
+        let why = "analysis and afterCommit are about what is stored, whatever channel it came by: a \
+                   policy with them names no channels";
+        return Err(why.to_owned());
+    }
+    let models = models(file, snapshot);
+    let models = models.iter().map(|model| &*model.model);
+    check_derived(&file.analysis, &file.after_commit, models)
+}
+
+/// The names of what a policy derives.
+fn derived(file: &PolicyFile) -> impl Iterator<Item = &ObjectName> {
+    let rollups = file.analysis.iter().map(|rollup| &rollup.rollup);
+    rollups.chain(
+        file.after_commit
+            .iter()
+            .map(|reduction| &reduction.reduction),
+    )
+}
+
+/// No two policies derive something of one name.
+fn check_derived_names(policies: &[Arc<Policy>]) -> Result<(), String> {
+    let mut names: HashMap<&ObjectName, &ObjectName> = HashMap::new();
+    for policy in policies {
+        for name in derived(&policy.file) {
+            if let Some(other) = names.insert(name, &policy.name) {
+                return Err(format!(
+                    "policies {other} and {} would both have a rollup or reduction {name}; give one \
+                     another name",
+                    policy.name
+                ));
+            }
+        }
+    }
+    match names.len() > limits::DERIVED_MAX {
+        true => Err(format!(
+            "there would be {} rollups and reductions, the most is {}",
+            names.len(),
+            limits::DERIVED_MAX
+        )),
+        false => Ok(()),
+    }
 }
 
 fn check_size(file: &PolicyFile) -> Result<(), String> {
@@ -311,6 +367,7 @@ impl Snapshot {
             }
         }
         let (policies, revision) = (self.policies.in_order(), self.policies.revision);
+        check_derived_names(&policies)?;
         let mut chains = HashMap::new();
         for product in self.products.values() {
             for channel in &product.channels {

@@ -17,13 +17,12 @@ use tokio::sync::Notify;
 
 use super::{
     Standing,
-    bell::Bell,
     group::{Claim, Extent, Group, MemberId, Outcome},
     shelf::{Committed, Place, Shelf, ShelfError},
     source::{Member, Message, PullSize, Sought, Source, SourceError},
     standing::{GroupStanding, OffsetStanding, PartitionStanding},
 };
-use crate::{clock::Clock, limits, meter::Meter, pool::Pool};
+use crate::{bell::Bell, clock::Clock, limits, meter::Meter, pool::Pool};
 
 /// How long the oldest messages may be gone from the file and still be spoken of.
 const PRUNING: Duration = Duration::from_millis(100);

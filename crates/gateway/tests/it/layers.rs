@@ -90,6 +90,21 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         "retention",
         &["mqtt", "http", "cli", "ingest", "house", "app", "query"],
     ),
+    (
+        "derive",
+        &[
+            "mqtt",
+            "http",
+            "cli",
+            "ingest",
+            "house",
+            "app",
+            "rules",
+            "subscription",
+            "subscribe",
+            "quarantine",
+        ],
+    ),
     ("redrive", &["mqtt", "http", "cli", "house", "app", "auth"]),
     (
         "rules",

@@ -47,7 +47,7 @@ pub(super) struct Data {
 /// Why an operation is refused.
 #[derive(Debug, Clone)]
 pub(super) struct Refusal {
-    pub(super) code: u16,
+    pub(super) code: u32,
     pub(super) message: String,
     /// 200 but for those who are not admitted, and bodies that are not read.
     status: StatusCode,
@@ -77,9 +77,9 @@ impl Data {
 }
 
 impl Refusal {
-    pub(super) fn new(code: u16, message: impl Into<String>) -> Self {
+    pub(super) fn new(code: impl Into<u32>, message: impl Into<String>) -> Self {
         Self {
-            code,
+            code: code.into(),
             message: message.into(),
             status: StatusCode::OK,
             data: None,

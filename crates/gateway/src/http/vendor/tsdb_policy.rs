@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What the vendor answers where a policy is not there or cannot be saved.
-const POLICY: u16 = 80_500;
+const POLICY: u32 = 80_500;
 const DAYS_OF_MONTH: u32 = 30;
 const DAYS_OF_YEAR: u32 = 365;
 

@@ -23,6 +23,15 @@ pub(super) struct Span {
     pub(super) end_ms: i64,
 }
 
+/// How long a value counts for what comes after it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reach {
+    /// For means over time and durations.
+    pub(super) hold_ms: i64,
+    /// For increases.
+    pub(super) increase_ms: i64,
+}
+
 /// What of a value is asked for.
 #[derive(Debug, Clone, Copy)]
 struct Wants {
@@ -232,6 +241,7 @@ impl<V> Held<V> {
 pub(super) struct Numbers<T: Number> {
     wants: Wants,
     hold_ms: i64,
+    increase_ms: i64,
     count: i64,
     sum: T::Sum,
     least: Option<T>,
@@ -249,10 +259,11 @@ pub(super) struct Numbers<T: Number> {
 }
 
 impl<T: Number> Numbers<T> {
-    fn new(functions: &[Function], hold_ms: i64) -> Self {
+    fn new(functions: &[Function], reach: Reach) -> Self {
         Self {
             wants: Wants::of(functions),
-            hold_ms,
+            hold_ms: reach.hold_ms,
+            increase_ms: reach.increase_ms,
             count: 0,
             sum: T::Sum::default(),
             least: None,
@@ -313,6 +324,7 @@ impl<T: Number> Numbers<T> {
         self.spend(span.start_ms, time_ms)?;
         if self.wants.increase
             && let Some(held) = self.held
+            && time_ms.saturating_sub(held.since_ms) <= self.increase_ms
         {
             let (before, now) = (held.value.double(), value.double());
             let grew = if now < before { now } else { now - before };
@@ -592,16 +604,16 @@ impl Tally {
     pub(super) fn new(
         storage: Storage,
         functions: &[Function],
-        hold_ms: i64,
+        reach: Reach,
         gap_ms: Option<i64>,
     ) -> Self {
         let kind = match storage {
-            Storage::Bool => Kind::Bool(Numbers::new(functions, hold_ms)),
-            Storage::Int => Kind::Int(Numbers::new(functions, hold_ms)),
-            Storage::Long => Kind::Long(Numbers::new(functions, hold_ms)),
-            Storage::Float => Kind::Float(Numbers::new(functions, hold_ms)),
-            Storage::Double => Kind::Double(Numbers::new(functions, hold_ms)),
-            Storage::Text => Kind::Text(Texts::new(functions, hold_ms)),
+            Storage::Bool => Kind::Bool(Numbers::new(functions, reach)),
+            Storage::Int => Kind::Int(Numbers::new(functions, reach)),
+            Storage::Long => Kind::Long(Numbers::new(functions, reach)),
+            Storage::Float => Kind::Float(Numbers::new(functions, reach)),
+            Storage::Double => Kind::Double(Numbers::new(functions, reach)),
+            Storage::Text => Kind::Text(Texts::new(functions, reach.hold_ms)),
         };
         let seen = Seen {
             gap_ms,

@@ -122,6 +122,12 @@ pub struct Window {
     pub end_ms: i64,
 }
 
+impl Window {
+    pub fn length_ms(self) -> i64 {
+        self.end_ms.saturating_sub(self.start_ms)
+    }
+}
+
 /// All of time, cut up: every moment is in exactly one window, and no window is empty.
 #[derive(Debug, Clone)]
 pub enum Windows {

@@ -6,7 +6,7 @@ use parking_lot::{Condvar, Mutex};
 
 /// A bell that many may ring and one listens to.
 #[derive(Default)]
-pub(super) struct Bell {
+pub(crate) struct Bell {
     state: Mutex<State>,
     rung: Condvar,
 }
@@ -18,22 +18,22 @@ struct State {
 }
 
 impl Bell {
-    pub(super) fn ring(&self) {
+    pub(crate) fn ring(&self) {
         self.state.lock().has_news = true;
         self.rung.notify_one();
     }
 
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.state.lock().has_ended = true;
         self.rung.notify_one();
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.state.lock().has_ended
     }
 
     /// Waits until it is rung, at most `patience`.
-    pub(super) fn wait(&self, patience: Duration) {
+    pub(crate) fn wait(&self, patience: Duration) {
         let until = Instant::now() + patience;
         let mut state = self.state.lock();
         while !state.has_news
@@ -44,7 +44,7 @@ impl Bell {
     }
 
     /// Waits for so long, whether it is rung or not, unless it ends.
-    pub(super) fn rest(&self, pause: Duration) {
+    pub(crate) fn rest(&self, pause: Duration) {
         let until = Instant::now() + pause;
         let mut state = self.state.lock();
         while !state.has_ended && !self.rung.wait_until(&mut state, until).timed_out() {}
