@@ -46,6 +46,10 @@ pub const AGGREGATE_WAITING_MAX: usize = 2_000_000;
 /// Different values in one window whose durations are asked for.
 pub const AGGREGATE_STATES_MAX: usize = 1_000;
 
+/// Rows of a prepared statement that a PostgreSQL client takes without a fetch size: they are in memory
+/// together.
+pub const SQL_ROWS_AT_ONCE_MAX: usize = 1_000_000;
+
 /// Caps of SQL, of all doors together.
 #[derive(Debug, Clone)]
 pub struct Sql {

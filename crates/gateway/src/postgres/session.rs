@@ -42,10 +42,16 @@ use super::{
     fault::{self, Faults},
     login::Login,
 };
-use crate::sql::{Engine, Rows, SqlError, check_statement};
+use crate::{
+    limits::SQL_ROWS_AT_ONCE_MAX as ROWS_AT_ONCE_MAX,
+    sql::{Engine, Rows, SqlError, check_statement},
+};
 
 /// Where datafusion-postgres notes `SET statement_timeout`, milliseconds.
 const STATEMENT_TIMEOUT: &str = "statement_timeout_ms";
+
+const TOO_MANY_ROWS: &str = "a prepared statement gives its rows at once, and these are more than a \
+    million; set a fetch size, or ask over HTTP";
 
 /// Everything that one connection is served by.
 pub(super) struct Handlers {
@@ -132,6 +138,7 @@ impl Session {
         plan: LogicalPlan,
         format: &Format,
         client: &(dyn ClientInfo + Send + Sync),
+        rows_max: usize,
     ) -> PgWireResult<Response> {
         let caller = self.login.caller()?;
         let timeout = client.metadata().get(STATEMENT_TIMEOUT);
@@ -151,6 +158,7 @@ impl Session {
         let fields = Arc::new(fields);
         let answer = Answer {
             rows,
+            rows_left: rows_max,
             cancelled,
             watched: Arc::clone(&self.watched),
         };
@@ -170,6 +178,7 @@ impl Session {
 /// Rows on their way to a client that may leave.
 struct Answer {
     rows: Rows,
+    rows_left: usize,
     cancelled: CancellationToken,
     watched: Arc<TcpStream>,
 }
@@ -182,7 +191,14 @@ impl Answer {
             next = self.rows.next() => next,
             () = gone(&self.watched) => Some(Err(SqlError::Cancelled)),
         };
-        Some((next?, self))
+        let next = next?.and_then(|batch| match self.rows_left.checked_sub(batch.num_rows()) {
+            Some(rows_left) => {
+                self.rows_left = rows_left;
+                Ok(batch)
+            }
+            None => Err(SqlError::Memory(TOO_MANY_ROWS.to_owned())),
+        });
+        Some((next, self))
     }
 }
 
@@ -216,7 +232,10 @@ impl SimpleQueryHandler for Session {
             let statement = parser::Statement::Statement(Box::new(statement));
             let plan = self.context.state().statement_to_plan(statement).await;
             let plan = plan.map_err(|error| fault::of_sql(&error.into()))?;
-            responses.push(self.run(plan, &Format::UnifiedText, client).await?);
+            responses.push(
+                self.run(plan, &Format::UnifiedText, client, usize::MAX)
+                    .await?,
+            );
         }
         Ok(responses)
     }
@@ -235,7 +254,7 @@ impl ExtendedQueryHandler for Session {
         &self,
         client: &mut C,
         portal: &Portal<Self::Statement>,
-        _max_rows: usize,
+        max_rows: usize,
     ) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -257,7 +276,14 @@ impl ExtendedQueryHandler for Session {
         }
         let plan = plan.clone().replace_params_with_values(&values);
         let plan = plan.map_err(|error| fault::of_sql(&error.into()))?;
-        self.run(plan, &portal.result_column_format, client).await
+        // What is asked for at once, pgwire holds at once.
+        let rows_max = if max_rows == 0 {
+            ROWS_AT_ONCE_MAX
+        } else {
+            usize::MAX
+        };
+        self.run(plan, &portal.result_column_format, client, rows_max)
+            .await
     }
 }
 
