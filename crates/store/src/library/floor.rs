@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn rows_before_a_moment_are_exact_at_the_ends_and_reckoned_between() {
-        let device = backtide_model::DeviceKey::new("a").unwrap();
+        let device = DeviceKey::new("a").unwrap();
         let mut index = DeviceIndex::default();
         index.push(&device, &[0, 10, 20, 30, 40]);
         let at = |time_ms| rows_before(&index, time_ms);

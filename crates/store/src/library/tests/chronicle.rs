@@ -3,7 +3,7 @@
 use backtide_model::{AttributeValue, Occurrence};
 
 use super::*;
-use crate::{AttributeRange, EventRange, memtable::Told};
+use crate::{AttributeRange, EventRange, RecordKeep, memtable::Told};
 
 fn told<T>(sequence: u64, items: Vec<T>) -> Arc<Told<T>> {
     Arc::new(Told {
@@ -43,7 +43,9 @@ fn a_chapter_that_was_written_before_a_crash_is_written_again_without_a_trace() 
     world.chapter.attributes = vec![told(3, vec![serial("1"), serial("2"), serial("2")])];
     let chronicle = Arc::clone(world.library.chronicle());
     // The manifest's transaction does not come: the process is killed here.
-    chronicle.flush(&world.chapter, Sequence(3)).unwrap();
+    chronicle
+        .flush(&world.chapter, Sequence(3), &|_| i64::MIN)
+        .unwrap();
     let before = chronicle.stats().unwrap();
     assert_eq!(
         (
@@ -65,7 +67,9 @@ fn a_chapter_that_was_written_before_a_crash_is_written_again_without_a_trace() 
         rows_max: usize::MAX,
     };
     // Still in memory while a reader looks: each is seen once.
-    let events = chronicle.events(&world.chapter.events, &range).unwrap();
+    let events = chronicle
+        .events(&world.chapter.events, &range, RecordKeep::ALL)
+        .unwrap();
     let events: Vec<_> = events.flat_map(Result::unwrap).collect();
     assert_eq!(events.len(), 2);
     let range = AttributeRange {
@@ -77,7 +81,7 @@ fn a_chapter_that_was_written_before_a_crash_is_written_again_without_a_trace() 
         rows_max: usize::MAX,
     };
     let values = chronicle
-        .attributes(&world.chapter.attributes, &range)
+        .attributes(&world.chapter.attributes, &range, RecordKeep::ALL)
         .unwrap();
     let values: Vec<_> = values
         .flat_map(Result::unwrap)

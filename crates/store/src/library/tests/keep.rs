@@ -384,10 +384,10 @@ fn a_points_floor_takes_its_values_and_no_other_and_whole_segments_where_all_are
         };
         PointKeep::new(floor, None)
     };
-    let keep = of_points(&[("P", floor(10))]);
+    let keep = of_points(&[("P", floor(20))]);
     world.set_keep(&keep);
     world.work_to_the_end();
-    assert_eq!(world.cells(), 10 + 20 + 20);
+    assert_eq!(world.cells(), 20 + 20);
     check(&world, &model, &keep, View::Kept, (i64::MIN, i64::MAX));
     let keep = of_points(&[("P", floor(60)), ("state.quality", floor(60))]);
     world.set_keep(&keep);
