@@ -136,7 +136,7 @@ impl Derived {
             let publisher = Publisher::new(
                 Shelf::open(path)?,
                 Arc::clone(&derived.shared),
-                cluster,
+                &cluster,
                 setting.registry,
                 setting.organization,
                 derived.ending.clone(),

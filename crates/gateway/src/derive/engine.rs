@@ -90,6 +90,9 @@ pub(super) enum WorkError {
     Read(#[from] ReadError),
 }
 
+/// The id of a series that stays, and up to which device its stored history is marked.
+type KnownSeries = (i64, Option<String>);
+
 impl Engine {
     pub(super) fn new(
         shelf: Shelf,
@@ -252,10 +255,7 @@ impl Engine {
 
     /// Makes the file agree with what is declared; the id of each, and how far its stored history is
     /// marked.
-    fn settle(
-        &mut self,
-        declared: &[Series],
-    ) -> Result<Vec<Option<(i64, Option<String>)>>, WorkError> {
+    fn settle(&mut self, declared: &[Series]) -> Result<Vec<Option<KnownSeries>>, WorkError> {
         let is_same = |(name, product, print): (&str, &str, &str), one: &Series| {
             one.name.as_str() == name && one.product.key.as_str() == product && one.print == print
         };

@@ -78,7 +78,7 @@ impl Publisher {
     pub(super) fn new(
         shelf: Shelf,
         shared: Arc<Shared>,
-        cluster: Cluster,
+        cluster: &Cluster,
         registry: Arc<Registry>,
         organization: ObjectName,
         ending: CancellationToken,

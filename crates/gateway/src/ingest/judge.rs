@@ -619,11 +619,11 @@ mod tests {
         payload: Bytes,
     ) -> Judged {
         let payload = Payload::Whole(payload);
-        judged_uplink(compression, mode, is_json, uplink(topic, payload, None))
+        judged_uplink(compression, mode, is_json, &uplink(topic, payload, None))
     }
 
     fn judged_as(mode: Mode, payload: Payload, rows: Option<Arc<[u64]>>) -> Judged {
-        judged_uplink(Compression::None, mode, true, uplink(POST, payload, rows))
+        judged_uplink(Compression::None, mode, true, &uplink(POST, payload, rows))
     }
 
     fn uplink(topic: &str, payload: Payload, rows: Option<Arc<[u64]>>) -> Uplink {
@@ -640,7 +640,7 @@ mod tests {
         compression: Compression,
         mode: Mode,
         is_json: bool,
-        uplink: Uplink,
+        uplink: &Uplink,
     ) -> Judged {
         let devices: BTreeSet<DeviceKey> = ["a", "b"]
             .into_iter()
@@ -667,7 +667,7 @@ mod tests {
             client: "client".into(),
             compression,
         };
-        judge(&scope, &sender, &uplink, None, 5)
+        judge(&scope, &sender, uplink, None, 5)
     }
 
     #[test]

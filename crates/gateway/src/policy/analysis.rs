@@ -275,10 +275,10 @@ impl ReductionFile {
 ///
 /// # Errors
 /// Which makes no sense, and why.
-pub fn check_derived<'m>(
+pub fn check_derived(
     rollups: &[RollupFile],
     reductions: &[ReductionFile],
-    models: impl Iterator<Item = &'m Model> + Clone,
+    models: &[&Model],
 ) -> Result<(), String> {
     let count = rollups.len() + reductions.len();
     if count > limits::POLICY_DERIVED_MAX {
@@ -294,7 +294,7 @@ pub fn check_derived<'m>(
             return Err(of("the name stands twice".to_owned()));
         }
         let functions = rollup.plan().map_err(of)?.functions;
-        check_points(&rollup.points, models.clone(), |storage| {
+        check_points(&rollup.points, models, |storage| {
             check_functions(&functions, storage)
         })
         .map_err(of)?;
@@ -310,23 +310,21 @@ pub fn check_derived<'m>(
                 "points is empty; name the points that it is about".to_owned()
             ));
         }
-        check_points(
-            &reduction.points,
-            models.clone(),
-            |storage| match is_number(storage) {
+        check_points(&reduction.points, models, |storage| {
+            match is_number(storage) {
                 true => Ok(()),
                 false => Err("it has no numbers".to_owned()),
-            },
-        )
+            }
+        })
         .map_err(of)?;
     }
     Ok(())
 }
 
 /// Some model has each of them, and in every model that has one it makes sense.
-fn check_points<'m>(
+fn check_points(
     points: &[ElementName],
-    models: impl Iterator<Item = &'m Model> + Clone,
+    models: &[&Model],
     makes_sense: impl Fn(Storage) -> Result<(), String>,
 ) -> Result<(), String> {
     if points.len() > limits::POLICY_POINTS_MAX {
@@ -338,7 +336,7 @@ fn check_points<'m>(
     }
     for point in points {
         let mut is_known = false;
-        for model in models.clone() {
+        for model in models {
             let declared = model.measurepoints.get(point);
             is_known |= declared.is_some() || model.passthrough;
             if let Some(declared) = declared {

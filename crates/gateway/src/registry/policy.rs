@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use backtide_model::{ChannelName, ConflictPolicy, ElementName, ObjectName};
+use backtide_model::{ChannelName, ConflictPolicy, ElementName, Model, ObjectName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -185,8 +185,8 @@ fn check_analysis(file: &PolicyFile, snapshot: &Snapshot) -> Result<(), String> 
         return Err(why.to_owned());
     }
     let models = models(file, snapshot);
-    let models = models.iter().map(|model| &*model.model);
-    check_derived(&file.analysis, &file.after_commit, models)
+    let models: Vec<&Model> = models.iter().map(|model| &*model.model).collect();
+    check_derived(&file.analysis, &file.after_commit, &models)
 }
 
 /// The names of what a policy derives.
