@@ -12,12 +12,13 @@ WITH     := $(if $(FEATURES),--features $(FEATURES))
 # What the outside suite drives; `BACKTIDE_BIN=… make test-outside` tests another one.
 export BACKTIDE_BIN ?= $(TARGET)/debug/backtide
 
-.PHONY: help build console tools lint test test-rust test-outside fuzz demo bench soak clean
+.PHONY: help build console tools lint test test-rust test-outside fuzz demo release bench soak clean
 
 help:
 	@echo "make demo          build, start a gateway, send it real history, read it back"
 	@echo "make test          set up and pass every test (Debian 12 as root installs what it needs)"
 	@echo "make build         the development binary: $(BACKTIDE_BIN)"
+	@echo "make release       the binary for use, with SQL: $(TARGET)/release/backtide"
 	@echo "make console       the console that is embedded in it (Node.js 20 or newer; build does it where npm is there)"
 	@echo "make lint          formatting and clippy"
 	@echo "make test-rust     the Rust tests alone"
@@ -48,8 +49,8 @@ tools:
 
 lint: | need-rust
 	$(CARGO) fmt --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(if $(FEATURES),$(CARGO) clippy --workspace --all-targets $(WITH) -- -D warnings)
+	$(CARGO) clippy --workspace --all-targets $(WITH) -- -D warnings
+	$(if $(FEATURES),$(CARGO) clippy --workspace --bins -- -D warnings)
 
 test-rust: | need-rust
 	$(CARGO) test --workspace $(WITH)
@@ -73,9 +74,13 @@ test:
 fuzz: | need-rust
 	fuzz/run
 
+# Without SQL, which more than doubles a first release build; `make release` has everything.
 demo: $(CONSOLE) | need-rust
-	$(CARGO) build --release --bin backtide $(WITH)
+	$(CARGO) build --release --bin backtide
 	$(TARGET)/release/backtide demo $(ARGS)
+
+release: $(CONSOLE) | need-rust
+	$(CARGO) build --release --bin backtide $(WITH)
 
 bench: | need-rust
 	$(CARGO) build --release --bin backtide --example decode_bench --example kafka_ceiling $(WITH)

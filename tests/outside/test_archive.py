@@ -192,5 +192,7 @@ def test_what_makes_no_sense_is_named_when_it_is_declared(farm):
     farm.apply(LAKE)
     refused = farm.run("apply", "-f", "-", input=LAKE + "format: csv\n")
     assert refused.code == FAILED and "format" in refused.err
-    refused = farm.run("delete", "product", "wind-farm")
-    assert "archive" in refused.err
+    model = farm.cli("get", "product", "wind-farm", "-o", "json").json()["model"]
+    farm.apply(f"kind: Product\nname: bare\nkey: BAREPRODUC\nmodel: {model}\n---\n" + LAKE.replace("wind-farm", "bare").replace("lake", "pond"))
+    refused = farm.run("delete", "product", "bare")
+    assert "archive pond" in refused.err

@@ -108,6 +108,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("redrive", &["mqtt", "http", "cli", "house", "app", "auth"]),
     ("imports", &["mqtt", "http", "cli", "house", "app", "auth"]),
     (
+        "archive",
+        &["mqtt", "http", "cli", "ingest", "house", "app", "auth"],
+    ),
+    (
         "files",
         &[
             "mqtt", "http", "cli", "house", "app", "auth", "ingest", "registry", "store",
