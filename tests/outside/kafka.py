@@ -229,8 +229,18 @@ class Kafka:
     def committed(self, group):
         """{(topic, partition): offset} as Kafka's own tools show it."""
         admin = self.admin()
-        [future] = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]).values()
-        return {(p.topic, p.partition): p.offset for p in future.result(20).topic_partitions}
+
+        def listed():
+            [future] = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]).values()
+            try:
+                return [future.result(20).topic_partitions]
+            except KafkaException as error:
+                # A broker that has just begun reads its offsets first, and says so.
+                if error.args[0].code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS:
+                    raise
+                return None
+        [partitions] = world.eventually(listed, "the coordinator has read its offsets")
+        return {(p.topic, p.partition): p.offset for p in partitions}
 
 
 def headers_of(record):

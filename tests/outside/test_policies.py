@@ -286,7 +286,7 @@ def test_thinned_points_read_the_same_before_and_after_the_disk_follows(plant, c
         items = [("pump-7", when, {"flow": when - begin, "rpm": (when - begin) // 400_000, "p": 1.0}) for when in shuffled[at:at + 10]]
         assert one.post(*items, topic=POST)["code"] == 200
     minutes = [last for last in times if last % MINUTE == 40_000]
-    view = plant.http("GET", "/api/v1/points", params={"device": "pump-7", "points": "flow", "view": "minute"}).json()["rows"]
+    view = plant.http("GET", "/api/v1/points", params={"device": "pump-7", "points": "flow", "view": "minute"}).json()["items"]
     assert [row["time"] for row in view] == minutes, "of what is kept raw too"
     plant.apply("""
 kind: Policy

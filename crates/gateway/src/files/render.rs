@@ -170,7 +170,9 @@ fn add(
             out.extend_from_slice(b"{\"value\":");
             value::write(out, form, text);
             out.extend_from_slice(b",\"quality\":");
-            value::write(out, Form::Number, quality);
+            // Tables without missing integers write 3.0.
+            let digits = quality.strip_suffix(".0").unwrap_or(quality);
+            value::write(out, Form::Number, digits);
             out.push(b'}');
         }
     });
