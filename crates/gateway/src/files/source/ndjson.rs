@@ -194,6 +194,11 @@ fn is_absent(mapping: &Mapping, raw: &RawValue) -> bool {
     raw.get() == "null" || mapping.absent.iter().any(|absent| *absent == text_of(raw))
 }
 
+/// Tables without missing integers write 3.0.
+fn whole_number(text: &str) -> &str {
+    text.strip_suffix(".0").unwrap_or(text)
+}
+
 /// Adds the value of a long row, with its quality where there is one.
 fn long(mapping: &Mapping, [name, value, quality]: [Option<&RawValue>; 3], item: &mut Item) -> Row {
     let name: Option<String> = name.and_then(|name| serde_json::from_str(name.get()).ok());
@@ -207,7 +212,7 @@ fn long(mapping: &Mapping, [name, value, quality]: [Option<&RawValue>; 3], item:
         item.value(&mapping::key(point), |out| match quality {
             None => out.extend_from_slice(value.get().as_bytes()),
             Some(quality) => {
-                let (value, quality) = (value.get(), quality.get());
+                let (value, quality) = (value.get(), whole_number(quality.get()));
                 let whole = format!("{{\"value\":{value},\"quality\":{quality}}}");
                 out.extend_from_slice(whole.as_bytes());
             }
