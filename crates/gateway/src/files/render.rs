@@ -170,9 +170,7 @@ fn add(
             out.extend_from_slice(b"{\"value\":");
             value::write(out, form, text);
             out.extend_from_slice(b",\"quality\":");
-            // Tables without missing integers write 3.0.
-            let digits = quality.strip_suffix(".0").unwrap_or(quality);
-            value::write(out, Form::Number, digits);
+            value::write(out, Form::Number, value::whole_number(quality));
             out.push(b'}');
         }
     });

@@ -141,6 +141,11 @@ fn plain_number(text: &str) -> Option<String> {
     is_json_number(&plain).then_some(plain)
 }
 
+/// How an integer stands in JSON: tables without missing integers write 3.0.
+pub(super) fn whole_number(text: &str) -> &str {
+    text.strip_suffix(".0").unwrap_or(text)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -12,7 +12,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Item, Row, Rows, SourceError, spoiled};
+use super::{super::value::whole_number, Item, Row, Rows, SourceError, spoiled};
 use crate::{
     files::{
         mapping::{self, Mapping, Points, Role},
@@ -192,11 +192,6 @@ impl Ndjson {
 
 fn is_absent(mapping: &Mapping, raw: &RawValue) -> bool {
     raw.get() == "null" || mapping.absent.iter().any(|absent| *absent == text_of(raw))
-}
-
-/// Tables without missing integers write 3.0.
-fn whole_number(text: &str) -> &str {
-    text.strip_suffix(".0").unwrap_or(text)
 }
 
 /// Adds the value of a long row, with its quality where there is one.
