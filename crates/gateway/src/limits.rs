@@ -237,11 +237,11 @@ pub const ROLLUP_REACH_MS_MAX: i64 = 366 * 24 * 3_600_000;
 /// How long a window may be left alone after a value: a day.
 pub const ANALYSIS_WAIT_MS_MAX: i64 = 24 * 3_600_000;
 /// Spans of windows of one device that wait to be computed; beyond, neighbours become one.
-pub const DIRTY_SPANS_MAX: usize = 512;
+pub const DIRTY_SPANS_MAX: usize = 128;
 /// The same of all devices: beyond, a device has one.
 pub const DIRTY_SPANS_ALL_MAX: usize = 500_000;
-/// Rows that one step of upkeep computes, roughly.
-pub const DERIVED_STEP_ROWS: usize = 20_000;
+/// Cells of rows that one step of upkeep computes, roughly: 16 MiB of numbers.
+pub const DERIVED_STEP_CELLS: usize = 2_000_000;
 /// Entries of the change feed that are kept.
 pub const CHANGES_KEPT_MAX: u64 = 1_000_000;
 /// Entries of the change feed in a page.

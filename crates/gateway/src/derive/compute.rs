@@ -15,7 +15,7 @@ use super::{
     series::{Series, Work},
 };
 use crate::{
-    limits::DERIVED_STEP_ROWS,
+    limits::DERIVED_STEP_CELLS,
     query::{
         RowError,
         aggregate::{AggregateError, Fold},
@@ -282,7 +282,7 @@ impl Taker<'_> {
             self.computed.batches.push(kept);
             self.rows += rows;
         }
-        if self.rows < DERIVED_STEP_ROWS {
+        if self.rows * batch.num_columns() < DERIVED_STEP_CELLS {
             return Ok(());
         }
         let done = self.done();
