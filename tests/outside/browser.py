@@ -107,6 +107,10 @@ class Console:
         """A text field by its label; a star marks those that are needed."""
         return self.front.get_by_label(re.compile(rf"^{re.escape(label)}( \*)?$")).and_(self.page.locator("input,textarea"))
 
+    def field_of(self, label):
+        """A list of the browser's own, by its label."""
+        return self.front.get_by_label(label, exact=True).and_(self.page.locator("select"))
+
     def fill(self, label, text):
         self.field(label).fill(text)
         return self
@@ -127,6 +131,12 @@ class Console:
     def choose(self, label, option):
         """An entry of a list that drops down."""
         self.front.get_by_role("combobox", name=label, exact=True).click()
+        self.page.get_by_role("option", name=option, exact=True).click()
+        return self
+
+    def choose_by_typing(self, label, option):
+        """An entry of a list that is too long to be shown whole."""
+        self.front.get_by_role("combobox", name=label, exact=True).fill(option)
         self.page.get_by_role("option", name=option, exact=True).click()
         return self
 
