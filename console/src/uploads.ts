@@ -45,7 +45,10 @@ export function useUploads(): Upload[] {
   return useSyncExternalStore(subscribe, () => uploads);
 }
 
-/** Ends it: what is stored stays stored. */
+/** Ends an import: what is stored stays stored. */
+export const stop = (id: number) => ok(api.POST('/api/v1/imports/{id}/cancel', { params: { path: { id } } }));
+
+/** Sends no more of it, and tells the gateway to leave what has arrived. */
 export const cancel = (key: number) => requests.get(key)?.abort();
 export const forget = (key: number) => put(uploads.filter((upload) => upload.key !== key));
 
@@ -82,7 +85,16 @@ export async function send(file: File, asked: Asked): Promise<void> {
     (found) => end({ state: 'failed', import: found, error: found?.error ? new Problem(422, 'import', found.error) : new TypeError() }),
     (error: unknown) => end({ state: 'failed', error }),
   );
-  request.onabort = () => void own().then((found) => end({ state: 'cancelled', import: found }), () => end({ state: 'cancelled' }));
+  request.onabort = () => {
+    end({ state: 'cancelled' });
+    void own().then(async (found) => {
+      if (!found) return;
+      change(key, { import: found });
+      // One that has ended by now needs no telling.
+      await stop(found.id).catch(() => undefined);
+      change(key, { import: await own() });
+    }, () => undefined);
+  };
   const query = new URLSearchParams({ channel: asked.channel, file: file.name, mapping: asked.mapping, ...(asked.skipRows > 0 && { skipRows: String(asked.skipRows) }) });
   request.open('POST', `/api/v1/imports?${query}`);
   for (const [name, value] of Object.entries(headers({ 'Content-Type': 'application/octet-stream' }))) request.setRequestHeader(name, value);

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 
 from browser import expect
 from world import PRODUCT, eventually
@@ -38,7 +39,7 @@ def test_rollups_and_reductions_are_declared_by_forms(farm, console, connect):
     console.click("+ reduction").fill("Name of reduction 1", "slim").fill("Points of reduction 1", "P_avg").page.keyboard.press("Enter")
     console.page.keyboard.press("Escape")
     console.fill("Deviation 1", "5").fill("Begins anew every 1", "6h").page.keyboard.press("Escape")
-    reductions.get_by_text("Flags what changes too fast 1").click()
+    reductions.get_by_role("switch").check()
     console.fill("At most 1", "600").fill("In 1", "10m")
     reductions.scroll_into_view_if_needed()
     console.inspect("policy-derived")
@@ -71,8 +72,6 @@ def test_a_rollup_is_seen_as_it_stands_read_as_history_and_its_changes_are_follo
     assert "kind=reduction" in console.page.url
     console.open("/rollups").link("power-1h").heading("History")
     chart = console.page.get_by_test_id("chart")
-    console.fill("Devices", "R80711").page.keyboard.press("Enter")
-    console.page.keyboard.press("Escape")
     expect(console.page.get_by_test_id("derived")).to_contain_text("Windows of 1h, kept computed")
     # Four windows of three functions.
     expect(chart).to_have_attribute("data-drawn", "12")
@@ -90,7 +89,7 @@ def test_a_rollup_is_seen_as_it_stands_read_as_history_and_its_changes_are_follo
     changes = console.page.get_by_role("table", name="Changes")
     expect(changes.get_by_role("row").nth(1)).to_contain_text("R80711")
     console.inspect("rollup-changes")
-    console.page.get_by_text("As it happens").click()
+    console.page.get_by_role("switch", name="As it happens").click()
     assert client.post(("R80721", T0, {"P_avg": 7.0}))["code"] == 200
     expect(changes.get_by_role("row").nth(1)).to_contain_text("R80721")
     console.fill("To", "2014-01-01T01:00Z").fill("Device", "R80721")
@@ -101,5 +100,5 @@ def test_a_rollup_is_seen_as_it_stands_read_as_history_and_its_changes_are_follo
     expect(console.page.get_by_test_id("derived")).to_be_visible()
     console.open("/rollups?tab=changes&device=none").see("No change fits the filters.")
     console.menu("Overview")
-    console.page.get_by_role("link", name="Rollups current 2 / 2").click()
+    console.page.get_by_role("link", name=re.compile("^Rollups current")).click()
     console.heading("Rollups")

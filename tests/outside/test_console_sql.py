@@ -82,3 +82,11 @@ def test_a_gateway_without_sql_says_so(farm, console):
             "fix": "take a released binary, or build one with `cargo build --release --features sql`"}
     console.page.route("**/api/v1/sql", lambda route: route.fulfill(status=501, json=told))
     console.menu("SQL").see("This gateway is built without SQL").see("take a released binary", exact=False).inspect("sql-absent")
+
+
+def test_what_history_shows_leads_to_its_statement(farm, console, connect):
+    assert connect().post(("R80711", T0, {"P_avg": 1.0}), ("R80721", T0, {"P_avg": 2.0}))["code"] == 200
+    console.open(f"/history?product={PRODUCT}&device=R80711&points=P_avg&from=2014-01-01T00:00Z").page.get_by_role("main").get_by_role("link", name="SQL").click()
+    expect(console.page.locator(".cm-content")).to_contain_text("WHERE device IN ('R80711') AND time >= '2014-01-01T00:00:00.000Z'")
+    console.click("Run")
+    expect(console.page.get_by_test_id("answered")).to_contain_text("1 row in")

@@ -1255,4 +1255,7 @@ export const zh: Record<string, string> = {
   'Device {name} would lose': '设备 {name} 将失去',
   'by the minute': '按分钟',
   'only changes': '仅变化',
+  'Cancel the import': '取消导入',
+  'Cancel {name}?': '取消 {name}？',
+  'It ends after the rows that it is at. What is stored stays stored; send the file again to have all of it.': '处理完当前行后结束。已存储的数据保留；再次发送文件即可补全。',
 };

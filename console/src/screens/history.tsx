@@ -3,6 +3,7 @@
 import { Button, Drawer, Group, MultiSelect, Select, Stack, Tabs, TagsInput } from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
 import { useEffect, useState } from 'react';
+import { Link } from 'react-router';
 import { api, download, ok } from '../api/client';
 import type { DeviceFile, ModelFile } from '../api/types';
 import { useWords } from '../i18n';
@@ -17,6 +18,7 @@ import { Lineage, type Picked } from './history-lineage';
 import { Values } from './history-table';
 import { RollupChart, RollupFilters, RollupTable, TooMany, addressOf, columnsOf, functionsOf, isWindows, useRollup } from './rollup';
 import { DerivedNote, useDerived } from './rollups';
+import { statementOf } from './sql-ask';
 
 const BUCKETS = 1000;
 const DEVICES_FIRST = 2;
@@ -57,7 +59,7 @@ export default function History() {
   const derived = useDerived();
   const kept = derived.data?.find((one) => one.name === filters.get('rollup') && one.product === product);
   const isReduced = kept?.kind === 'reduction';
-  const source = { every: isReduced ? '' : (kept?.interval ?? every), functions: functionsOf(filters.get('fn')), kept };
+  const source = { every: isReduced ? '' : (kept?.interval ?? every), functions: functionsOf(filters.get('fn'), kept), kept };
   const inWindows = isWindows(source);
   const rollup = useRollup(query, source, zone);
   const isAsked = product !== '' && keys.length > 0 && names.length > 0;
@@ -80,6 +82,7 @@ export default function History() {
     <Page
       title={t('History')}
       actions={isAsked && <>
+        <Button variant="default" component={Link} to={`/sql?${new URLSearchParams({ sql: statementOf(product, keys, names, instant(from), instant(to)) })}`}>SQL</Button>
         <Button variant="default" onClick={() => download(`${exported}&format=csv`)}>CSV</Button>
         <Button variant="default" onClick={() => download(`${exported}&format=ndjson`)}>NDJSON</Button>
         <Button variant="default" onClick={() => download(`${exported}&format=parquet`)}>Parquet</Button>

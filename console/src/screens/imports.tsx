@@ -7,8 +7,8 @@ import { api, ok, type Schemas } from '../api/client';
 import { useMay } from '../app';
 import { useWords } from '../i18n';
 import { Time, bytes, count, span } from '../time';
-import { cancel, forget, useUploads, type Upload } from '../uploads';
-import { Asked, Empty, FilterText, Page, Pairs, Snippet, State, useFilters } from '../ui/page';
+import { cancel, forget, stop, useUploads, type Upload } from '../uploads';
+import { Asked, Empty, FilterText, Page, Pairs, Snippet, State, Sure, useFilters } from '../ui/page';
 import { ProblemAlert } from '../ui/problem';
 import { Rows } from '../ui/rows';
 
@@ -102,13 +102,17 @@ function Sending({ upload }: { upload: Upload }) {
 
 export function ImportPage() {
   const { t } = useWords();
+  const may = useMay('operator');
   const { id = '' } = useParams();
   const query = useQuery({
     queryKey: ['imports', 'one', id],
     queryFn: () => ok(api.GET('/api/v1/imports/{id}', { params: { path: { id: Number(id) } } })),
     refetchInterval: (query) => (query.state.data?.state === 'running' ? LOOK_MS : false),
   });
-  return <Page title={query.data?.file || t('import {n}', { n: id })}><Asked query={query}>{(one) => <Details one={one} />}</Asked></Page>;
+  const isRunning = may && query.data?.state === 'running';
+  return <Page title={query.data?.file || t('import {n}', { n: id })} actions={isRunning && (
+    <Sure label={t('Cancel the import')} title={t('Cancel {name}?', { name: query.data?.file ?? '' })} onSure={async () => { await stop(Number(id)); await query.refetch(); }}>{t('It ends after the rows that it is at. What is stored stays stored; send the file again to have all of it.')}</Sure>
+  )}><Asked query={query}>{(one) => <Details one={one} />}</Asked></Page>;
 }
 
 function Details({ one }: { one: ImportOf }) {

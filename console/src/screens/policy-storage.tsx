@@ -68,7 +68,8 @@ function Rule({ rule, n, models, known, onChange, onRemove }: { rule: StorageRul
         )}
         <Group align="flex-end" gap="xs">
           {days(t('Kept for days {n}', { n }), rule.keepDays, (keepDays) => onChange(put(rule, { keepDays, ...(keepDays === undefined && { by: undefined }) })))}
-          {rule.keepDays !== undefined && (
+          {/* With days of every value, all is counted by event time. */}
+          {rule.keepDays !== undefined && (rule.rawDays === undefined || rule.by === 'import') && (
             <NativeSelect label={t('Counted from {n}', { n })} data={[{ value: 'event', label: t('the time of the value') }, { value: 'import', label: t('the arrival of its message') }]} value={rule.by ?? 'event'} onChange={(e) => onChange(put(rule, { by: e.currentTarget.value === 'import' ? 'import' : undefined }))} />
           )}
         </Group>

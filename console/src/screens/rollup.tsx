@@ -26,7 +26,16 @@ export interface Rollup {
   hasMore: boolean;
 }
 
-export const functionsOf = (text: string): string[] => (text ? text.split(',') : [FUNCTION]);
+/** What a rollup has. */
+const functionsIn = (kept: Derived) => [...new Set(kept.columns.filter((name) => name.includes('.')).map((name) => name.slice(name.lastIndexOf('.') + 1)))];
+
+/** Those that are chosen; else all that a rollup was made for, or the mean. Counts, which each has, are shown when they are asked for. */
+export function functionsOf(text: string, kept?: Derived): string[] {
+  if (text) return text.split(',');
+  if (!kept) return [FUNCTION];
+  const own = functionsIn(kept);
+  return own.length > 1 ? own.filter((name) => name !== 'count') : own;
+}
 
 export interface Question {
   product: string;
@@ -58,7 +67,9 @@ export function addressOf(query: Question, { every, functions, kept }: Source, z
 /** The results of each window, by the points that are asked for. */
 export function columnsOf(points: string[], { functions, kept }: Source): { point: string; name: string }[] {
   if (!kept) return points.flatMap((point) => functions.map((fn) => ({ point, name: `${point}.${fn}` })));
-  return points.flatMap((point) => kept.columns.filter((name) => name === point || name.startsWith(`${point}.`)).map((name) => ({ point, name })));
+  if (kept.kind === 'reduction') return points.filter((point) => kept.points.includes(point)).map((point) => ({ point, name: point }));
+  const own = (point: string) => kept.columns.filter((name) => name.startsWith(`${point}.`) && functions.includes(name.slice(point.length + 1)));
+  return points.flatMap((point) => own(point).map((name) => ({ point, name })));
 }
 
 /** Windows of that length, which begin as days do in the zone; or the rows of a rollup. */
@@ -174,7 +185,7 @@ export function RollupFilters({ product, source: { every, functions, kept }, onC
           data={[{ group: t('Rollups'), items: named('rollup') }, { group: t('Reductions'), items: named('reduction') }].filter((group) => group.items.length > 0)}
         />
       )}
-      {every && !kept && <MultiSelect label={t('Functions')} w={230} searchable data={FUNCTIONS} value={functions} onChange={(functions) => onChange({ fn: functions.join(',') })} />}
+      {every && <MultiSelect label={t('Functions')} w={230} searchable data={kept ? functionsIn(kept) : FUNCTIONS} value={functions} onChange={(functions) => onChange({ fn: functions.join(',') })} />}
     </>
   );
 }

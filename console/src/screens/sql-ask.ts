@@ -84,6 +84,20 @@ export function placeOf(problem: Problem, sql: string): { line: number; column: 
   return { line: before.length, column: (before.at(-1)?.length ?? 0) + 1, message };
 }
 
+/** Names that are not all small letters stand in double quotes. */
+export const quoted = (name: string) => (/^[a-z_][a-z0-9_]*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`);
+
+const text = (value: string) => `'${value.replaceAll("'", "''")}'`;
+
+/** The raw values of a choice, as a statement. */
+export function statementOf(product: string, devices: string[], points: string[], from: number | undefined, to: number | undefined): string {
+  const bounds = [
+    ...(devices.length > 0 ? [`device IN (${devices.map(text).join(', ')})`] : []),
+    ...(from !== undefined ? [`time >= ${text(new Date(from).toISOString())}`] : []), ...(to !== undefined ? [`time < ${text(new Date(to).toISOString())}`] : []),
+  ];
+  return `SELECT ${['time', 'device', ...points.map(quoted)].join(', ')}\nFROM ${quoted(product)}${bounds.length > 0 ? `\nWHERE ${bounds.join(' AND ')}` : ''}\nORDER BY device, time`;
+}
+
 interface Recent {
   sql: string;
   at: number;

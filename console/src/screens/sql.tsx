@@ -8,7 +8,7 @@ import { Time, count } from '../time';
 import { Asked, Empty, Page, Snippet, Waiting, useFilters } from '../ui/page';
 import { ProblemAlert } from '../ui/problem';
 import { VirtualRows } from '../ui/rows';
-import { ask, kept, keep, placeOf, saved, tables, type Answer, type Table } from './sql-ask';
+import { ask, kept, keep, placeOf, quoted, saved, tables, type Answer, type Table } from './sql-ask';
 
 const Editor = lazy(() => import('../ui/editor'));
 
@@ -162,9 +162,6 @@ function Recent({ of, onTake }: { of: ReturnType<typeof kept>; onTake: (sql: str
     </Stack>
   );
 }
-
-/** Names that are not all small letters stand in double quotes. */
-export const quoted = (name: string) => (/^[a-z_][a-z0-9_]*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`);
 
 const opening = (table: Table) => `SELECT *\nFROM ${quoted(table.name)}${table.columns.some((column) => column.name === 'time') ? '\nORDER BY time DESC' : ''}\nLIMIT 100`;
 

@@ -15,6 +15,7 @@ mod run;
 mod shelf;
 
 use std::{
+    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -88,6 +89,8 @@ pub struct Imports {
     /// Where files that are read out of order wait.
     spool: PathBuf,
     seats: Arc<Semaphore>,
+    /// Of those that run: what ends each, which the gateway's own end does too.
+    stops: Mutex<HashMap<i64, CancellationToken>>,
     closing: CancellationToken,
 }
 
@@ -119,6 +122,7 @@ impl Imports {
             pool,
             spool,
             seats: Arc::new(Semaphore::new(IMPORTS_MAX)),
+            stops: Mutex::default(),
             closing,
         })
     }
@@ -153,12 +157,26 @@ impl Imports {
         let seat = seat.map_err(|_| ImportError::TooMany)?;
         let target = Target::of(&self.ingest.registry.snapshot(), &asked.channel)?;
         let import = self.begin(&asked, &target).await?;
+        let (id, stop) = (import.id, self.closing.child_token());
+        self.stops.lock().insert(id, stop.clone());
         let this = Arc::clone(self);
         let taken = tokio::spawn(async move {
             let _seat = seat;
-            run::run(&this, import, asked, target, body).await
+            let ended = run::run(&this, import, asked, target, body, stop).await;
+            this.stops.lock().remove(&id);
+            ended
         });
         taken.await.map_err(|_| PoolError::Panicked)?
+    }
+
+    /// Ends an import that runs, after the burst that it is at: what is stored stays stored. Whether it ran.
+    pub fn cancel(&self, id: i64) -> bool {
+        let stops = self.stops.lock();
+        let stop = stops.get(&id);
+        if let Some(stop) = stop {
+            stop.cancel();
+        }
+        stop.is_some()
     }
 
     async fn begin(&self, asked: &Asked, target: &Target) -> Result<Import, ImportError> {

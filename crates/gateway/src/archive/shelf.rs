@@ -261,11 +261,7 @@ impl Shelf {
     }
 
     /// Some of them, for somebody to look at; the key is that of [`Shelf::files_after`].
-    pub(super) fn listed(
-        &self,
-        archive: &str,
-        asked: &FilesAsked,
-    ) -> ShelfResult<Vec<FileRecord>> {
+    pub(super) fn listed(&self, archive: &str, asked: &FilesAsked) -> ShelfResult<Vec<FileRecord>> {
         let mut statement = self.0.prepare_cached(
             "SELECT path, product, point, day, part, rows, bytes, sha256, first_ms, last_ms,
                     first_sequence, last_sequence
@@ -275,15 +271,7 @@ impl Shelf {
         )?;
         let (product, day, path) = &asked.after;
         let limit = i64::try_from(asked.limit).unwrap_or(i64::MAX);
-        let params = params![
-            archive,
-            product,
-            day,
-            path,
-            asked.product,
-            asked.day,
-            limit
-        ];
+        let params = params![archive, product, day, path, asked.product, asked.day, limit];
         let rows = statement.query_map(params, file)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
