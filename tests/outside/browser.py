@@ -13,7 +13,7 @@ AXE = TOOLS / "browser/node_modules/axe-core/axe.min.js"
 # `BACKTIDE_SCREENSHOTS=1` writes docs/images/; a run without it leaves the tree as it is.
 IMAGES = ROOT / "docs/images" if os.environ.get("BACKTIDE_SCREENSHOTS") else None
 # Screens that are shown in dark too.
-SHOWN_DARK = {"overview", "wind-farm", "rule-editor"}
+SHOWN_DARK = {"overview", "wind-farm", "rule-editor", "sql"}
 # `BACKTIDE_CONSOLE=console/dist` shows that build in place of the one in the binary, so that work on the console needs no other.
 BUILD = pathlib.Path(os.environ["BACKTIDE_CONSOLE"]).absolute() if os.environ.get("BACKTIDE_CONSOLE") else None
 
