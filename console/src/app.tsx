@@ -101,7 +101,7 @@ function Frame() {
   const link = (to: string, label: string) => {
     screens.push({ to, label });
     const isHere = to === '/' ? pathname === '/' : pathname === to || pathname.startsWith(`${to}/`);
-    return <NavLink key={to} component={Link} to={to} label={label} active={isHere} aria-current={isHere ? 'page' : undefined} variant="light" color="gray" styles={{ label: { color: 'inherit' } }} />;
+    return <NavLink key={to} component={Link} to={to} label={label} active={isHere} aria-current={isHere ? 'page' : undefined} variant="light" color="gray" py={5} styles={{ label: { color: 'inherit' } }} />;
   };
   const head = (text: string) => <Text size="xs" className="quiet" tt="uppercase" fw={700} mt="sm" mb={4} px="sm" component="h2">{text}</Text>;
   return (
@@ -120,7 +120,7 @@ function Frame() {
           </Group>
         </Group>
       </AppShell.Header>
-      <AppShell.Navbar p="xs" component="nav" aria-label={t('Menu')}>
+      <AppShell.Navbar p="xs" component="nav" aria-label={t('Menu')} style={{ overflowY: 'auto' }}>
         {link('/', t('Overview'))}
         {head(t('Device Management'))}
         {link('/channels', t('Message Integration'))}

@@ -58,6 +58,10 @@ const OURS = ['points', 'events', 'attributes', 'products', 'devices', 'channels
 const COLUMNS = "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public' ORDER BY table_name, ordinal_position";
 const COLUMNS_MAX = 20_000;
 
+/** PostgreSQL's names of the types that the catalogue tells by those of Arrow. */
+const TYPES: Record<string, string> = { Utf8: 'text', Utf8View: 'text', LargeUtf8: 'text', Boolean: 'bool', Int16: 'int2', Int32: 'int4', Int64: 'int8', UInt64: 'int8', Float32: 'float4', Float64: 'float8' };
+const typeOf = (told: string) => TYPES[told] ?? (told.startsWith('Timestamp') ? 'timestamptz' : told);
+
 /** Tables with their columns, those of products first. */
 export async function tables(signal: AbortSignal): Promise<Table[]> {
   const { rows } = await ask(COLUMNS, COLUMNS_MAX, signal);
@@ -66,7 +70,7 @@ export async function tables(signal: AbortSignal): Promise<Table[]> {
     const name = table ?? '';
     const own = found.get(name) ?? { name, columns: [], isOurs: OURS.includes(name) };
     found.set(name, own);
-    own.columns.push({ name: column ?? '', type: (type ?? '').replace('timestamp with time zone', 'timestamptz').replace('double precision', 'float8') });
+    own.columns.push({ name: column ?? '', type: typeOf(type ?? '') });
   }
   return [...found.values()].toSorted((a, b) => Number(a.isOurs) - Number(b.isOurs));
 }

@@ -58,7 +58,7 @@ function Statement({ tables }: { tables: Table[] }) {
               {run.isRunning
                 ? <Button color="orange" onClick={run.cancel}>{t('Cancel')}</Button>
                 : <Button onClick={go} disabled={!text.trim()} aria-keyshortcuts="Control+Enter">{t('Run')} <Text span size="xs" ml={6} aria-hidden>Ctrl ↵</Text></Button>}
-              <Select aria-label={t('Rows at most')} w={150} allowDeselect={false} value={limit} onChange={(limit) => filters.set({ limit: limit === LIMIT ? null : limit })} data={LIMITS.map((value) => ({ value, label: t('{n} rows at most', { n: count(Number(value)) }) }))} />
+              <Select aria-label={t('Rows at most')} w={190} allowDeselect={false} value={limit} onChange={(limit) => filters.set({ limit: limit === LIMIT ? null : limit })} data={LIMITS.map((value) => ({ value, label: t('{n} rows at most', { n: count(Number(value)) }) }))} />
             </Group>
             <Group gap="xs" role="group" aria-label={t('Save all rows as')}>
               <Text size="sm" className="quiet">{t('Save all rows as')}</Text>
