@@ -156,12 +156,11 @@ impl Imports {
         let seat = Arc::clone(&self.seats).try_acquire_owned();
         let seat = seat.map_err(|_| ImportError::TooMany)?;
         let target = Target::of(&self.ingest.registry.snapshot(), &asked.channel)?;
-        let import = self.begin(&asked, &target).await?;
-        let (id, stop) = (import.id, self.closing.child_token());
-        self.stops.lock().insert(id, stop.clone());
         let this = Arc::clone(self);
         let taken = tokio::spawn(async move {
             let _seat = seat;
+            let (import, stop) = this.begin(&asked, &target).await?;
+            let id = import.id;
             let ended = run::run(&this, import, asked, target, body, stop).await;
             this.stops.lock().remove(&id);
             ended
@@ -179,10 +178,21 @@ impl Imports {
         stop.is_some()
     }
 
-    async fn begin(&self, asked: &Asked, target: &Target) -> Result<Import, ImportError> {
-        let (shelf, asked) = (Arc::clone(&self.shelf), asked.clone());
+    /// Who sees it on the list can cancel it.
+    async fn begin(
+        self: &Arc<Self>,
+        asked: &Asked,
+        target: &Target,
+    ) -> Result<(Import, CancellationToken), ImportError> {
+        let (this, asked) = (Arc::clone(self), asked.clone());
         let (channel, now_ms) = (target.channel.to_string(), self.ingest.clock.now_ms());
-        let add = move || shelf.lock().add(&channel, &asked.file, &asked.by, now_ms);
+        let stop = self.closing.child_token();
+        let add = move || -> Result<_, ImportError> {
+            let shelf = this.shelf.lock();
+            let import = shelf.add(&channel, &asked.file, &asked.by, now_ms)?;
+            this.stops.lock().insert(import.id, stop.clone());
+            Ok((import, stop))
+        };
         self.pool.run(add).await?
     }
 }
