@@ -101,8 +101,8 @@ def others(rounds, say):
                 line("range reads meanwhile", f"{len(run['reads'])}, slowest: {read_text(slowest)} over up to {slowest['overlapping']} files")
     for order in ("in-order", "shuffled"):
         for run in of(rounds, f"rollups-{order}")[:1]:
-            line(f"upkeep of an hourly rollup, {order}", f"{run['share']:.0%} of the rest of the server's CPU ({run['with']['cpuSeconds']:.1f} s in all, "
-                 f"{run['without']['cpuSeconds']:.1f} s without) for {run['with']['points']:,} values")
+            line(f"upkeep of an hourly rollup, {order}", f"{run['share']:.0%} of the rest of the server's CPU: {run['upkeepSeconds']:.1f} of "
+                 f"{run['cpuSeconds']:.1f} s, {run['upkeepSecondsLoaded']:.1f} of it during the load; {run['points']:,} values, {run['rollupRows']:,} windows")
     for run in of(rounds, "small-messages")[:1]:
         line("200 clients, one row, one message in flight", f"{run['messagesPerSecond']:,.0f} messages/s, "
              f"{run['serverCpuMicrosecondsPerMessage']:.1f} µs of server CPU each, p99 {run['latencyMs']['p99']:.1f} ms")

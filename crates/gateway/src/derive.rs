@@ -49,7 +49,7 @@ pub use self::{
     series::{Series, Work},
     shelf::{Change, ChangesAsked, ShelfError},
 };
-use self::{engine::Engine, publisher::Publisher, shelf::Shelf};
+use self::{chunk::Packer, engine::Engine, publisher::Publisher, shelf::Shelf};
 use crate::{bell::Bell, clock::Clock, kafka::Cluster, registry::Registry};
 
 /// The columns that all rows have, as the store names them.
@@ -171,6 +171,7 @@ impl Derived {
     fn engine(&self, setting: &Setting) -> Result<Engine, DerivedError> {
         Ok(Engine::new(
             Shelf::open(&self.path)?,
+            Packer::new().map_err(ShelfError::from)?,
             setting.store.clone(),
             Arc::clone(&setting.registry),
             setting.clock.clone(),

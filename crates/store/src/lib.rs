@@ -44,6 +44,6 @@ pub use library::{
 };
 pub use memtable::MemtableStats;
 pub use options::Options;
-pub use read::{Order, Range, ReadError, Slabs};
+pub use read::{Lead, Order, Range, ReadError, Slabs};
 pub use store::{HeldLog, Stats, Store, salvage};
 pub use watch::Watch;

@@ -86,7 +86,7 @@ use self::{
     write::{Packing, Plan, PointColumn, SegmentWriter, remove},
 };
 use crate::{
-    Commit, Options, Origin, Part, Range, ReadError, Sequence, Slabs,
+    Commit, Lead, Options, Origin, Part, Range, ReadError, Sequence, Slabs,
     disk::Disk,
     memtable::{Chapter, Entry},
 };
@@ -388,10 +388,11 @@ impl Library {
         entries: Vec<Arc<Entry>>,
         range: &Range,
         view: View,
+        lead: Lead,
     ) -> Result<Box<dyn Slabs>, ReadError> {
         let keep = self.keep(&range.product);
         let query = self.query(entries, range, (&keep, view));
-        query.without_sequences().slabs()
+        query.without_sequences().at(lead).slabs()
     }
 
     /// Rows that have none of the points of the range too, but others; the slabs may have more points,

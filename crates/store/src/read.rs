@@ -30,6 +30,16 @@ pub struct Range {
     pub rows_max: usize,
 }
 
+/// How far a read by device may be before its taker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lead {
+    /// What is taken is read, by whoever takes it.
+    InStep,
+    /// A long read is shared out to threads, which are some groups of devices ahead. For takers that
+    /// will take all: what was read ahead is for nothing otherwise.
+    Ahead,
+}
+
 /// Rows of a range, a slab at a time. Columns: `_device` (Utf8), `_time` (Int64 ms), `_sequence`
 /// (UInt64), then each requested point under its name and, where any value has one, its quality
 /// under `<point>.quality` (UInt8). A row with none of the requested points is left out.

@@ -17,9 +17,9 @@ use backtide_model::{DeviceKey, ElementName, ProductKey, Storage};
 use parking_lot::Mutex;
 
 use crate::{
-    Commit, CommitError, Committed, Done, FollowError, Followed, FollowedSome, Keys, MemtableStats,
-    OpenError, Options, Origin, Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs,
-    State, Wanted, Watch,
+    Commit, CommitError, Committed, Done, FollowError, Followed, FollowedSome, Keys, Lead,
+    MemtableStats, OpenError, Options, Origin, Range, ReadError, Receipt, Recovery, Salvaged,
+    Sequence, Slabs, State, Wanted, Watch,
     background::{self, Signals, Waits},
     committer::{Committer, Storages},
     disk::{Disk, Lock},
@@ -314,9 +314,14 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::read`].
-    pub fn values(&self, range: &Range, view: View) -> Result<Box<dyn Slabs>, ReadError> {
+    pub fn values(
+        &self,
+        range: &Range,
+        view: View,
+        lead: Lead,
+    ) -> Result<Box<dyn Slabs>, ReadError> {
         let entries = self.shared().memtable.snapshot(&range.product);
-        self.shared().library.values(entries, range, view)
+        self.shared().library.values(entries, range, view, lead)
     }
 
     /// As [`Store::read`], with rows that have none of the points of the range, but others: how many

@@ -8,12 +8,12 @@ use arrow_array::{
 use arrow_ipc::{reader::StreamReader, writer::StreamWriter};
 use arrow_schema::{ArrowError, SchemaRef};
 use arrow_select::interleave::interleave;
-use zstd::stream::{read::Decoder, write::Encoder};
+use zstd::{bulk::Compressor, stream::read::Decoder};
 
 use super::TIME;
 
-/// Little is gained by more, and it is paid for with every value that comes late.
-const LEVEL: i32 = 1;
+/// A quick one: it is paid for with every value that comes late.
+const LEVEL: i32 = -3;
 
 /// Why rows cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
@@ -32,13 +32,30 @@ impl From<std::io::Error> for ChunkError {
     }
 }
 
-pub(super) fn encode(rows: &RecordBatch) -> Result<Vec<u8>, ChunkError> {
-    let mut packed = Encoder::new(Vec::new(), LEVEL)?;
-    packed.include_checksum(true)?;
-    let mut writer = StreamWriter::try_new(packed, &rows.schema())?;
-    writer.write(rows)?;
-    let packed = writer.into_inner()?;
-    Ok(packed.finish()?)
+/// Packs rows; what packing needs is kept from one to the next.
+pub(super) struct Packer {
+    compressor: Compressor<'static>,
+    plain: Vec<u8>,
+}
+
+impl Packer {
+    pub(super) fn new() -> Result<Self, ChunkError> {
+        let mut compressor = Compressor::new(LEVEL)?;
+        compressor.include_checksum(true)?;
+        Ok(Self {
+            compressor,
+            plain: Vec::new(),
+        })
+    }
+
+    pub(super) fn pack(&mut self, rows: &RecordBatch) -> Result<Vec<u8>, ChunkError> {
+        self.plain.clear();
+        let mut writer = StreamWriter::try_new(&mut self.plain, &rows.schema())?;
+        writer.write(rows)?;
+        writer.finish()?;
+        drop(writer);
+        Ok(self.compressor.compress(&self.plain)?)
+    }
 }
 
 pub(super) fn decode(body: &[u8]) -> Result<RecordBatch, ChunkError> {
@@ -122,7 +139,7 @@ mod tests {
     #[test]
     fn rows_read_back_and_damage_is_told() {
         let rows = rows(&[(1, Some(0.5)), (2, None)]);
-        let mut body = encode(&rows).unwrap();
+        let mut body = Packer::new().unwrap().pack(&rows).unwrap();
         assert_eq!(decode(&body).unwrap(), rows);
         for at in (0..body.len()).step_by(7) {
             body[at] ^= 0x10;

@@ -15,6 +15,7 @@ use backtide_store::{FollowError, Keys, ReadError, Sequence, Store};
 
 use super::{
     CURSOR, Shared, Standing,
+    chunk::Packer,
     compute::{self, ComputeError, Piece},
     keeper::Keeper,
     marks::{Marks, Span},
@@ -39,7 +40,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const WORK: Duration = Duration::from_millis(500);
 /// How often the place is written down, at most; where writing takes long, less often still.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
-const SAVE_SHARE: u32 = 20;
+const SAVE_SHARE: u32 = 50;
+/// Spans of a device that are written down: after an end in between a little more is computed anew.
+const SPANS_SAVED_MAX: usize = 32;
 /// How often the log is let go.
 const LET_GO_EVERY: Duration = Duration::from_secs(10);
 /// How long to wait after a failure before trying again.
@@ -68,6 +71,7 @@ pub(super) struct Engine {
     let_go_at: Instant,
     holds_log: bool,
     share: Share,
+    packer: Packer,
 }
 
 /// A series under upkeep.
@@ -98,6 +102,7 @@ type KnownSeries = (i64, Option<String>);
 impl Engine {
     pub(super) fn new(
         shelf: Shelf,
+        packer: Packer,
         store: Store,
         registry: Arc<Registry>,
         clock: Clock,
@@ -120,6 +125,7 @@ impl Engine {
             let_go_at: now,
             holds_log: false,
             share: Share::new(now),
+            packer,
         }
     }
 
@@ -163,7 +169,7 @@ impl Engine {
         if self.saved_at.elapsed() >= self.save_after {
             self.save()?;
         }
-        if self.let_go_at.elapsed() >= LET_GO_EVERY {
+        if self.let_go_at.elapsed() >= LET_GO_EVERY.max(self.save_after) {
             self.let_go_at = Instant::now();
             self.let_go()?;
         }
@@ -462,7 +468,12 @@ impl Engine {
             frozen_before_ms: self.frozen_before(&series, now_ms),
             now_ms,
         };
-        let kept = keeper.keep(&mut self.shelf, &computed.batches, CHANGES_KEPT_MAX)?;
+        let kept = keeper.keep(
+            &mut self.shelf,
+            &mut self.packer,
+            &computed.batches,
+            CHANGES_KEPT_MAX,
+        )?;
         let live = &mut self.live[at];
         for (device, span) in &computed.done {
             live.marks.remove(device.as_str(), *span);
@@ -527,7 +538,7 @@ impl Engine {
                 let marked = devices.iter().map(|device| Marked {
                     series: live.id,
                     device: device.clone(),
-                    spans: live.marks.of(device),
+                    spans: live.marks.of(device, SPANS_SAVED_MAX),
                 });
                 marked.collect::<Vec<_>>()
             })

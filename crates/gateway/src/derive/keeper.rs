@@ -8,7 +8,7 @@ use arrow_select::concat::concat_batches;
 
 use super::{
     DEVICE, TIME,
-    chunk::{self, ChunkError},
+    chunk::{self, ChunkError, Packer},
     series::{Series, Work},
     shelf::{Change, Chunk, Shelf, ShelfError},
 };
@@ -41,6 +41,7 @@ impl Keeper<'_> {
     pub(super) fn keep(
         &self,
         shelf: &mut Shelf,
+        packer: &mut Packer,
         batches: &[RecordBatch],
         changes_max: u64,
     ) -> Result<Sum, ShelfError> {
@@ -65,7 +66,7 @@ impl Keeper<'_> {
             chunks.push(Chunk {
                 device: part.device,
                 number: part.number,
-                body: chunk::encode(&merged)?,
+                body: packer.pack(&merged)?,
             });
         }
         if !chunks.is_empty() {

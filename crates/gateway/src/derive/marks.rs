@@ -26,9 +26,26 @@ struct Since {
     last: i64,
 }
 
-/// Spans of one device that neither touch nor overlap, by their beginnings.
-#[derive(Debug, Clone, Default)]
-struct Spans(BTreeMap<i64, Since>);
+/// Spans of one device that neither touch nor overlap.
+#[derive(Debug, Clone)]
+struct Spans {
+    /// By their beginnings.
+    all: BTreeMap<i64, Since>,
+    /// Since when the longest waiting is dirty, or earlier, and when a value came last, wherever: devices
+    /// are passed over by these.
+    first: i64,
+    last: i64,
+}
+
+impl Default for Spans {
+    fn default() -> Self {
+        Self {
+            all: BTreeMap::new(),
+            first: i64::MAX,
+            last: i64::MIN,
+        }
+    }
+}
 
 impl Spans {
     fn add(&mut self, span: Span, first: i64, last: i64) {
@@ -37,8 +54,9 @@ impl Spans {
             mut to_ms,
         } = span;
         let (mut first, mut last) = (first, last);
+        (self.first, self.last) = (self.first.min(first), self.last.max(last));
         // Those that touch it: the one that begins before, and those that begin inside.
-        while let Some((begin, since)) = self.0.range(..=to_ms).next_back() {
+        while let Some((begin, since)) = self.all.range(..=to_ms).next_back() {
             if since.to_ms < from_ms {
                 break;
             }
@@ -46,40 +64,55 @@ impl Spans {
             from_ms = from_ms.min(begin);
             to_ms = to_ms.max(since.to_ms);
             (first, last) = (first.min(since.first), last.max(since.last));
-            self.0.remove(&begin);
+            self.all.remove(&begin);
         }
-        self.0.insert(from_ms, Since { to_ms, first, last });
+        self.all.insert(from_ms, Since { to_ms, first, last });
     }
 
     /// Takes a span out, and leaves what is around it.
     fn remove(&mut self, span: Span) {
         let touching: Vec<(i64, Since)> = self
-            .0
+            .all
             .range(..span.to_ms)
             .rev()
             .take_while(|(_, since)| since.to_ms > span.from_ms)
             .map(|(begin, since)| (*begin, *since))
             .collect();
         for (begin, since) in touching {
-            self.0.remove(&begin);
+            self.all.remove(&begin);
             if begin < span.from_ms {
                 let to_ms = span.from_ms;
-                self.0.insert(begin, Since { to_ms, ..since });
+                self.all.insert(begin, Since { to_ms, ..since });
             }
             if since.to_ms > span.to_ms {
-                self.0.insert(span.to_ms, since);
+                self.all.insert(span.to_ms, since);
             }
         }
+        let firsts = self.all.values().map(|since| since.first);
+        self.first = firsts.min().unwrap_or(i64::MAX);
     }
 
-    /// When a value came last, wherever.
-    fn last(&self) -> i64 {
-        self.0.values().map(|since| since.last).max().unwrap_or(0)
+    /// Those that are quiet or have waited long enough.
+    fn due(&self, pace: Pace, now: i64) -> impl Iterator<Item = (&i64, &Since)> {
+        let is_scattered = self.all.len() > SCATTERED;
+        let is_due = move |(_, since): &(&i64, &Since)| {
+            let last = if is_scattered { self.last } else { since.last };
+            now - last >= pace.quiet_ms || now - since.first >= pace.within_ms
+        };
+        self.all.iter().filter(is_due)
+    }
+
+    /// Whether some may be due.
+    fn may_be_due(&self, pace: Pace, now: i64) -> bool {
+        let is_scattered = self.all.len() > SCATTERED;
+        !is_scattered
+            || now.saturating_sub(self.last) >= pace.quiet_ms
+            || now.saturating_sub(self.first) >= pace.within_ms
     }
 
     /// Makes each two neighbours one.
     fn coarsen(&mut self) {
-        let all: Vec<(i64, Since)> = std::mem::take(&mut self.0).into_iter().collect();
+        let all: Vec<(i64, Since)> = std::mem::take(&mut self.all).into_iter().collect();
         for pair in all.chunks(2) {
             let (begin, mut one) = pair[0];
             if let Some((_, other)) = pair.get(1) {
@@ -87,7 +120,7 @@ impl Spans {
                 one.first = one.first.min(other.first);
                 one.last = one.last.max(other.last);
             }
-            self.0.insert(begin, one);
+            self.all.insert(begin, one);
         }
     }
 }
@@ -120,12 +153,12 @@ impl Marks {
             Some(spans) => spans,
             None => self.devices.entry(device.into()).or_default(),
         };
-        let before = spans.0.len();
+        let before = spans.all.len();
         spans.add(span, now, now);
-        while spans.0.len() > spans_max.max(1) {
+        while spans.all.len() > spans_max.max(1) {
             spans.coarsen();
         }
-        self.spans = self.spans + spans.0.len() - before;
+        self.spans = self.spans + spans.all.len() - before;
     }
 
     /// A span is computed.
@@ -133,10 +166,10 @@ impl Marks {
         let Some(spans) = self.devices.get_mut(device) else {
             return;
         };
-        let before = spans.0.len();
+        let before = spans.all.len();
         spans.remove(span);
-        self.spans = self.spans + spans.0.len() - before;
-        if spans.0.is_empty() {
+        self.spans = self.spans + spans.all.len() - before;
+        if spans.all.is_empty() {
             self.devices.remove(device);
         }
         self.touched.insert(device.into());
@@ -151,27 +184,19 @@ impl Marks {
         now: i64,
         devices_max: usize,
     ) -> Vec<(Box<str>, Vec<Span>)> {
-        let is_due = |spans: &Spans, since: &Since| {
-            let last = match spans.0.len() > SCATTERED {
-                true => spans.last(),
-                false => since.last,
-            };
-            now - last >= pace.quiet_ms || now - since.first >= pace.within_ms
-        };
-        let mut due: Vec<(i64, &Box<str>)> = self
-            .devices
-            .iter()
+        let devices = self.devices.iter();
+        let mut due: Vec<(i64, &Box<str>)> = devices
+            .filter(|(_, spans)| spans.may_be_due(pace, now))
             .filter_map(|(device, spans)| {
-                let waiting = spans.0.values().filter(|since| is_due(spans, since));
-                Some((waiting.map(|since| since.first).min()?, device))
+                let waiting = spans.due(pace, now).map(|(_, since)| since.first);
+                Some((waiting.min()?, device))
             })
             .collect();
         due.sort_unstable();
         due.truncate(devices_max);
         due.into_iter()
             .map(|(_, device)| {
-                let all = &self.devices[device];
-                let spans = all.0.iter().filter(|(_, since)| is_due(all, since));
+                let spans = self.devices[device].due(pace, now);
                 let spans = spans.map(|(from_ms, since)| Span {
                     from_ms: *from_ms,
                     to_ms: since.to_ms,
@@ -181,12 +206,16 @@ impl Marks {
             .collect()
     }
 
-    /// Every span of a device.
-    pub(super) fn of(&self, device: &str) -> Vec<Span> {
+    /// The spans of a device; near ones together where there are more than `spans_max`.
+    pub(super) fn of(&self, device: &str, spans_max: usize) -> Vec<Span> {
         let Some(spans) = self.devices.get(device) else {
             return Vec::new();
         };
-        let spans = spans.0.iter();
+        let mut spans = std::borrow::Cow::Borrowed(spans);
+        while spans.all.len() > spans_max {
+            spans.to_mut().coarsen();
+        }
+        let spans = spans.all.iter();
         spans
             .map(|(from_ms, since)| Span {
                 from_ms: *from_ms,
@@ -215,8 +244,7 @@ impl Marks {
 
     /// Since when the longest waiting span is dirty.
     pub(super) fn first(&self) -> Option<i64> {
-        let spans = self.devices.values().flat_map(|spans| spans.0.values());
-        spans.map(|since| since.first).min()
+        self.devices.values().map(|spans| spans.first).min()
     }
 }
 
@@ -270,13 +298,37 @@ mod tests {
         let mut marks = Marks::default();
         marks.add("d", span(0, 100), 1, 8);
         marks.remove("d", span(20, 40));
-        assert_eq!(marks.of("d"), [span(0, 20), span(40, 100)]);
+        assert_eq!(marks.of("d", usize::MAX), [span(0, 20), span(40, 100)]);
         marks.remove("d", span(0, 100));
         assert_eq!(
-            (marks.of("d").len(), marks.spans(), marks.devices()),
+            (
+                marks.of("d", usize::MAX).len(),
+                marks.spans(),
+                marks.devices()
+            ),
             (0, 0, 0)
         );
         assert_eq!(marks.take_touched(), ["d".into()]);
+    }
+
+    #[test]
+    fn few_spans_that_hold_all_are_written_down() {
+        let mut marks = Marks::default();
+        for at in 0..100 {
+            marks.add("d", span(at * 20, at * 20 + 10), at, 512);
+        }
+        let few = marks.of("d", 8);
+        assert!(few.len() <= 8);
+        for one in marks.of("d", usize::MAX) {
+            assert!(
+                few.iter()
+                    .any(|few| few.from_ms <= one.from_ms && one.to_ms <= few.to_ms)
+            );
+        }
+        assert_eq!(marks.spans(), 100);
+        assert_eq!(marks.first(), Some(0));
+        marks.remove("d", span(0, 10));
+        assert_eq!(marks.first(), Some(1));
     }
 
     #[test]
@@ -305,7 +357,7 @@ mod tests {
                     marks.remove("d", one);
                     plain.retain(|at| !(from..from + length).contains(at));
                 }
-                let spans = marks.of("d");
+                let spans = marks.of("d", usize::MAX);
                 prop_assert_eq!(spans.len(), marks.spans());
                 prop_assert!(spans.windows(2).all(|pair| pair[0].to_ms < pair[1].from_ms || !is_mark));
                 prop_assert!(spans_max.is_none_or(|most| spans.len() <= most));

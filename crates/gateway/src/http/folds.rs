@@ -14,7 +14,7 @@ use std::{
 
 use arrow_array::{RecordBatch, cast::AsArray};
 use backtide_model::DeviceKey;
-use backtide_store::{Range, Store, View};
+use backtide_store::{Lead, Range, Store, View};
 use parking_lot::Mutex;
 
 use super::{
@@ -138,7 +138,7 @@ fn fold(
         Err(_) => Err(Ended::Gone),
     };
     let mut fold = Fold::new(&group.plan);
-    let slabs = store.values(&group.range, View::Kept);
+    let slabs = store.values(&group.range, View::Kept, Lead::Ahead);
     for slab in slabs.map_err(Problem::from)? {
         if is_over.load(Ordering::Relaxed) {
             return Err(Ended::Gone);

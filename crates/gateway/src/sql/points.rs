@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use backtide_model::{ElementName, Storage};
-use backtide_store::{Order, Range, Store, View, quality_column, value_column};
+use backtide_store::{Lead, Order, Range, Store, View, quality_column, value_column};
 use datafusion::{
     arrow::{
         array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array},
@@ -172,7 +172,7 @@ impl Source for Read {
             let (series, schema) = (series[at].clone(), Arc::clone(&schema));
             let slabs = match schema.column_with_name(SEQUENCE) {
                 Some(_) => store.read(&series.range),
-                None => store.values(&series.range, View::Kept),
+                None => store.values(&series.range, View::Kept, Lead::Ahead),
             };
             let batches: Batches = match slabs {
                 Err(error) => Box::new(std::iter::once(Err(unreadable(error)))),

@@ -29,7 +29,7 @@ use super::{
     thin::hide,
     weave::{Depth, Joined, Weave, Woven},
 };
-use crate::{Order, Range, ReadError, Slabs, View, memtable::Entry};
+use crate::{Lead, Order, Range, ReadError, Slabs, View, memtable::Entry};
 
 /// What a read needs, all of it owned: it goes on while segments come and go.
 pub(super) struct Query {
@@ -52,6 +52,7 @@ pub(super) struct Query {
     every_row: bool,
     /// Rows have the commit of their last value.
     has_sequences: bool,
+    lead: Lead,
     refusals: FirstRefusal,
 }
 
@@ -114,6 +115,7 @@ impl Query {
             veil,
             every_row: false,
             has_sequences: true,
+            lead: Lead::Ahead,
         }
     }
 
@@ -135,6 +137,11 @@ impl Query {
             has_sequences: false,
             ..self
         }
+    }
+
+    /// The same read, so far before its taker.
+    pub(super) fn at(self, lead: Lead) -> Self {
+        Self { lead, ..self }
     }
 
     /// Behind which row to read on, so that what follows it can be shown: a time, inclusive.

@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{After, Query, by_device::ByDevice};
 use crate::{
-    ReadError, Slabs,
+    Lead, ReadError, Slabs,
     library::{scan::SLICE_ROWS, write::PAGE_ROWS},
 };
 
@@ -35,6 +35,9 @@ pub(super) fn groups(query: &Query, after: Option<After>) -> Vec<Range<usize>> {
     let group_rows = group_rows(query);
     let stored: usize = query.segments.iter().map(|segment| segment.rows()).sum();
     let most = stored.min(query.range.rows_max);
+    if query.lead == Lead::InStep {
+        return vec![all];
+    }
     if most < 2 * group_rows || all.len() < 2 || threads() < 2 {
         return vec![all];
     }
