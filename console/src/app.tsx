@@ -33,6 +33,14 @@ const Kafka = lazy(() => import('./screens/kafka'));
 const Rules = lazy(() => import('./screens/rules'));
 const Rule = lazy(() => import('./screens/rule'));
 const NewRule = lazy(async () => ({ default: (await import('./screens/rule')).NewRule }));
+const Imports = lazy(() => import('./screens/imports'));
+const ImportPage = lazy(async () => ({ default: (await import('./screens/imports')).ImportPage }));
+const NewImport = lazy(() => import('./screens/import-form'));
+const Archives = lazy(() => import('./screens/archives'));
+const Archive = lazy(() => import('./screens/archive'));
+const NewArchive = lazy(async () => ({ default: (await import('./screens/archive')).NewArchive }));
+const Rollups = lazy(() => import('./screens/rollups'));
+const Sql = lazy(() => import('./screens/sql'));
 const AccessKeys = lazy(() => import('./screens/access-keys'));
 const Storage = lazy(() => import('./screens/storage'));
 const Access = lazy(() => import('./screens/access'));
@@ -93,7 +101,7 @@ function Frame() {
   const link = (to: string, label: string) => {
     screens.push({ to, label });
     const isHere = to === '/' ? pathname === '/' : pathname === to || pathname.startsWith(`${to}/`);
-    return <NavLink key={to} component={Link} to={to} label={label} active={isHere} aria-current={isHere ? 'page' : undefined} variant="light" color="gray" styles={{ label: { color: 'inherit' } }} />;
+    return <NavLink key={to} component={Link} to={to} label={label} active={isHere} aria-current={isHere ? 'page' : undefined} variant="light" color="gray" py={5} styles={{ label: { color: 'inherit' } }} />;
   };
   const head = (text: string) => <Text size="xs" className="quiet" tt="uppercase" fw={700} mt="sm" mb={4} px="sm" component="h2">{text}</Text>;
   return (
@@ -112,7 +120,7 @@ function Frame() {
           </Group>
         </Group>
       </AppShell.Header>
-      <AppShell.Navbar p="xs" component="nav" aria-label={t('Menu')}>
+      <AppShell.Navbar p="xs" component="nav" aria-label={t('Menu')} style={{ overflowY: 'auto' }}>
         {link('/', t('Overview'))}
         {head(t('Device Management'))}
         {link('/channels', t('Message Integration'))}
@@ -122,8 +130,12 @@ function Frame() {
         {link('/scripts', t('Scripts'))}
         {head(t('Data'))}
         {link('/history', t('History'))}
+        {link('/sql', 'SQL')}
         {link('/quarantine', t('Quarantine'))}
         {link('/policies', t('Policies'))}
+        {link('/rollups', t('Rollups'))}
+        {link('/imports', t('Imports'))}
+        {link('/archives', t('Archives'))}
         {head(t('Forwarding'))}
         {link('/rules', t('Rules'))}
         {link('/kafka', 'Kafka')}
@@ -152,6 +164,14 @@ function Frame() {
             <Route path="/policies" element={<Policies />} />
             <Route path="/new-policy" element={<NewPolicy />} />
             <Route path="/policies/:name" element={<Policy />} />
+            <Route path="/rollups" element={<Rollups />} />
+            <Route path="/imports" element={<Imports />} />
+            <Route path="/imports/:id" element={<ImportPage />} />
+            <Route path="/new-import" element={<NewImport />} />
+            <Route path="/archives" element={<Archives />} />
+            <Route path="/archives/:name/:tab?" element={<Archive />} />
+            <Route path="/new-archive" element={<NewArchive />} />
+            <Route path="/sql" element={<Sql />} />
             <Route path="/kafka" element={<Kafka />} />
             <Route path="/rules" element={<Rules />} />
             <Route path="/new-rule" element={<NewRule />} />

@@ -13,7 +13,7 @@ AXE = TOOLS / "browser/node_modules/axe-core/axe.min.js"
 # `BACKTIDE_SCREENSHOTS=1` writes docs/images/; a run without it leaves the tree as it is.
 IMAGES = ROOT / "docs/images" if os.environ.get("BACKTIDE_SCREENSHOTS") else None
 # Screens that are shown in dark too.
-SHOWN_DARK = {"overview", "wind-farm", "rule-editor"}
+SHOWN_DARK = {"overview", "wind-farm", "rule-editor", "sql"}
 # `BACKTIDE_CONSOLE=console/dist` shows that build in place of the one in the binary, so that work on the console needs no other.
 BUILD = pathlib.Path(os.environ["BACKTIDE_CONSOLE"]).absolute() if os.environ.get("BACKTIDE_CONSOLE") else None
 
@@ -107,6 +107,10 @@ class Console:
         """A text field by its label; a star marks those that are needed."""
         return self.front.get_by_label(re.compile(rf"^{re.escape(label)}( \*)?$")).and_(self.page.locator("input,textarea"))
 
+    def field_of(self, label):
+        """A list of the browser's own, by its label."""
+        return self.front.get_by_label(label, exact=True).and_(self.page.locator("select"))
+
     def fill(self, label, text):
         self.field(label).fill(text)
         return self
@@ -127,6 +131,12 @@ class Console:
     def choose(self, label, option):
         """An entry of a list that drops down."""
         self.front.get_by_role("combobox", name=label, exact=True).click()
+        self.page.get_by_role("option", name=option, exact=True).click()
+        return self
+
+    def choose_by_typing(self, label, option):
+        """An entry of a list that is too long to be shown whole."""
+        self.front.get_by_role("combobox", name=label, exact=True).fill(option)
         self.page.get_by_role("option", name=option, exact=True).click()
         return self
 

@@ -2,7 +2,7 @@
 
 import json
 
-from browser import expect
+from browser import eventually, expect
 from world import CHANNEL
 
 T0 = 1_388_534_400_000
@@ -35,11 +35,37 @@ def test_what_would_be_too_old_is_told_before_it_goes(farm, console, connect):
     assert connect().post(*(("R80711", T0 + n, {"P_avg": 1.0}) for n in range(10)))["code"] == 200
     farm.compact()
     console.open("/new-policy").fill("Name", "short").choose("Products", "wind-farm").page.keyboard.press("Escape")
-    console.page.get_by_role("checkbox", name="Only for a time").check()
-    console.fill("Days", "30").click("Preview")
-    expect(console.page.get_by_test_id("preview")).to_contain_text("About 10 of 10 rows would go")
+    console.click("+ storage rule").fill("Kept for days 1", "30").click("Preview")
+    preview = console.page.get_by_test_id("preview")
+    expect(preview).to_contain_text("10 values, 0 events and 0 attribute values would go")
+    expect(preview).to_contain_text("Device R80711 would lose 10 P_avg")
     console.inspect("policy-retention")
     assert len(farm.cells(devices=["R80711"], points=["P_avg"])) == 10, "a preview changes nothing"
+
+
+def test_storage_rules_are_a_list_of_forms_with_every_member(farm, console):
+    console.open("/new-policy").fill("Name", "farm-storage").choose("Models", "turbine").page.keyboard.press("Escape")
+    console.click("+ storage rule").fill("Kept for days 1", "3650")
+    console.click("+ storage rule").fill("Points 2", "P_avg").page.keyboard.press("Enter")
+    console.page.keyboard.press("Escape")
+    console.field_of("Which values 2").select_option("both")
+    console.fill("Every one for days 2", "90").fill("Kept for days 2", "1825")
+    console.click("+ storage rule").fill("Points 3", "Ws_avg").page.keyboard.press("Enter")
+    console.page.keyboard.press("Escape")
+    console.page.get_by_role("checkbox", name="Only where it changes 3").check()
+    console.fill("Kept for days 3", "")
+    console.click("+ storage rule")
+    console.field_of("Is about 4").select_option("events")
+    console.field_of("Counted from 4").select_option("import")
+    console.click("+ storage rule").click("Remove Storage rule 5").inspect("policy-storage")
+    console.click("Make the policy").heading("farm-storage")
+    assert farm.http("GET", "/api/v1/policies/farm-storage").json()["storage"] == [
+        {"keepDays": 3650}, {"points": ["P_avg"], "keep": "both", "rawDays": 90, "keepDays": 1825},
+        {"points": ["Ws_avg"], "changeOnly": True}, {"of": "events", "keepDays": 365, "by": "import"}]
+    console.menu("Policies")
+    expect(console.row("farm-storage")).to_contain_text("P_avg: by the minute, 1825 days from their time")
+    console.link("farm-storage").heading("farm-storage").fill("Kept for days 1", "3000").click("Save")
+    eventually(lambda: farm.http("GET", "/api/v1/policies/farm-storage").json()["storage"][0] == {"keepDays": 3000}, "it is saved")
 
 
 def test_a_wrong_policy_is_refused_and_one_is_deleted(farm, console):
@@ -57,7 +83,7 @@ def test_a_wrong_policy_is_refused_and_one_is_deleted(farm, console):
 def test_parts_of_a_policy_that_the_form_does_not_know_are_shown_and_saved_as_they_are(farm, console):
     """A later gateway says more: its answer is made out of this one's, and what the form sends back is looked at."""
     farm.apply("kind: Policy\nname: units\nprocessing: [{ points: [P_avg], scale: { factor: 0.001 } }]\nstorage: { keepDays: 30000 }\n")
-    more = {"analysis": {"window": "1h", "none": []}, "empty": {}}
+    more = {"forecast": {"window": "1h", "none": []}, "empty": {}}
     sent = []
 
     def told(route):
@@ -75,7 +101,7 @@ def test_parts_of_a_policy_that_the_form_does_not_know_are_shown_and_saved_as_th
     console.open("/policies/units")
     expect(console.page.get_by_test_id("kept")).to_have_count(3)
     console.see('"over": "5m"').see('"window": "1h"').inspect("policy-kept")
-    console.fill("Days", "31000").fill("Factor 1", "0.01").click("Save").see("Saved.")
+    console.fill("Kept for days 1", "31000").fill("Factor 1", "0.01").click("Save").see("Saved.")
     [[file]] = sent
     assert {name: file[name] for name in more} == more
     assert file["storage"] == {"keepDays": 31000, "mode": "thinned"}

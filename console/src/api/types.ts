@@ -128,6 +128,7 @@ export interface Selection {
   code?: number;
   device?: string;
   point?: string;
+  clientId?: string;
 }
 
 export interface DataType {
@@ -393,6 +394,8 @@ export interface PolicyFile {
   channels?: string[];
   processing?: PolicyStep[];
   storage?: StorageRule | StorageRule[];
+  analysis?: RollupRule[];
+  afterCommit?: ReductionRule[];
   description?: string;
   [more: string]: unknown;
 }
@@ -438,5 +441,70 @@ export interface EffectivePolicy {
 export interface PolicyPreview {
   processing: { product: string; channel: string; point: string; devices: number; before: Done[]; after: Done[] }[];
   more: number;
-  storage: { product: string; before?: Kept; after?: Kept; values?: number; valuesMax: number; rows: number; rowsInAll: number; segments: number; bytes: number }[];
+  storage: {
+    product: string; before?: Kept; after?: Kept; values?: number; valuesMax: number; rows: number; rowsInAll: number; segments: number; bytes: number;
+    points: { point: string; before?: Kept; after?: Kept; values?: number }[];
+    morePoints: number;
+    devices: { deviceKey: string; values: Record<string, number> }[];
+    moreDevices: number;
+    events: number;
+    attributeValues: number;
+  }[];
+}
+
+export interface ArchiveFile {
+  kind: 'Archive';
+  name: string;
+  products?: string[];
+  form?: 'wide' | 'long';
+  format?: 'parquet' | 'csv';
+  byPoint?: boolean;
+  schedule?: { at?: string; days?: string[]; timezone?: string; everyMinutes?: number };
+  to: {
+    folder?: string;
+    s3?: { bucket: string; prefix?: string; region?: string; endpoint?: string; accessKeyId: string };
+    [more: string]: unknown;
+  };
+  description?: string;
+  [more: string]: unknown;
+}
+
+/** How an archive stands. */
+export interface ArchiveStanding {
+  name: string;
+  state: 'running' | 'stopped' | 'idle' | 'failed';
+  hasSecret: boolean;
+  lastRun?: { state: 'running' | 'complete' | 'failed' | 'interrupted'; began: number; ended?: number; days: number; files: number; rows: number; bytes: number; error?: string };
+  nextRun?: number;
+  files: number;
+  rows: number;
+  bytes: number;
+  daysDue: number;
+}
+
+/** A window of points that is kept folded. */
+export interface RollupRule {
+  rollup: string;
+  points?: string[];
+  interval: string;
+  timeZone?: string;
+  functions: string[];
+  hold?: string;
+  lookback?: string;
+  quiet?: string;
+  within?: string;
+  [more: string]: unknown;
+}
+
+/** What is said of values in the order of their times. */
+export interface ReductionRule {
+  reduction: string;
+  points: string[];
+  rateOfChange?: { most: number; per: string };
+  deadBand?: { deviation: number };
+  swingingDoor?: { deviation: number };
+  restart?: string;
+  quiet?: string;
+  within?: string;
+  [more: string]: unknown;
 }

@@ -11,6 +11,7 @@ import { Asked, Empty, Page, Sparkline, Stat, State } from '../ui/page';
 import { Code } from '../ui/problem';
 import { Rows } from '../ui/rows';
 import { Lasts } from './growth';
+import { Archived, Computed, Imported } from './overview-derived';
 import { Lags, Readers, Troubled } from './overview-forwarding';
 
 const POINTS = 120;
@@ -47,6 +48,9 @@ export default function Overview() {
               <Lasts growth={overview.growth} />
               <Readers />
               <Lags />
+              <Computed />
+              <Archived />
+              <Imported />
             </SimpleGrid>
             <Card withBorder padding="sm">
               <Text size="sm" className="quiet">{t('Values a second, the last two minutes')}</Text>

@@ -13,7 +13,7 @@ import { Rows } from '../ui/rows';
 import { useProducts } from './channels';
 
 /** What a policy file may say that this console has columns and fields for. */
-export const KNOWN = ['kind', 'name', 'order', 'models', 'products', 'channels', 'processing', 'storage', 'description'];
+export const KNOWN = ['kind', 'name', 'order', 'models', 'products', 'channels', 'processing', 'storage', 'analysis', 'afterCommit', 'description'];
 
 export default function Policies() {
   const { t } = useWords();
@@ -41,6 +41,7 @@ export default function Policies() {
               { name: t('Policy'), cell: (p) => <><Anchor component={Link} to={`/policies/${encodeURIComponent(p.name)}`}>{p.name}</Anchor>{p.description && <Text size="xs" className="quiet">{p.description}</Text>}</> },
               { name: t('Is about'), cell: about },
               { name: t('Steps'), right: true, cell: (p) => p.processing?.length ?? 0 },
+              { name: t('Rollups'), right: true, cell: (p) => { const n = (p.analysis?.length ?? 0) + (p.afterCommit?.length ?? 0); return n > 0 ? <Anchor component={Link} to={`/rollups?policy=${encodeURIComponent(p.name)}`}>{n}</Anchor> : 0; } },
               { name: t('Further parts'), cell: (p) => Object.keys(others(p, KNOWN)).join(', ') || '—' },
               { name: t('Keeps values'), cell: (p) => [p.storage ?? []].flat().map((rule) => keptFor(rule, t)).join('; ') || '—' },
             ]}
@@ -103,15 +104,18 @@ function Effective() {
 }
 
 function keptFor(rule: StorageRule, t: (text: string, values?: Record<string, string | number>) => string): string {
-  if (rule.keepDays === undefined) return t('kept for ever');
-  return rule.by === 'import' ? t('{n} days from their arrival', { n: rule.keepDays }) : t('{n} days from their time', { n: rule.keepDays });
+  const days = rule.keepDays === undefined ? t('kept for ever') : rule.by === 'import' ? t('{n} days from their arrival', { n: rule.keepDays }) : t('{n} days from their time', { n: rule.keepDays });
+  const what = rule.of === 'events' ? t('events') : rule.of === 'attributes' ? t('attributes') : (rule.points ?? []).join(', ');
+  const how = [...(rule.keep === 'minute' || rule.keep === 'both' ? [t('by the minute')] : []), ...(rule.changeOnly ? [t('only changes')] : [])];
+  return [what && `${what}:`, [...how, days].join(', ')].filter(Boolean).join(' ');
 }
 
 export function Retention({ of }: { of: Kept | undefined }) {
   const { t } = useWords();
   if (!of) return <>{t('kept for ever')}</>;
   if (of.keepDays === undefined || of.from === undefined) return <>{of.does} (<Anchor component={Link} size="sm" to={`/policies/${encodeURIComponent(of.policy)}`}>{of.policy}</Anchor>)</>;
-  return <>{of.by === 'import' ? t('kept for {n} days from arrival', { n: of.keepDays }) : t('kept for {n} days by their time', { n: of.keepDays })} (<Anchor component={Link} size="sm" to={`/policies/${encodeURIComponent(of.policy)}`}>{of.policy}</Anchor>), {t('now from')} <Time ms={of.from} /></>;
+  const how = [...(of.keep === 'raw' ? [] : [t('by the minute')]), ...(of.changeOnly ? [t('only changes')] : [])];
+  return <>{how.map((one) => `${one}, `)}{of.by === 'import' ? t('kept for {n} days from arrival', { n: of.keepDays }) : t('kept for {n} days by their time', { n: of.keepDays })} (<Anchor component={Link} size="sm" to={`/policies/${encodeURIComponent(of.policy)}`}>{of.policy}</Anchor>), {t('now from')} <Time ms={of.from} /></>;
 }
 
 /** What is done to a value, in order. */

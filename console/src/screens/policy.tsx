@@ -1,25 +1,35 @@
 // One policy: its editor, with a preview of what a change would mean.
-import { Alert, Button, Card, Checkbox, Group, MultiSelect, NativeSelect, NumberInput, SimpleGrid, Stack, Table, Text, TextInput, Textarea, Title } from '@mantine/core';
+import { Button, Card, Group, MultiSelect, NumberInput, SimpleGrid, Stack, Text, TextInput, Textarea, Title } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Suspense, lazy, useState } from 'react';
 import { useNavigate, useParams } from 'react-router';
 import { api, ok } from '../api/client';
-import type { ModelFile, PolicyFile, PolicyPreview } from '../api/types';
+import type { ModelFile, PolicyFile, PolicyPreview, ReductionRule, RollupRule } from '../api/types';
 import { useMay } from '../app';
 import { useWords } from '../i18n';
-import { bytes, count } from '../time';
 import { Asked, Page, Sure, Waiting } from '../ui/page';
 import { ProblemAlert, tell } from '../ui/problem';
 import { useProducts } from './channels';
 import { declare } from './declare';
 import { Turn, kept, useDraft } from './draft';
 import { Kept, others } from '../ui/kept';
-import { Deeds, KNOWN, Retention } from './policies';
+import { KNOWN } from './policies';
+import { ReductionRules, RollupRules, tidyReduction, tidyRollup } from './policy-derived';
+import { Previewed } from './policy-preview';
 import { Steps } from './policy-steps';
+import { StorageRules, tidyRules } from './policy-storage';
+import { DerivedTable, useDerived } from './rollups';
 
 const Editor = lazy(() => import('../ui/editor'));
 const BEGUN: PolicyFile = { kind: 'Policy', name: '', processing: [] };
-const DAYS = 365;
+
+function tidy(file: PolicyFile): PolicyFile {
+  const { storage, analysis, afterCommit, ...rest } = file;
+  const rules = tidyRules(storage);
+  return kept({
+    ...rest, ...(rules && { storage: rules }), ...(analysis && { analysis: analysis.map(tidyRollup) as RollupRule[] }), ...(afterCommit && { afterCommit: afterCommit.map(tidyReduction) as ReductionRule[] }),
+  }, KNOWN);
+}
 
 export function NewPolicy() {
   const { t } = useWords();
@@ -45,9 +55,18 @@ export default function Policy() {
         }}>{t('It acts on what comes no more. What is stored stays as it is; what it kept for a time only is kept for ever.')}</Sure>
       )}
     >
+      <Derived policy={name} />
       <Asked query={file}>{(file) => <PolicyEditor file={file} />}</Asked>
     </Page>
   );
+}
+
+/** How what it has computed stands. */
+function Derived({ policy }: { policy: string }) {
+  const { t } = useWords();
+  const own = (useDerived().data ?? []).filter((one) => one.policy === policy);
+  if (own.length === 0) return null;
+  return <section aria-label={t('How its rollups stand')}><Title order={2} size="h5" mb="xs">{t('How its rollups stand')}</Title><DerivedTable rows={own} /></section>;
 }
 
 function PolicyEditor({ file: given }: { file?: PolicyFile }) {
@@ -55,7 +74,7 @@ function PolicyEditor({ file: given }: { file?: PolicyFile }) {
   const may = useMay('operator');
   const client = useQueryClient();
   const navigate = useNavigate();
-  const draft = useDraft(given ?? BEGUN, (file) => kept(file, KNOWN));
+  const draft = useDraft(given ?? BEGUN, tidy);
   const [preview, setPreview] = useState<PolicyPreview>();
   const [busy, setBusy] = useState(false);
   const work = async (work: (policy: PolicyFile) => Promise<void>) => {
@@ -107,16 +126,7 @@ function Form({ file, isNew, onChange }: { file: PolicyFile; isNew: boolean; onC
   const put = (members: Partial<PolicyFile>) => onChange({ ...file, ...members });
   const chosen = (models.data ?? []).filter((model) => !file.models?.length || file.models.includes(model.name));
   const known = [...new Set(chosen.flatMap((model) => Object.keys(model.measurepoints ?? {})))];
-  const { storage } = file;
-  // Several rules are edited as text; of one, what has no field here stays as it is.
-  const rule = Array.isArray(storage) ? undefined : storage;
-  const many = Array.isArray(storage) ? { storage } : {};
-  /** Without an end, and with whatever else the policy says of storage. */
-  const forever = (): PolicyFile => {
-    const { storage: _, ...rest } = file;
-    const other = others(rule, ['keepDays', 'by']);
-    return Object.keys(other).length > 0 ? { ...rest, storage: other } : rest;
-  };
+  const rules = [file.storage ?? []].flat();
   return (
     <Stack>
       <SimpleGrid cols={{ base: 1, sm: 2 }}>
@@ -130,51 +140,16 @@ function Form({ file, isNew, onChange }: { file: PolicyFile; isNew: boolean; onC
       <Card withBorder component="section" aria-label={t('Processing')}>
         <Stack gap="sm"><Title order={2} size="h5">{t('Processing')}</Title><Steps steps={file.processing ?? []} known={known} onChange={(processing) => put({ processing })} /></Stack>
       </Card>
-      <Card withBorder component="section" aria-label={t('How long values are kept')}>
-        <Stack gap="sm">
-          <Title order={2} size="h5">{t('How long values are kept')}</Title>
-          <Checkbox label={t('Only for a time')} checked={rule?.keepDays !== undefined} disabled={Array.isArray(storage)} onChange={(e) => onChange(e.currentTarget.checked ? { ...file, storage: { ...rule, keepDays: DAYS } } : forever())} />
-          {rule?.keepDays !== undefined && (
-            <Group align="flex-end">
-              <NumberInput label={t('Days')} w={120} min={1} max={36500} allowDecimal={false} value={rule.keepDays} onChange={(days) => put({ storage: { ...rule, keepDays: Number(days) } })} />
-              <NativeSelect label={t('Counted from')} data={[{ value: 'event', label: t('the time of the value') }, { value: 'import', label: t('the arrival of its message') }]} value={rule.by ?? 'event'} onChange={(e) => put({ storage: { ...rule, by: e.currentTarget.value as 'event' | 'import' } })} />
-            </Group>
-          )}
-          <Kept of={{ ...others(rule, ['keepDays', 'by']), ...many }} />
-        </Stack>
+      <Card withBorder component="section" aria-label={t('Storage')}>
+        <Stack gap="sm"><Title order={2} size="h5">{t('Storage')}</Title><StorageRules rules={rules} models={chosen.map((model) => model.name)} known={known} onChange={(storage) => put({ storage })} /></Stack>
+      </Card>
+      <Card withBorder component="section" aria-label={t('Rollups')}>
+        <Stack gap="sm"><Title order={2} size="h5">{t('Rollups')}</Title><RollupRules rules={file.analysis ?? []} known={known} onChange={(analysis) => put({ analysis })} /></Stack>
+      </Card>
+      <Card withBorder component="section" aria-label={t('Reductions')}>
+        <Stack gap="sm"><Title order={2} size="h5">{t('Reductions')}</Title><ReductionRules rules={file.afterCommit ?? []} known={known} onChange={(afterCommit) => put({ afterCommit })} /></Stack>
       </Card>
       <Kept of={others(file, KNOWN)} />
-    </Stack>
-  );
-}
-
-function Previewed({ preview }: { preview: PolicyPreview }) {
-  const { t } = useWords();
-  const isNothing = preview.processing.length === 0 && preview.storage.length === 0;
-  return (
-    <Stack data-testid="preview" role="status">
-      <Text fw={600}>{t('Preview: nothing has changed')}</Text>
-      {isNothing && <Text size="sm">{t('No point would be processed otherwise, and nothing would be too old.')}</Text>}
-      {preview.storage.map((one) => (
-        <Alert key={one.product} color={one.rows > 0 ? 'orange' : 'blue'} variant="light" title={t('Product {name}', { name: one.product })}>
-          <Text size="sm">{t('Before:')} <Retention of={one.before} /></Text>
-          <Text size="sm">{t('After:')} <Retention of={one.after} /></Text>
-          <Text size="sm"><b>{t('About {n} of {m} rows would go', { n: count(one.rows), m: count(one.rowsInAll) })}</b>{one.segments > 0 && ` · ${t('{n} segments whole, {size}', { n: one.segments, size: bytes(one.bytes) })}`}</Text>
-        </Alert>
-      ))}
-      {preview.processing.length > 0 && (
-        <Table.ScrollContainer minWidth={400} type="native" tabIndex={0} role="region" aria-label={t('Points that would be processed otherwise')}>
-          <Table aria-label={t('Points that would be processed otherwise')} verticalSpacing={4}>
-            <Table.Thead><Table.Tr><Table.Th>{t('Point')}</Table.Th><Table.Th>{t('Channel')}</Table.Th><Table.Th ta="right">{t('Devices')}</Table.Th><Table.Th>{t('Before')}</Table.Th><Table.Th>{t('After')}</Table.Th></Table.Tr></Table.Thead>
-            <Table.Tbody>
-              {preview.processing.map((one) => (
-                <Table.Tr key={`${one.channel} ${one.point}`}><Table.Td>{one.point}</Table.Td><Table.Td>{one.channel}</Table.Td><Table.Td ta="right">{count(one.devices)}</Table.Td><Table.Td><Deeds steps={one.before} /></Table.Td><Table.Td><Deeds steps={one.after} /></Table.Td></Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table>
-        </Table.ScrollContainer>
-      )}
-      {preview.more > 0 && <Text size="sm">{t('and {n} more', { n: count(preview.more) })}</Text>}
     </Stack>
   );
 }

@@ -19,8 +19,8 @@ export default function Quarantine() {
   const { t } = useWords();
   const filters = useFilters();
   const tab = filters.get('tab') || (filters.get('cause') ? 'entries' : 'causes');
-  const [channel, code, device, point, cause] = ['channel', 'code', 'device', 'point', 'cause'].map(filters.get) as [string, string, string, string, string];
-  const query = { ...(channel && { channel }), ...(code && { code: Number(code) }), ...(device && { device }), ...(point && { point }), ...(cause && { cause: Number(cause) }) };
+  const [channel, code, device, point, cause, clientId] = ['channel', 'code', 'device', 'point', 'cause', 'client'].map(filters.get) as [string, string, string, string, string, string];
+  const query = { ...(channel && { channel }), ...(code && { code: Number(code) }), ...(device && { device }), ...(point && { point }), ...(cause && { cause: Number(cause) }), ...(clientId && { clientId }) };
   const status = useQuery({ queryKey: ['quarantine', 'status'], queryFn: () => ok(api.GET('/api/v1/quarantine/status')), refetchInterval: 5000 });
   const search = new URLSearchParams(Object.entries(query).map(([key, value]) => [key, String(value)]));
   return (
@@ -40,6 +40,7 @@ export default function Quarantine() {
         <NumberInput label={t('Code')} w={110} hideControls value={code} onChange={(code) => filters.set({ code: String(code) })} />
         <FilterText label={t('Device')} value={device} onChange={(device) => filters.set({ device })} />
         <FilterText label={t('Point')} value={point} onChange={(point) => filters.set({ point })} />
+        <FilterText label={t('Client')} value={clientId} onChange={(client) => filters.set({ client })} placeholder="import:1" w={140} />
         {cause && <Button variant="default" onClick={() => filters.set({ cause: null })}>{t('Cause {n}', { n: cause })} ✕</Button>}
         <Button variant="default" onClick={() => download(`/api/v1/quarantine/export?${search}`)}>{t('Export')}</Button>
       </Group>

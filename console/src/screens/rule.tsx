@@ -1,5 +1,5 @@
 // One rule: how it stands, its dead letters, what it is made of; replay, secret, start and stop.
-import { Alert, Button, Card, Group, Modal, PasswordInput, Progress, SimpleGrid, Stack, Tabs, Text, TextInput, Title } from '@mantine/core';
+import { Alert, Button, Card, Group, Modal, Progress, SimpleGrid, Stack, Tabs, Text, TextInput, Title } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useState, type FormEvent } from 'react';
 import { useNavigate, useParams } from 'react-router';
@@ -10,6 +10,7 @@ import { useWords } from '../i18n';
 import { Time, count } from '../time';
 import { Asked, Empty, Page, Pairs, Snippet, State, Sure } from '../ui/page';
 import { ProblemAlert, tell, tellProblem } from '../ui/problem';
+import { SecretModal } from '../ui/secret';
 import { DeadLetters } from './dead-letters';
 import { RuleEditor } from './rule-editor';
 import { ruleTo } from './rules';
@@ -88,7 +89,14 @@ export default function Rule() {
               <Tabs.Panel value="edit"><Asked query={file}>{(file) => <RuleEditor file={file} readOnly={!may} onSaved={() => void navigate(ruleTo(name))} />}</Asked></Tabs.Panel>
             </Tabs>
             {open === 'replay' && <Replay name={name} onClose={() => setOpen(undefined)} />}
-            {open === 'secret' && <Secret standing={standing} onClose={() => setOpen(undefined)} />}
+            {open === 'secret' && <SecretModal
+              name={name} hasSecret={standing.hasSecret} about={t('What ${secret} stands for in the headers of its requests. It is sealed, and shown to nobody.')} onClose={() => setOpen(undefined)}
+              onSet={async (secret) => {
+                await ok(api.POST('/api/v1/rules/{name}/secret', { ...path, body: { secret } }));
+                await client.invalidateQueries({ queryKey: ['rules'] });
+                tell(secret === null ? t('The rule has no secret now.') : t('The secret is set. It is shown to nobody.'));
+              }}
+            />}
           </>
         )}
       </Asked>
@@ -181,39 +189,6 @@ function Replay({ name, onClose }: { name: string; onClose: () => void }) {
           </Group>
           <ProblemAlert error={error} />
           <Group justify="flex-end"><Button variant="default" onClick={onClose}>{t('Cancel')}</Button><Button type="submit">{t('Replay')}</Button></Group>
-        </Stack>
-      </form>
-    </Modal>
-  );
-}
-
-function Secret({ standing, onClose }: { standing: RuleStanding; onClose: () => void }) {
-  const { t } = useWords();
-  const client = useQueryClient();
-  const [secret, setSecret] = useState('');
-  const [error, setError] = useState<unknown>();
-  const set = async (secret: string | null) => {
-    setError(undefined);
-    try {
-      await ok(api.POST('/api/v1/rules/{name}/secret', { params: { path: { name: standing.name } }, body: { secret } }));
-      await client.invalidateQueries({ queryKey: ['rules'] });
-      tell(secret === null ? t('The rule has no secret now.') : t('The secret is set. It is shown to nobody.'));
-      onClose();
-    } catch (error) {
-      setError(error);
-    }
-  };
-  return (
-    <Modal opened onClose={onClose} title={t('Secret of {name}', { name: standing.name })} closeButtonProps={{ 'aria-label': t('Close') }}>
-      <form onSubmit={(event) => { event.preventDefault(); void set(secret); }}>
-        <Stack>
-          <Text size="sm">{t('What ${secret} stands for in the headers of its requests. It is sealed, and shown to nobody.')}</Text>
-          <PasswordInput label={t('Secret')} required autoComplete="off" value={secret} onChange={(e) => setSecret(e.currentTarget.value)} visibilityToggleButtonProps={{ 'aria-label': t('Show the secret') }} data-autofocus />
-          <ProblemAlert error={error} />
-          <Group justify="flex-end">
-            {standing.hasSecret && <Button variant="light" color="red" onClick={() => void set(null)}>{t('Take it away')}</Button>}
-            <Button variant="default" onClick={onClose}>{t('Cancel')}</Button><Button type="submit">{t('Set the secret')}</Button>
-          </Group>
         </Stack>
       </form>
     </Modal>

@@ -1,13 +1,14 @@
-// The code editor: JavaScript with the names that scripts have, JSON, YAML. Loaded when one is seen.
-import { autocompletion, completeAnyWord, type CompletionContext } from '@codemirror/autocomplete';
+// The code editor: JavaScript with the names that scripts have, JSON, YAML, SQL. Loaded when one is seen.
+import { autocompletion, closeCompletion, completeAnyWord, type CompletionContext } from '@codemirror/autocomplete';
 import { defaultKeymap, history, historyKeymap } from '@codemirror/commands';
 import { javascript, javascriptLanguage } from '@codemirror/lang-javascript';
 import { json } from '@codemirror/lang-json';
+import { PostgreSQL, sql, type SQLNamespace } from '@codemirror/lang-sql';
 import { yaml } from '@codemirror/lang-yaml';
-import { bracketMatching, defaultHighlightStyle, foldGutter, foldKeymap, indentOnInput, syntaxHighlighting, HighlightStyle } from '@codemirror/language';
+import { bracketMatching, foldGutter, foldKeymap, indentOnInput, syntaxHighlighting, HighlightStyle } from '@codemirror/language';
 import { lintGutter, setDiagnostics } from '@codemirror/lint';
 import { highlightSelectionMatches, searchKeymap } from '@codemirror/search';
-import { Compartment, EditorState } from '@codemirror/state';
+import { Compartment, EditorState, Prec } from '@codemirror/state';
 import { EditorView, drawSelection, highlightActiveLine, keymap, lineNumbers } from '@codemirror/view';
 import { useComputedColorScheme } from '@mantine/core';
 import { tags } from '@lezer/highlight';
@@ -43,23 +44,36 @@ function ours(context: CompletionContext) {
   return { from: word.from, options: GLOBALS, validFor: /^[\w.]*$/ };
 }
 
+const light = HighlightStyle.define([
+  { tag: tags.keyword, color: '#6f1f9c' },
+  { tag: [tags.string, tags.special(tags.string), tags.regexp], color: '#9c1a1a' },
+  { tag: [tags.number, tags.bool, tags.null, tags.atom], color: '#0b4f8a' },
+  { tag: tags.comment, color: '#5c636a', fontStyle: 'italic' },
+  { tag: [tags.propertyName, tags.definition(tags.propertyName), tags.definition(tags.variableName)], color: '#0a3d91' },
+  { tag: [tags.function(tags.variableName), tags.typeName, tags.className], color: '#00574b' },
+]);
 const dark = HighlightStyle.define([
   { tag: tags.keyword, color: '#ff9ed2' },
   { tag: [tags.string, tags.special(tags.string)], color: '#a5d6a7' },
   { tag: [tags.number, tags.bool, tags.null], color: '#ffcc80' },
   { tag: tags.comment, color: '#aab4be', fontStyle: 'italic' },
   { tag: [tags.propertyName, tags.definition(tags.propertyName)], color: '#90caf9' },
-  { tag: tags.function(tags.variableName), color: '#82d8ff' },
+  { tag: [tags.function(tags.variableName), tags.typeName, tags.className], color: '#82d8ff' },
 ]);
 
 const LANGUAGES = {
+  sql: (schema: SQLNamespace) => [sql({ dialect: PostgreSQL, schema, upperCaseKeywords: true })],
   javascript: () => [javascript(), javascriptLanguage.data.of({ autocomplete: ours }), javascriptLanguage.data.of({ autocomplete: completeAnyWord })],
   json: () => [json()],
   yaml: () => [yaml()],
 };
 
-export default function Editor({ language, label, value, onChange, readOnly = false, mark }: {
+const NO_NAMES = {};
+
+/** `onRun` is told of Ctrl Enter; `schema` are names to complete; `insert` is put at the cursor when it is another. */
+export default function Editor({ language, label, value, onChange, readOnly = false, mark, onRun, schema = NO_NAMES, insert }: {
   language: keyof typeof LANGUAGES; label: string; value: string; onChange?: (value: string) => void; readOnly?: boolean; mark?: { line: number; column?: number; message: string } | undefined;
+  onRun?: () => void; schema?: Record<string, string[]>; insert?: { text: string } | undefined;
 }) {
   const { t } = useWords();
   const scheme = useComputedColorScheme('light');
@@ -67,10 +81,13 @@ export default function Editor({ language, label, value, onChange, readOnly = fa
   const view = useRef<EditorView>(undefined);
   const colours = useRef(new Compartment());
   const locked = useRef(new Compartment());
+  const spoken = useRef(new Compartment());
+  const run = useRef(onRun);
+  run.current = onRun;
   const changed = useRef(onChange);
   changed.current = onChange;
   const style = (scheme: string) => [
-    syntaxHighlighting(scheme === 'dark' ? dark : defaultHighlightStyle),
+    syntaxHighlighting(scheme === 'dark' ? dark : light),
     EditorView.theme({ '&': { fontSize: '13px' }, '.cm-content': { minHeight: '8rem' } }, { dark: scheme === 'dark' }),
     EditorView.theme({
       '.cm-gutters': { background: 'transparent', color: scheme === 'dark' ? '#aab4be' : '#5c636a', border: 'none' },
@@ -87,7 +104,8 @@ export default function Editor({ language, label, value, onChange, readOnly = fa
           autocompletion(),
           // Tab leaves the editor: nobody is trapped.
           keymap.of([...defaultKeymap, ...historyKeymap, ...searchKeymap, ...foldKeymap]),
-          ...LANGUAGES[language](),
+          Prec.highest(keymap.of([{ key: 'Mod-Enter', run: (view) => { closeCompletion(view); run.current?.(); return run.current !== undefined; } }])),
+          spoken.current.of(LANGUAGES[language](schema)),
           colours.current.of(style(scheme)),
           locked.current.of([]),
           EditorView.lineWrapping,
@@ -109,6 +127,15 @@ export default function Editor({ language, label, value, onChange, readOnly = fa
   useEffect(() => {
     view.current?.dispatch({ effects: locked.current.reconfigure(readOnly ? [EditorState.readOnly.of(true), EditorView.editable.of(false), EditorView.contentAttributes.of({ tabindex: '0' })] : []) });
   }, [readOnly, language, label]);
+  useEffect(() => {
+    view.current?.dispatch({ effects: spoken.current.reconfigure(LANGUAGES[language](schema)) });
+  }, [language, schema]);
+  useEffect(() => {
+    const own = view.current;
+    if (!own || !insert) return;
+    own.dispatch(own.state.replaceSelection(insert.text));
+    own.focus();
+  }, [insert]);
   useEffect(() => {
     const own = view.current;
     if (own && own.state.doc.toString() !== value) own.dispatch({ changes: { from: 0, to: own.state.doc.length, insert: value } });

@@ -33,6 +33,7 @@ export default function Find({ screens, onClose }: { screens: { to: string; labe
         [t('Rule'), ok(api.GET('/api/v1/rules', query)), (one) => `/rules/${at(one.name)}`],
         [t('Subscription'), ok(api.GET('/api/v1/subscriptions', query)), (one) => `/subscriptions/${at(one.name)}`],
         [t('Policy'), ok(api.GET('/api/v1/policies', query)), (one) => `/policies/${at(one.name)}`],
+        [t('Archive'), ok(api.GET('/api/v1/archives', query)), (one) => `/archives/${at(one.name)}`],
         [t('Access key'), ok(api.GET('/api/v1/access-keys', query)), (one) => `/access-keys?name=${at(one.name)}`],
       ];
       const all = await Promise.all(kinds.map(async ([kind, asked, to]): Promise<Place[]> => ((await asked).items as Named[]).map((one) => ({ kind, label: one.name, to: to(one) }))));

@@ -59,9 +59,9 @@ export function Empty({ children, action }: { children: ReactNode; action?: Reac
 
 export function State({ state }: { state: string }) {
   const { t } = useWords();
-  const color = { open: 'green', paused: 'gray', held: 'orange', running: 'green', done: 'green', cancelled: 'gray', stopped: 'gray', failed: 'red', idle: 'blue', failing: 'red' }[state] ?? 'gray';
+  const color = { open: 'green', paused: 'gray', held: 'orange', running: 'green', done: 'green', cancelled: 'gray', stopped: 'gray', failed: 'red', idle: 'blue', failing: 'red', complete: 'green', interrupted: 'orange', current: 'green', behind: 'blue', backfilling: 'blue' }[state] ?? 'gray';
   const words: Record<string, string> = {
-    open: t('open'), paused: t('paused'), held: t('held'), running: t('running'), done: t('done'), cancelled: t('cancelled'), stopped: t('stopped'), failed: t('failed'), idle: t('idle'), failing: t('delivery fails'),
+    open: t('open'), paused: t('paused'), held: t('held'), running: t('running'), done: t('done'), cancelled: t('cancelled'), stopped: t('stopped'), failed: t('failed'), idle: t('idle'), failing: t('delivery fails'), complete: t('complete'), interrupted: t('interrupted'), current: t('current'), behind: t('behind'), backfilling: t('computing what was stored'),
   };
   return <Badge color={color} variant="light">{words[state] ?? state}</Badge>;
 }

@@ -2,7 +2,7 @@
 import { Button, Group, Table, Text } from '@mantine/core';
 import { useInfiniteQuery } from '@tanstack/react-query';
 import { useVirtualizer } from '@tanstack/react-virtual';
-import { useEffect, useRef, type ReactNode } from 'react';
+import { useCallback, useEffect, useRef, type ReactNode } from 'react';
 import type { Page } from '../api/types';
 import { useWords } from '../i18n';
 import { Waiting } from './page';
@@ -44,7 +44,54 @@ export function Rows<T>({ label, columns, rows, id, onSelect, empty }: {
 
 const ROW_PX = 34;
 
-/** A list of any length: only what is seen is drawn, pages are asked for on the way. */
+/** Rows of any number: only what is seen is drawn. `onNear` is told when the last ones come near. */
+export function VirtualRows<T>({ label, columns, rows, id, total, minWidth = 640, onNear }: {
+  label: string; columns: Column<T>[]; rows: T[]; id: (row: T, at: number) => string; total?: number; minWidth?: number; onNear?: () => void;
+}) {
+  const scroller = useRef<HTMLDivElement>(null);
+  const virtual = useVirtualizer({
+    count: rows.length,
+    getScrollElement: () => scroller.current,
+    estimateSize: () => ROW_PX,
+    overscan: 12,
+  });
+  const seen = virtual.getVirtualItems();
+  const last = seen.at(-1)?.index ?? 0;
+  useEffect(() => {
+    if (last >= rows.length - 30) onNear?.();
+  }, [last, rows.length, onNear]);
+  const grid = columns.map((column) => column.width ?? 'minmax(0, 1fr)').join(' ');
+  const line = { display: 'grid', gridTemplateColumns: grid, gap: '0.8rem', padding: '0.4rem 0.6rem', fontSize: 14 };
+  return (
+    <div ref={scroller} style={{ height: 'min(62vh, 640px)', overflow: 'auto' }} tabIndex={0} role="region" aria-label={label}>
+      <div role="table" aria-label={label} aria-rowcount={total ?? rows.length + 1} style={{ minWidth }}>
+        <div role="rowgroup" style={{ position: 'sticky', top: 0, background: 'var(--mantine-color-body)', zIndex: 1, borderBottom: '1px solid var(--mantine-color-default-border)' }}>
+          <div role="row" aria-rowindex={1} style={{ ...line, fontWeight: 700 }}>
+            {columns.map((column) => <div role="columnheader" key={column.name} style={{ textAlign: column.right ? 'right' : 'left', overflowWrap: 'anywhere' }}>{column.name}</div>)}
+          </div>
+        </div>
+        <div role="rowgroup" style={{ height: virtual.getTotalSize(), position: 'relative' }}>
+          {seen.map((item) => {
+            const row = rows[item.index];
+            if (row === undefined) return null;
+            return (
+              <div
+                role="row" key={id(row, item.index)} aria-rowindex={item.index + 2} data-testid="row"
+                style={{ ...line, position: 'absolute', insetInline: 0, top: 0, transform: `translateY(${item.start}px)`, height: ROW_PX, borderBottom: '1px solid var(--mantine-color-default-border)' }}
+              >
+                {columns.map((column) => (
+                  <div role="cell" key={column.name} style={{ overflow: 'hidden', textOverflow: 'ellipsis', whiteSpace: 'nowrap', textAlign: column.right ? 'right' : 'left' }}>{column.cell(row)}</div>
+                ))}
+              </div>
+            );
+          })}
+        </div>
+      </div>
+    </div>
+  );
+}
+
+/** A list of any length: pages are asked for on the way. */
 export function LongRows<T>({ label, columns, page, name, id, empty, total }: {
   label: string; columns: Column<T>[]; page: (cursor: string | undefined) => Promise<Page<T>>; name: unknown[]; id: (row: T) => string; empty: ReactNode; total?: number | undefined;
 }) {
@@ -56,50 +103,16 @@ export function LongRows<T>({ label, columns, page, name, id, empty, total }: {
     getNextPageParam: (last) => last.next,
   });
   const rows = query.data?.pages.flatMap((page) => page.items) ?? [];
-  const scroller = useRef<HTMLDivElement>(null);
-  const virtual = useVirtualizer({
-    count: rows.length,
-    getScrollElement: () => scroller.current,
-    estimateSize: () => ROW_PX,
-    overscan: 12,
-  });
-  const seen = virtual.getVirtualItems();
-  const last = seen.at(-1)?.index ?? 0;
   const { hasNextPage, isFetchingNextPage, fetchNextPage } = query;
-  useEffect(() => {
-    if (last >= rows.length - 30 && hasNextPage && !isFetchingNextPage) void fetchNextPage();
-  }, [last, rows.length, hasNextPage, isFetchingNextPage, fetchNextPage]);
+  const more = useCallback(() => {
+    if (hasNextPage && !isFetchingNextPage) void fetchNextPage();
+  }, [hasNextPage, isFetchingNextPage, fetchNextPage]);
   if (query.error) return <ProblemAlert error={query.error} />;
   if (query.isPending) return <Waiting />;
   if (rows.length === 0) return <>{empty}</>;
-  const grid = columns.map((column) => column.width ?? '1fr').join(' ');
   return (
     <>
-      <div ref={scroller} style={{ height: 'min(62vh, 640px)', overflow: 'auto' }} tabIndex={0} role="region" aria-label={label}>
-        <div role="table" aria-label={label} aria-rowcount={query.hasNextPage ? -1 : rows.length + 1} style={{ minWidth: 640 }}>
-          <div role="rowgroup" style={{ position: 'sticky', top: 0, background: 'var(--mantine-color-body)', zIndex: 1, borderBottom: '1px solid var(--mantine-color-default-border)' }}>
-            <div role="row" aria-rowindex={1} style={{ display: 'grid', gridTemplateColumns: grid, gap: '0.8rem', padding: '0.4rem 0.6rem', fontWeight: 700, fontSize: 14 }}>
-              {columns.map((column) => <div role="columnheader" key={column.name}>{column.name}</div>)}
-            </div>
-          </div>
-          <div role="rowgroup" style={{ height: virtual.getTotalSize(), position: 'relative' }}>
-            {seen.map((item) => {
-              const row = rows[item.index];
-              if (row === undefined) return null;
-              return (
-                <div
-                  role="row" key={id(row)} aria-rowindex={item.index + 2} data-testid="row"
-                  style={{ position: 'absolute', insetInline: 0, top: 0, transform: `translateY(${item.start}px)`, height: ROW_PX, display: 'grid', gridTemplateColumns: grid, gap: '0.8rem', padding: '0.4rem 0.6rem', fontSize: 14, borderBottom: '1px solid var(--mantine-color-default-border)' }}
-                >
-                  {columns.map((column) => (
-                    <div role="cell" key={column.name} style={{ overflow: 'hidden', textOverflow: 'ellipsis', whiteSpace: 'nowrap' }}>{column.cell(row)}</div>
-                  ))}
-                </div>
-              );
-            })}
-          </div>
-        </div>
-      </div>
+      <VirtualRows label={label} columns={columns} rows={rows} id={id} total={hasNextPage ? -1 : rows.length + 1} onNear={more} />
       <Group justify="space-between">
         <Text size="sm" className="quiet" role="status">
           {hasNextPage

@@ -29,7 +29,7 @@ use tokio::{runtime::Handle, sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 pub use place::PlaceError;
-pub use shelf::RunRecord;
+pub use shelf::{FileRecord, FilesAsked, RunRecord};
 
 use crate::{
     clock::{self, Clock},
@@ -41,7 +41,7 @@ use shelf::{COMPLETE, FAILED, INTERRUPTED, RUNNING, Shelf};
 
 /// The name under which the store keeps the log for archives.
 pub const CURSOR: &str = "archives";
-const DAY_MS: i64 = 24 * 3_600 * 1_000;
+pub const DAY_MS: i64 = 24 * 3_600 * 1_000;
 /// How often the log is looked through, and runs are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long after a failure a scheduled archive tries again.
@@ -161,6 +161,18 @@ impl Archives {
             known: Mutex::default(),
             news: Notify::new(),
         })
+    }
+
+    /// Files that an archive has written, in the order of product, day and path. Blocks.
+    ///
+    /// # Errors
+    /// The file of archives cannot be read.
+    pub fn files(
+        &self,
+        archive: &Archive,
+        asked: &FilesAsked,
+    ) -> Result<Vec<FileRecord>, ArchiveError> {
+        self.shelf.lock().listed(&archive.uid, asked)
     }
 
     /// Runs an archive as soon as may be.

@@ -15,6 +15,7 @@ mod run;
 mod shelf;
 
 use std::{
+    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -88,6 +89,8 @@ pub struct Imports {
     /// Where files that are read out of order wait.
     spool: PathBuf,
     seats: Arc<Semaphore>,
+    /// Of those that run: what ends each, which the gateway's own end does too.
+    stops: Mutex<HashMap<i64, CancellationToken>>,
     closing: CancellationToken,
 }
 
@@ -119,6 +122,7 @@ impl Imports {
             pool,
             spool,
             seats: Arc::new(Semaphore::new(IMPORTS_MAX)),
+            stops: Mutex::default(),
             closing,
         })
     }
@@ -152,19 +156,43 @@ impl Imports {
         let seat = Arc::clone(&self.seats).try_acquire_owned();
         let seat = seat.map_err(|_| ImportError::TooMany)?;
         let target = Target::of(&self.ingest.registry.snapshot(), &asked.channel)?;
-        let import = self.begin(&asked, &target).await?;
         let this = Arc::clone(self);
         let taken = tokio::spawn(async move {
             let _seat = seat;
-            run::run(&this, import, asked, target, body).await
+            let (import, stop) = this.begin(&asked, &target).await?;
+            let id = import.id;
+            let ended = run::run(&this, import, asked, target, body, stop).await;
+            this.stops.lock().remove(&id);
+            ended
         });
         taken.await.map_err(|_| PoolError::Panicked)?
     }
 
-    async fn begin(&self, asked: &Asked, target: &Target) -> Result<Import, ImportError> {
-        let (shelf, asked) = (Arc::clone(&self.shelf), asked.clone());
+    /// Ends an import that runs, after the burst that it is at: what is stored stays stored. Whether it ran.
+    pub fn cancel(&self, id: i64) -> bool {
+        let stops = self.stops.lock();
+        let stop = stops.get(&id);
+        if let Some(stop) = stop {
+            stop.cancel();
+        }
+        stop.is_some()
+    }
+
+    /// Who sees it on the list can cancel it.
+    async fn begin(
+        self: &Arc<Self>,
+        asked: &Asked,
+        target: &Target,
+    ) -> Result<(Import, CancellationToken), ImportError> {
+        let (this, asked) = (Arc::clone(self), asked.clone());
         let (channel, now_ms) = (target.channel.to_string(), self.ingest.clock.now_ms());
-        let add = move || shelf.lock().add(&channel, &asked.file, &asked.by, now_ms);
+        let stop = self.closing.child_token();
+        let add = move || -> Result<_, ImportError> {
+            let shelf = this.shelf.lock();
+            let import = shelf.add(&channel, &asked.file, &asked.by, now_ms)?;
+            this.stops.lock().insert(import.id, stop.clone());
+            Ok((import, stop))
+        };
         self.pool.run(add).await?
     }
 }

@@ -42,7 +42,11 @@ use datafusion::{
     },
     logical_expr::LogicalPlan,
     prelude::SessionConfig,
-    sql::sqlparser::ast::Statement,
+    sql::sqlparser::{
+        ast::Statement,
+        dialect::PostgreSqlDialect,
+        parser::{Parser, ParserError},
+    },
 };
 use datafusion_postgres::datafusion_pg_catalog::{
     pg_catalog::{context::EmptyContextProvider, setup_pg_catalog},
@@ -218,7 +222,7 @@ impl Engine {
         let mut statements = self
             .parser
             .parse(text)
-            .map_err(|error| SqlError::Syntax(error.to_string()))?;
+            .map_err(|error| syntax(text, &error))?;
         match (statements.pop(), statements.len()) {
             (Some(only), 0) => Ok(only),
             (None, _) => Err(SqlError::Statements(0)),
@@ -245,6 +249,13 @@ impl Drop for Engine {
             runtime.shutdown_background();
         }
     }
+}
+
+/// The parser of clients' statements does not say where one is wrong; the plain one does, where it
+/// refuses the text too.
+fn syntax(text: &str, error: &ParserError) -> SqlError {
+    let plain = Parser::parse_sql(&PostgreSqlDialect {}, text).err();
+    SqlError::Syntax(plain.as_ref().unwrap_or(error).to_string())
 }
 
 /// A query that counts.

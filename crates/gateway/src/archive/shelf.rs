@@ -43,14 +43,18 @@ pub(super) struct DueDay {
 }
 
 /// A file of an archive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct FileRecord {
+#[schema(as = ArchiveFile)]
+pub struct FileRecord {
     pub(super) path: String,
+    /// The product's key.
     pub(super) product: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) point: Option<String>,
+    /// The day of its events, UTC.
     #[serde(serialize_with = "as_date", rename = "date")]
+    #[schema(value_type = String)]
     pub(super) day: i64,
     pub(super) part: u32,
     pub(super) rows: u64,
@@ -62,6 +66,25 @@ pub(super) struct FileRecord {
     /// Commits of its rows, both inclusive.
     pub(super) first_sequence: u64,
     pub(super) last_sequence: u64,
+}
+
+impl FileRecord {
+    /// Its place in the order of files.
+    pub fn key(&self) -> (String, i64, String) {
+        (self.product.clone(), self.day, self.path.clone())
+    }
+}
+
+/// Which files of an archive are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct FilesAsked {
+    /// Those behind this one, by [`FileRecord::key`].
+    pub after: (String, i64, String),
+    /// Of this key only.
+    pub product: Option<String>,
+    /// Of this day only, counted from 1970-01-01 UTC.
+    pub day: Option<i64>,
+    pub limit: usize,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
@@ -235,6 +258,22 @@ impl Shelf {
             limit,
             "AND (product, day, path) > (?2, ?3, ?4)",
         )
+    }
+
+    /// Some of them, for somebody to look at; the key is that of [`Shelf::files_after`].
+    pub(super) fn listed(&self, archive: &str, asked: &FilesAsked) -> ShelfResult<Vec<FileRecord>> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT path, product, point, day, part, rows, bytes, sha256, first_ms, last_ms,
+                    first_sequence, last_sequence
+             FROM file WHERE archive = ?1 AND (product, day, path) > (?2, ?3, ?4)
+                 AND (?5 IS NULL OR product = ?5) AND (?6 IS NULL OR day = ?6)
+             ORDER BY product, day, path LIMIT ?7",
+        )?;
+        let (product, day, path) = &asked.after;
+        let limit = i64::try_from(asked.limit).unwrap_or(i64::MAX);
+        let params = params![archive, product, day, path, asked.product, asked.day, limit];
+        let rows = statement.query_map(params, file)?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     fn files(

@@ -294,3 +294,35 @@ async fn the_log_is_held_only_while_there_is_an_archive() {
     world.archives.look_at_log().unwrap();
     assert_eq!(world.store.cursor(CURSOR).unwrap(), None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_listed_by_product_and_day_page_by_page() {
+    let world = World::new(CSV);
+    world.put(&[at(16_000, 0), at(16_001, 0), at(16_002, 0)], 1.0);
+    world.run();
+    let archive = world.registry.current().archive("lake").unwrap().clone();
+    let asked = FilesAsked {
+        after: (String::new(), i64::MIN, String::new()),
+        limit: 2,
+        ..FilesAsked::default()
+    };
+    let listed = |asked: &FilesAsked| world.archives.files(&archive, asked).unwrap();
+    let first = listed(&asked);
+    assert_eq!(first.len(), 2);
+    assert_eq!(first[0].path, DAY_16000);
+    let rest = listed(&FilesAsked {
+        after: first[1].key(),
+        ..asked.clone()
+    });
+    assert_eq!(rest.len(), 1);
+    let of_day = FilesAsked {
+        day: Some(16_001),
+        ..asked.clone()
+    };
+    assert_eq!(listed(&of_day), first[1..]);
+    let of_other = FilesAsked {
+        product: Some("other".to_owned()),
+        ..asked
+    };
+    assert!(listed(&of_other).is_empty());
+}

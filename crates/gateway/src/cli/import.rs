@@ -1,4 +1,4 @@
-//! `backtide import upload|ls|show`: files that go in over HTTP.
+//! `backtide import upload|ls|show|cancel`: files that go in over HTTP.
 
 use std::{fs::File, io::Write, path::PathBuf};
 
@@ -23,6 +23,8 @@ pub enum Import {
     Ls(Ls),
     /// Show an import: how far it came, and what became of its rows
     Show(Show),
+    /// End an import that runs: what is stored stays stored
+    Cancel(Show),
 }
 
 #[derive(Debug, clap::Args)]
@@ -74,6 +76,11 @@ impl Import {
             Self::Show(show) => {
                 let import: Value = client.get(&format!("{PATH}/{}", segment(&show.id)), &[])?;
                 print(&import, show.output, terminal)?;
+            }
+            Self::Cancel(cancel) => {
+                let path = format!("{PATH}/{}/cancel", segment(&cancel.id));
+                let import: Value = client.post(&path, &[], "application/json", b"{}")?;
+                print(&import, cancel.output, terminal)?;
             }
         }
         Ok(Exit::Ok)

@@ -109,7 +109,12 @@ pub struct ChangesAsked {
     pub name: Option<String>,
     pub product: Option<String>,
     pub device: Option<String>,
+    /// Only what reaches into the time from here, inclusive, to there, exclusive.
+    pub from_ms: Option<i64>,
+    pub to_ms: Option<i64>,
     pub limit: usize,
+    /// The last ones in place of the first.
+    pub tail: bool,
 }
 
 /// The dirty spans of one device, to be written down.
@@ -368,18 +373,22 @@ impl Shelf {
 
     /// Changes behind `asked.after`, in the order in which they were computed.
     pub(super) fn changes(&self, asked: &ChangesAsked) -> Result<Vec<Change>, ShelfError> {
-        let mut select = self.connection.prepare_cached(
+        let order = if asked.tail { "DESC" } else { "ASC" };
+        let mut select = self.connection.prepare_cached(&format!(
             "SELECT sequence, name, product, device, from_ms, to_ms, time_ms FROM change
              WHERE sequence > ?1 AND (?2 IS NULL OR name = ?2) AND (?3 IS NULL OR product = ?3)
-                 AND (?4 IS NULL OR device = ?4)
-             ORDER BY sequence LIMIT ?5",
-        )?;
+                 AND (?4 IS NULL OR device = ?4) AND (?5 IS NULL OR to_ms > ?5)
+                 AND (?6 IS NULL OR from_ms < ?6)
+             ORDER BY sequence {order} LIMIT ?7"
+        ))?;
         let limit = i64::try_from(asked.limit).unwrap_or(i64::MAX);
         let params = params![
             signed(asked.after),
             asked.name,
             asked.product,
             asked.device,
+            asked.from_ms,
+            asked.to_ms,
             limit
         ];
         let changes = select.query_map(params, |row| {
@@ -393,7 +402,11 @@ impl Shelf {
                 time_ms: row.get(6)?,
             })
         })?;
-        Ok(changes.collect::<Result<_, _>>()?)
+        let mut changes = changes.collect::<Result<Vec<_>, _>>()?;
+        if asked.tail {
+            changes.reverse();
+        }
+        Ok(changes)
     }
 
     /// The first change that is kept, and the last there was; zeros where there was none.

@@ -415,9 +415,32 @@ fn a_change_tells_the_windows_that_became_others() {
     settle(&mut engine, &world);
     let changes = world
         .derived
-        .changes(&ChangesAsked { after, ..asked })
+        .changes(&ChangesAsked {
+            after,
+            ..asked.clone()
+        })
         .unwrap();
     assert_eq!(told(changes), [("d0".to_owned(), 1, 2)]);
+    let last = ChangesAsked {
+        limit: 2,
+        tail: true,
+        ..asked.clone()
+    };
+    assert_eq!(
+        told(world.derived.changes(&last).unwrap()),
+        [("d1".to_owned(), 0, 1), ("d0".to_owned(), 1, 2)],
+        "the last ones, in order"
+    );
+    let early = ChangesAsked {
+        from_ms: Some(T0),
+        to_ms: Some(T0 + HOUR_MS),
+        ..asked
+    };
+    assert_eq!(
+        told(world.derived.changes(&early).unwrap()),
+        [("d0".to_owned(), 0, 2), ("d1".to_owned(), 0, 1)],
+        "those that reach into the first hour"
+    );
 }
 
 #[test]

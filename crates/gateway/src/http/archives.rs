@@ -10,19 +10,23 @@ use axum::{
 };
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals,
     objects::{self, ListParams, Page, Position},
-    problem::{Body, Params},
+    problem::{Body, Params, limit},
 };
 use crate::{
-    archive::{ArchiveError, Planned, Standing},
+    archive::{ArchiveError, DAY_MS, FileRecord, FilesAsked, Planned, Standing},
     limits::ARCHIVE_SECRET_BYTES_MAX,
+    query,
     registry::{Archive, Kind, written},
 };
+
+const FILES_DEFAULT: usize = 100;
+const FILES_MAX: usize = 1_000;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
@@ -32,6 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(status))
         .routes(routes!(run))
         .routes(routes!(dry_run))
+        .routes(routes!(files))
         .routes(routes!(start))
         .routes(routes!(stop))
         .routes(routes!(secret))
@@ -159,6 +164,75 @@ async fn dry_run(
     let (archives, archive) = (Arc::clone(&api.archives), declared(&api, &name)?);
     let (days, items) = api.streams.run(move || archives.plan(&archive)).await??;
     Ok(Json(Plan { days, items }))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct FileParams {
+    /// Name or key of a product: only files of it.
+    product: Option<String>,
+    /// Only files of this day, such as 2014-03-30.
+    date: Option<String>,
+    /// Files in a page: 1 to 1000, 100 unless given.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ArchiveFiles)]
+struct Files {
+    items: Vec<FileRecord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// List the files that an archive has written, by product, day and path: what its manifest lists
+#[utoipa::path(get, path = "/api/v1/archives/{name}/files", tag = "archives", operation_id = "archive_files",
+    params(("name" = String, Path, description = "Its name"), FileParams),
+    responses((status = 200, description = "A page of files", body = Files), Refusals))]
+async fn files(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    Params(params): Params<FileParams>,
+) -> Result<Json<Files>, Problem> {
+    let archive = declared(&api, &name)?;
+    let asked = FilesAsked {
+        after: match &params.cursor {
+            None => (String::new(), i64::MIN, String::new()),
+            Some(cursor) => serde_json::from_str(cursor)
+                .map_err(|_| Problem::bad_request("cursor", "the cursor is none of ours"))?,
+        },
+        product: params.product.map(|named| key_of(&api, named)),
+        day: params.date.as_deref().map(day).transpose()?,
+        limit: limit(params.limit, FILES_DEFAULT, FILES_MAX)?,
+    };
+    let (archives, page) = (Arc::clone(&api.archives), asked.limit);
+    let items = api
+        .pool
+        .run(move || archives.files(&archive, &asked))
+        .await??;
+    let next = match items.last().filter(|_| items.len() == page) {
+        None => None,
+        Some(last) => serde_json::to_string(&last.key()).ok(),
+    };
+    Ok(Json(Files { items, next }))
+}
+
+/// The key of a product; an archive keeps files of products that are gone under theirs.
+fn key_of(api: &Api, named: String) -> String {
+    let found = query::product_of(&api.registry.snapshot(), Some(&named), None);
+    found.map_or(named, |product| product.key.to_string())
+}
+
+/// A day, counted from 1970-01-01 UTC.
+fn day(date: &str) -> Result<i64, Problem> {
+    let midnight = query::moment(&format!("{date}T00:00:00Z"));
+    midnight
+        .map(|ms| ms.div_euclid(DAY_MS))
+        .map_err(|_| Problem::bad_request("date", "write a day such as 2014-03-30"))
 }
 
 /// Let a stopped archive run by its schedule again

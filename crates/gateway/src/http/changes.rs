@@ -37,9 +37,16 @@ struct ChangeParams {
     product: Option<String>,
     /// A device key.
     device: Option<String>,
+    /// Only changes of history from here on: milliseconds since 1970, or ISO time with an offset.
+    from: Option<String>,
+    /// And before.
+    to: Option<String>,
     /// Changes at most: 1 to 10000, 1000 unless given.
     #[param(minimum = 1, maximum = 10000)]
     limit: Option<usize>,
+    /// The last changes instead of the first; `next` goes on behind them.
+    #[serde(default)]
+    tail: bool,
 }
 
 /// A range of time in which a rollup or reduction is another than before.
@@ -82,12 +89,19 @@ async fn changes(
     let product = params.product.as_deref();
     let product =
         product.map(|named| query::product_of(&api.registry.snapshot(), Some(named), None));
+    let moment = |place: &str, text: &Option<String>| {
+        let read = text.as_deref().map(query::moment).transpose();
+        read.map_err(|error| Problem::bad_request(place, error.to_string()))
+    };
     let asked = ChangesAsked {
         after: params.after,
         name: params.rollup,
         product: product.transpose()?.map(|product| product.key.to_string()),
         device: params.device,
+        from_ms: moment("from", &params.from)?,
+        to_ms: moment("to", &params.to)?,
         limit,
+        tail: params.tail,
     };
     let derived = Arc::clone(&api.derived);
     let (found, (first, last)) = api
@@ -107,7 +121,8 @@ async fn changes(
             .at("after")
             .fix("compute everything again, and go on from the last"));
     }
-    let is_full = found.len() >= limit;
+    // Of the last ones none is left out behind.
+    let is_full = found.len() >= limit && !params.tail;
     let next = match found.last() {
         Some(change) if is_full => change.sequence,
         Some(change) => change.sequence.max(last),

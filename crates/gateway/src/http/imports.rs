@@ -34,6 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(routes!(list, upload))
         .routes(routes!(show))
+        .routes(routes!(cancel))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -252,6 +253,23 @@ async fn show(
     let imports = Arc::clone(&api.imports);
     let found = api.pool.run(move || imports.get(number)).await??;
     found.map(Json).ok_or_else(absent)
+}
+
+/// End an import that runs: what is stored stays stored, and the file can be sent again
+#[utoipa::path(post, path = "/api/v1/imports/{id}/cancel", tag = "history", operation_id = "cancel_import",
+    params(("id" = i64, Path, description = "Its id")),
+    responses((status = 202, description = "It ends after the burst that it is at, as interrupted", body = Import), Refusals))]
+async fn cancel(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<Import>), Problem> {
+    let Json(import) = show(State(Arc::clone(&api)), Path(id)).await?;
+    if !api.imports.cancel(import.id) {
+        let detail = format!("import {} does not run", import.id);
+        return Err(Problem::new(StatusCode::CONFLICT, "conflict", detail).at("id"));
+    }
+    tracing::info!(target: "audit", import = import.id, "the import was told to stop");
+    Ok((StatusCode::ACCEPTED, Json(import)))
 }
 
 impl From<ImportError> for Problem {

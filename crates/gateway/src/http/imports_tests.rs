@@ -178,3 +178,47 @@ async fn what_makes_no_sense_is_named_and_nothing_of_it_is_kept() {
         .unwrap();
     world.send(none).await.problem(404, "not-found");
 }
+
+#[tokio::test]
+async fn an_import_that_waits_for_its_client_is_cancelled_and_one_that_ended_is_not() {
+    let world = World::with_farm().await;
+    // A client that has more to say, and says nothing.
+    let (give, pieces) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(4);
+    let body = Body::from_stream(futures::stream::unfold(pieces, async |mut pieces| {
+        let piece = pieces.recv().await?;
+        Some((piece, pieces))
+    }));
+    let text = Bytes::from_static(b"deviceKey,time,P_avg\nR80711,0,1.5\n");
+    give.send(Ok(text)).await.unwrap();
+    let cancelled = async {
+        loop {
+            let import = world.get("/api/v1/imports/1").await;
+            if import.status.is_success() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        world.send(request("/api/v1/imports/1/cancel")).await
+    };
+    let (ended, told) = tokio::join!(world.send(post("file=a.csv", body)), cancelled);
+    assert_eq!(told.status.as_u16(), 202, "{}", told.text);
+    assert_eq!(ended.status.as_u16(), 400, "{}", ended.text);
+    assert_eq!(ended.json()["code"], "interrupted");
+    let import = world.get("/api/v1/imports/1").await.json();
+    assert_eq!(import["state"], "interrupted");
+    assert_eq!(import["error"], "it was cancelled");
+    let again = world.send(request("/api/v1/imports/1/cancel")).await;
+    assert_eq!(again.status.as_u16(), 409, "{}", again.text);
+    let none = world.send(request("/api/v1/imports/7/cancel")).await;
+    assert_eq!(none.status.as_u16(), 404, "{}", none.text);
+    drop(give);
+}
+
+fn request(path: &str) -> Request<Body> {
+    Request::builder()
+        .method("POST")
+        .uri(path)
+        .header(header::AUTHORIZATION, "Bearer t0ken")
+        .body(Body::empty())
+        .unwrap()
+}

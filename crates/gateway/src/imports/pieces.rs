@@ -17,11 +17,11 @@ pub(super) struct Pieces {
     bytes_max: u64,
 }
 
-/// Hands pieces on as fast as they are read; ends when the body does, nobody reads, or at `closing`.
+/// Hands pieces on as fast as they are read; ends when the body does, nobody reads, or at `stop`.
 pub(super) fn pieces(
     body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     bytes_max: u64,
-    closing: CancellationToken,
+    stop: CancellationToken,
 ) -> Pieces {
     let (give, pieces) = mpsc::channel(IMPORT_PIECES_WAITING_MAX);
     tokio::spawn(async move {
@@ -29,13 +29,13 @@ pub(super) fn pieces(
         loop {
             let piece = tokio::select! {
                 biased;
-                () = closing.cancelled() => Some(Err(io::Error::other("the gateway stops"))),
+                () = stop.cancelled() => Some(Err(io::Error::other("it was told to stop"))),
                 piece = body.next() => piece,
             };
             let Some(piece) = piece else { return };
             let is_last = piece.is_err();
             if give.send(piece).await.is_err() {
-                return read_past(&mut body, &closing).await;
+                return read_past(&mut body, &stop).await;
             }
             if is_last {
                 return;
@@ -53,13 +53,13 @@ pub(super) fn pieces(
 /// Reads past what nobody wants any more: most clients read an answer only once they have sent it all.
 async fn read_past(
     body: &mut (impl Stream<Item = io::Result<Bytes>> + Unpin),
-    closing: &CancellationToken,
+    stop: &CancellationToken,
 ) {
     let mut left = IMPORT_READ_PAST_BYTES_MAX;
     while left > 0 {
         let piece = tokio::select! {
             biased;
-            () = closing.cancelled() => return,
+            () = stop.cancelled() => return,
             piece = body.next() => piece,
         };
         let Some(Ok(piece)) = piece else { return };

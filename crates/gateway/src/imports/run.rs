@@ -15,6 +15,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::sleep,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Asked, Import, ImportError, Imports, State, Target,
@@ -40,12 +41,13 @@ pub(super) async fn run(
     asked: Asked,
     target: Target,
     body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    stop: CancellationToken,
 ) -> Result<Import, ImportError> {
     let bytes_max = match asked.kind.form {
         Form::Parquet => IMPORT_PARQUET_BYTES_MAX,
         Form::Csv | Form::Ndjson => IMPORT_BYTES_MAX,
     };
-    let pieces = pieces(body, bytes_max, imports.closing.clone());
+    let pieces = pieces(body, bytes_max, stop.clone());
     let (give, steps) = mpsc::channel(IMPORT_BURST_MESSAGES_MAX);
     let (dir, store) = (imports.spool.clone(), imports.ingest.store.clone());
     let (points, name) = (target.points.clone(), format!("import-{}", import.id));
@@ -61,7 +63,8 @@ pub(super) async fn run(
         drop(give);
         drop(done.send(read));
     })?;
-    (import.state, import.error) = match commit_all(imports, &mut import, &target, steps).await {
+    let committed = commit_all(imports, &mut import, &target, steps, &stop).await;
+    (import.state, import.error) = match committed {
         // The reader is not waited for: it may wait for a client that has nothing to say any more.
         Err(not_taken) => {
             let state = match imports.closing.is_cancelled() {
@@ -70,7 +73,14 @@ pub(super) async fn run(
             };
             (state, Some(not_taken.to_string()))
         }
-        Ok(()) => ending(read.await.ok()),
+        Ok(Steps::Left) if !imports.closing.is_cancelled() => {
+            (State::Interrupted, Some("it was cancelled".to_owned()))
+        }
+        Ok(Steps::Left) => {
+            let reason = "the gateway stops".to_owned();
+            (State::Interrupted, Some(reason))
+        }
+        Ok(Steps::Done) => ending(read.await.ok()),
     };
     let state = import.state;
     import.ended = Some(imports.ingest.clock.now_ms());
@@ -110,13 +120,22 @@ fn ending(read: Option<Result<(), SourceError>>) -> (State, Option<String>) {
     }
 }
 
+/// What of a file was committed.
+enum Steps {
+    /// All that could be read.
+    Done,
+    /// It was told to stop before.
+    Left,
+}
+
 /// Commits what is made, burst by burst, and counts it once it is durable.
 async fn commit_all(
     imports: &Imports,
     import: &mut Import,
     target: &Target,
     mut steps: mpsc::Receiver<Step>,
-) -> Result<(), NotTaken> {
+    stop: &CancellationToken,
+) -> Result<Steps, NotTaken> {
     let sender = Sender {
         client: import.client_id.as_str().into(),
         compression: Compression::None,
@@ -124,11 +143,15 @@ async fn commit_all(
     let gate = Gate::default();
     let mut saved = Instant::now();
     let mut waiting = Vec::with_capacity(IMPORT_BURST_MESSAGES_MAX);
-    while steps
-        .recv_many(&mut waiting, IMPORT_BURST_MESSAGES_MAX)
-        .await
-        > 0
-    {
+    loop {
+        let received = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(Steps::Left),
+            received = steps.recv_many(&mut waiting, IMPORT_BURST_MESSAGES_MAX) => received,
+        };
+        if received == 0 {
+            return Ok(Steps::Done);
+        }
         let mut burst = Vec::with_capacity(waiting.len());
         for step in waiting.drain(..) {
             match step {
@@ -150,7 +173,6 @@ async fn commit_all(
             }
         }
     }
-    Ok(())
 }
 
 /// Commits a burst. A channel that is held and a full quarantine are waited for: the client meanwhile

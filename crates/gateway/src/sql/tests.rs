@@ -376,6 +376,11 @@ async fn a_refusal_says_what_is_wrong() {
     let world = small();
     for (asked, sqlstate, told) in [
         ("SELEC 1", "42601", "SELEC"),
+        (
+            "SELECT 1\nFROM points WHERE WHERE 2",
+            "42601",
+            "Line: 2, Column: 25",
+        ),
         ("SELECT 1; SELECT 2", "42601", "2 statements"),
         ("", "42601", "0 statements"),
         ("SELECT * FROM nothing", "42P01", "nothing"),
