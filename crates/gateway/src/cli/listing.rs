@@ -115,7 +115,7 @@ impl Listing<'_> {
 /// Prints items in columns.
 pub(super) fn print(
     items: &[Value],
-    columns: Columns,
+    columns: &[(&'static str, fn(&Value) -> String)],
     format: Format,
     terminal: &mut Terminal,
 ) -> Result<(), Failure> {
