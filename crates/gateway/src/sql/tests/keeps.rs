@@ -92,7 +92,7 @@ async fn a_condition_on_values_spares_the_points_that_nobody_asked_for() {
     let (same, own_bytes) = read_by(r#""P_avg" IS NOT NULL"#).await;
     assert_eq!((all.as_str(), same.as_str()), ("10000", "10000"));
     assert!(
-        own_bytes * 3 < joined_bytes * 2,
+        own_bytes * 5 < joined_bytes * 4,
         "{own_bytes} of {joined_bytes}"
     );
     let asked = r#"EXPLAIN SELECT "P_avg" FROM "wind-farm" WHERE "P_avg" > 5"#;
