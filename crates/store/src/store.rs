@@ -17,7 +17,7 @@ use backtide_model::{DeviceKey, ElementName, ProductKey, Storage};
 use parking_lot::Mutex;
 
 use crate::{
-    Commit, CommitError, Committed, Done, FollowError, Followed, FollowedSome, MemtableStats,
+    Commit, CommitError, Committed, Done, FollowError, Followed, FollowedSome, Keys, MemtableStats,
     OpenError, Options, Origin, Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs,
     State, Wanted, Watch,
     background::{self, Signals, Waits},
@@ -241,6 +241,24 @@ impl Store {
             .follow_some(from, self.durable(), bytes_max, Choice::Of(wanted))
     }
 
+    /// What the commits behind `from` store points for, about `bytes_max` bytes of records of them, without
+    /// decoding a value; gives the last commit looked at. After an error `each` may have been called
+    /// for some of them.
+    ///
+    /// # Errors
+    /// As [`Self::follow`].
+    pub fn follow_keys(
+        &self,
+        from: Sequence,
+        bytes_max: usize,
+        each: &mut dyn FnMut(&Keys<'_>),
+    ) -> Result<Sequence, FollowError> {
+        let shared = self.shared();
+        shared
+            .log
+            .follow_keys(from, self.durable(), bytes_max, each)
+    }
+
     /// Calls `tell` on the committer's thread after each group. It must be quick, must not block
     /// and must not hold a handle of the store, which would then never close.
     pub fn watch(&self, tell: Box<dyn Fn(Sequence) + Send + Sync>) -> Watch {
@@ -291,15 +309,30 @@ impl Store {
         self.shared().library.read(entries, range, view)
     }
 
+    /// The same without `_sequence`: where no two versions of a value meet, nobody has to look at commits,
+    /// which are a good part of what a read costs.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn values(&self, range: &Range, view: View) -> Result<Box<dyn Slabs>, ReadError> {
+        let entries = self.shared().memtable.snapshot(&range.product);
+        self.shared().library.values(entries, range, view)
+    }
+
     /// As [`Store::read`], with rows that have none of the points of the range, but others: how many
     /// rows there are does not depend on what is asked of them. `_sequence` is that of the whole row,
-    /// and slabs may have columns of more points.
+    /// there at least where it is asked for, and slabs may have columns of more points.
     ///
     /// # Errors
     /// A segment or the manifest cannot be read.
-    pub fn read_every_row(&self, range: &Range) -> Result<Box<dyn Slabs>, ReadError> {
+    pub fn every_row(
+        &self,
+        range: &Range,
+        with_sequences: bool,
+    ) -> Result<Box<dyn Slabs>, ReadError> {
         let entries = self.shared().memtable.snapshot(&range.product);
-        self.shared().library.read_every_row(entries, range)
+        let library = &self.shared().library;
+        library.every_row(entries, range, with_sequences)
     }
 
     /// Events of a range in the order of time, then device, a slab at a time; everything answered

@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use backtide_model::{DataType as PointType, DeviceKey, ElementName, Storage};
-use backtide_store::{Order, Range, Store, quality_column, value_column};
+use backtide_store::{Order, Range, Store, View, quality_column, value_column};
 use datafusion::{
     arrow::{
         array::{RecordBatch, RecordBatchOptions},
@@ -316,9 +316,11 @@ impl Source for Read {
         let Some(range) = &self.range else {
             return Ok(Box::new(std::iter::empty()));
         };
+        let mut fields = self.schema.fields().iter();
+        let with_sequences = fields.any(|field| field.name() == SEQUENCE);
         let slabs = match self.is_every_row {
-            true => self.store.read_every_row(range),
-            false => self.store.read(range),
+            true => self.store.every_row(range, with_sequences),
+            false => self.store.values(range, View::Kept),
         };
         let slabs = slabs.map_err(unreadable)?;
         let (columns, schema) = (Arc::clone(&self.columns), Arc::clone(&self.schema));
