@@ -166,7 +166,7 @@ def test_events_and_attributes_are_archived_as_the_gateway_has_them(kinds):
         for of in ("events", "attributes"):
             assert check_manifest(root(gateway, of + folder))["of"] == of
     assert run(gateway, "events")["lastRun"]["files"] == 0
-    refused = gateway.apply("kind: Archive\nname: odd\nof: events\nbyPoint: true\nto: { folder: odd }\n", code=USAGE)
+    refused = gateway.apply("kind: Archive\nname: odd\nof: events\nbyPoint: true\nto: { folder: odd }\n", code=FAILED)
     assert "byPoint" in refused.err
 
 

@@ -373,7 +373,7 @@ def test_pandas_reads_in_chunks_through_a_cursor(history):
 
 def test_a_cursor_gives_its_rows_some_at_a_time_until_its_transaction_ends(history):
     gateway, engine = history
-    total = engine.sql("SELECT count(*) FROM history WHERE deviceKey = 'R80711'").fetchone()[0]
+    total = engine.sql("SELECT count(*) FROM history WHERE deviceKey = 'R80711'").fetchall()[0][0]
     asked = 'SELECT time, "P_avg" FROM "wind-farm" WHERE device = %s ORDER BY time'
     with connected(gateway) as connection:
         with connection.transaction(), connection.cursor("rows") as cursor:

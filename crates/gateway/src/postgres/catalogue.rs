@@ -43,6 +43,8 @@ const NOTHING_OF: &[&str] = &[
 ];
 /// Nothing here has a collation of its own: as values these are NULL. They can be listed.
 const NOTHING_AS_VALUE: &[&str] = &["pg_collation"];
+/// Columns that tables of the catalogue do not have here: NULL.
+const ABSENT_COLUMNS: &[(&str, &str)] = &[("pg_class", "reloptions")];
 /// With these a select without groups has a row, whatever it is over.
 const AGGREGATES: &[&str] = &[
     "array_agg",
@@ -75,6 +77,22 @@ struct Simplifier {
 
 impl VisitorMut for Simplifier {
     type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        for item in &mut select.projection {
+            // It keeps its name.
+            if let SelectItem::UnnamedExpr(expr) = item
+                && is_absent(expr)
+            {
+                *item = SelectItem::ExprWithAlias {
+                    alias: Ident::with_quote('"', name_of(expr)),
+                    expr: null(),
+                };
+                self.did = true;
+            }
+        }
+        ControlFlow::Continue(())
+    }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Some(simple) = simple(expr) {
@@ -256,9 +274,20 @@ fn is_null(expr: &Expr) -> bool {
     matches!(expr, Expr::Value(value) if value.value == Value::Null)
 }
 
+fn is_absent(expr: &Expr) -> bool {
+    let Expr::CompoundIdentifier(names) = expr else {
+        return false;
+    };
+    let [.., table, column] = names.as_slice() else {
+        return false;
+    };
+    ABSENT_COLUMNS.contains(&(table.value.as_str(), column.value.as_str()))
+}
+
 /// An expression that says the same, where it can be told.
 fn simple(expr: &Expr) -> Option<Expr> {
     match expr {
+        Expr::CompoundIdentifier(_) if is_absent(expr) => Some(null()),
         Expr::Subquery(query) if is_nothing_as_value(query) => Some(null()),
         Expr::Exists { subquery, negated } if has_nothing(subquery) => {
             Some(Expr::value(Value::Boolean(*negated)))
@@ -420,6 +449,14 @@ mod tests {
         assert_eq!(
             simplified(sql),
             "SELECT NULL AS def, false AS e FROM pg_attribute AS a WHERE false"
+        );
+    }
+
+    #[test]
+    fn a_column_that_the_catalogue_does_not_have_is_null_under_its_name() {
+        assert_eq!(
+            simplified("SELECT pg_catalog.pg_class.reloptions, relname FROM pg_catalog.pg_class"),
+            r#"SELECT NULL AS "reloptions", relname FROM pg_catalog.pg_class"#
         );
     }
 

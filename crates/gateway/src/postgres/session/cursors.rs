@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::{logical_expr::LogicalPlan, sql::sqlparser::ast::Statement};
+use datafusion_postgres::pgwire::api::store::PortalStore as _;
 use datafusion_postgres::{
     arrow_pg::datatypes::arrow_schema_to_pg_fields,
     hooks::HookClient,
@@ -11,7 +12,6 @@ use datafusion_postgres::{
             portal::{Format, Portal},
             results::{FieldInfo, Response, Tag},
             stmt::{QueryParser as _, StoredStatement},
-            store::PortalStore as _,
         },
         error::PgWireResult,
         types::format::FormatOptions,
