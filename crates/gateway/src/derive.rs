@@ -24,6 +24,7 @@ mod reader;
 pub mod reduce;
 mod reducer;
 mod series;
+mod share;
 mod shelf;
 
 use std::{

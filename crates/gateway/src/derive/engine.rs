@@ -19,6 +19,7 @@ use super::{
     keeper::Keeper,
     marks::{Marks, Span},
     series::Series,
+    share::Share,
     shelf::{Marked, Shelf, ShelfError},
 };
 use crate::{
@@ -66,6 +67,7 @@ pub(super) struct Engine {
     save_after: Duration,
     let_go_at: Instant,
     holds_log: bool,
+    share: Share,
 }
 
 /// A series under upkeep.
@@ -117,6 +119,7 @@ impl Engine {
             save_after: SAVE_EVERY,
             let_go_at: now,
             holds_log: false,
+            share: Share::new(now),
         }
     }
 
@@ -362,7 +365,10 @@ impl Engine {
             });
             match followed {
                 Ok(reached) if reached == from => return Ok(false),
-                Ok(reached) => self.reached = reached.0,
+                Ok(reached) => {
+                    self.reached = reached.0;
+                    self.share.note_commit(Instant::now());
+                }
                 Err(FollowError::Trimmed { oldest }) => {
                     tracing::warn!(
                         from = from.0 + 1,
@@ -408,9 +414,12 @@ impl Engine {
 
     // --- rows ---
 
-    /// Computes what is due, for a while; whether there is more.
+    /// Computes what is due, for a while; whether there is more to do at once.
     fn compute(&mut self) -> Result<bool, WorkError> {
         let began = Instant::now();
+        if !self.share.is_left() {
+            return Ok(false);
+        }
         for at in 0..self.live.len() {
             let now = self.now();
             let live = &self.live[at];
@@ -427,6 +436,9 @@ impl Engine {
                 self.compute_group(at, &group)?;
                 if began.elapsed() >= WORK || self.shared.bell.has_ended() {
                     return Ok(true);
+                }
+                if !self.share.is_left() {
+                    return Ok(false);
                 }
             }
         }
