@@ -67,8 +67,8 @@ pub(super) fn simplify(statement: &mut Statement) -> bool {
         return false;
     }
     let mut simplifier = Simplifier { did: false };
-    let _: ControlFlow<()> = statement.visit(&mut simplifier);
-    simplifier.did
+    let walked: ControlFlow<()> = statement.visit(&mut simplifier);
+    walked.is_continue() && simplifier.did
 }
 
 struct Simplifier {
