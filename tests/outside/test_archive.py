@@ -10,11 +10,53 @@ import pandas
 import pytest
 
 import world
+from mqtt import Client
 from s3 import KEY, SECRET, S3
 from world import CHANNEL, CSV_COLUMNS, FAILED, OK, SAMPLE, USAGE, eventually
 
 LAKE = "kind: Archive\nname: lake\nproducts: [wind-farm]\nto: { folder: lake }\n"
 POINTS = world.POINTS
+
+
+KINDS = """
+kind: Model
+name: pump
+measurepoints: { flow: { type: double } }
+events: { leak: { output: { litres: { type: double } } } }
+attributes: { serial: { type: string }, depth: { type: double } }
+---
+kind: Product
+name: pumps
+key: pumps
+model: pump
+---
+kind: Device
+name: pump-7
+product: pumps
+key: pump-7
+---
+kind: Channel
+name: pump-history
+product: pumps
+"""
+
+
+@pytest.fixture
+def kinds(gateways):
+    """A gateway with events of three days, and attributes that were said twice and changed."""
+    gateway = gateways().start()
+    gateway.apply(KINDS)
+    client = Client(gateway.mqtt_address, gateway.channel("pump-history")).connect()
+    days = [1388534400000 + day * 86_400_000 for day in (0, 1, 1, 5)]
+    events = [{"deviceKey": "pump-7", "time": at + place, "events": {"leak": {"litres": place + 0.5}}} for place, at in enumerate(days)]
+    attributes = [[{"deviceKey": "pump-7", "attributes": said}] for said in
+                  ({"serial": "A-1", "depth": 4.5}, {"serial": "A-1"}, {"serial": "B-2"})]
+    for kind, params in [("event", events), *(("attribute", said) for said in attributes)]:
+        message = {"id": "1", "version": "1.0", "method": f"integration.{kind}.post", "params": params}
+        reply = client.ask(json.dumps(message).encode(), topic=f"/sys/pumps/integration/{kind}/post")
+        assert reply["code"] == 200, reply
+    client.close()
+    return gateway, len(events)
 
 
 @pytest.fixture
@@ -95,6 +137,37 @@ def test_long_csv_by_point_says_the_same(farm):
              for device, at, point, value in zip(table["deviceKey"], times, table["point"], table["value"])}
     assert len(cells) == len(table)
     assert cells == expected(farm)
+
+
+def test_events_and_attributes_are_archived_as_the_gateway_has_them(kinds):
+    gateway, sent = kinds
+    for of in ("events", "attributes"):
+        gateway.apply(f"kind: Archive\nname: {of}\nof: {of}\nto: {{ folder: {of} }}\n")
+        gateway.apply(f"kind: Archive\nname: {of}-csv\nof: {of}\nformat: csv\nto: {{ folder: {of}-csv }}\n")
+        run(gateway, of)
+        run(gateway, f"{of}-csv")
+    events = sorted((row["deviceKey"], row["time"], row["event"], json.dumps(row["output"])) for row in gateway.cli("query", "--product", "pumps", "--events", "-o", "ndjson").ndjson())
+    attributes = sorted((row["deviceKey"], row["attribute"], json.dumps(row["value"]), row["arrived"])
+                        for row in gateway.cli("query", "--product", "pumps", "--attributes", "--history", "-o", "ndjson").ndjson())
+    assert len(events) >= 3 and len(attributes) >= 3
+    for folder, ending, reader in [("", "parquet", "read_parquet"), ("-csv", "csv", "read_csv")]:
+        types = ", types = {'output': 'VARCHAR'}" if ending == "csv" else ""
+        table = duckdb.sql(f"SELECT * FROM {reader}('{root(gateway, 'events' + folder)}/**/*.{ending}', hive_partitioning = true{types})").df()
+        times = pandas.to_datetime(table["time"], utc=True)
+        assert (times.dt.strftime("%Y-%m-%d") == table["date"].astype(str).str.slice(0, 10)).all()
+        assert sorted((device, at.value // 1_000_000, event, json.dumps(json.loads(output))) for device, at, event, output
+                      in zip(table["deviceKey"], times, table["event"], table["output"])) == events
+        [file] = root(gateway, "attributes" + folder).rglob(f"*.{ending}")
+        frame = pandas.read_parquet(file) if ending == "parquet" else pandas.read_csv(file, dtype={"value": str})
+        arrived = pandas.to_datetime(frame["time"], utc=True)
+        assert sorted((device, name, json.dumps(json.loads(value)), at.value // 1_000_000) for device, name, value, at
+                      in zip(frame["deviceKey"], frame["attribute"], frame["value"], arrived)) == attributes
+        assert frame.groupby(["deviceKey", "attribute"])["current"].sum().eq(1).all()
+        for of in ("events", "attributes"):
+            assert check_manifest(root(gateway, of + folder))["of"] == of
+    assert run(gateway, "events")["lastRun"]["files"] == 0
+    refused = gateway.apply("kind: Archive\nname: odd\nof: events\nbyPoint: true\nto: { folder: odd }\n", code=FAILED)
+    assert "byPoint" in refused.err
 
 
 def test_late_data_makes_its_day_be_written_again_and_no_other(farm):

@@ -151,3 +151,33 @@ def test_what_makes_no_sense_is_told_with_the_way_to_mend_it(farm):
     unknown = upload(farm, "a.xlsx", "x", code=FAILED)
     assert ".csv" in unknown.err
     assert farm.run("import", "upload", farm.folder / "a.csv", "--channel", CHANNEL, "--map", "nonsense").code == USAGE
+
+
+def test_an_import_says_how_much_of_it_was_there_already(farm):
+    file = farm.folder / "again.csv"
+    rows = [f"R80711,{1388534400000 + at * 600_000},{at}.5,{at}" for at in range(200)]
+    file.write_text("deviceKey,time,P_avg,Ws_avg\n" + "\n".join(rows) + "\n")
+
+    def imported():
+        upload = farm.cli("import", "upload", file, "--channel", CHANNEL, "-o", "ndjson").json()
+        farm.compact()
+        return farm.http("GET", f"/api/v1/imports/{upload['id']}").json()
+
+    first = imported()
+    assert first["rows"]["values"] == 400 and first["repeated"] == {"values": 0, "complete": True}
+    # Half of it is sent over another way too: what came by others is not counted.
+    farm.send(file)
+    farm.compact()
+    again = imported()
+    assert again["rows"]["stored"] == 200 and again["repeated"] == {"values": 400, "complete": True}
+    # Some values are others, some are new: neither was there.
+    rows[:50] = [f"R80711,{1388534400000 + at * 600_000},{at}.75,{at}" for at in range(50)]
+    rows.append(f"R80711,{1388534400000 + 999 * 600_000},1.5,2")
+    file.write_text("deviceKey,time,P_avg,Ws_avg\n" + "\n".join(rows) + "\n")
+    changed = imported()
+    assert changed["rows"]["values"] == 402 and changed["repeated"] == {"values": 350, "complete": True}
+    assert farm.http("GET", "/api/v1/conflicts").json()["total"] == 50
+    # The first one is what it was, and the command line says so too.
+    assert farm.http("GET", f"/api/v1/imports/{first['id']}").json()["repeated"] == {"values": 0, "complete": True}
+    shown = farm.cli("import", "show", changed["id"], "-o", "csv").out.splitlines()
+    assert dict(zip(shown[0].split(","), shown[1].split(",")))["repeated"] == "350"

@@ -25,6 +25,27 @@ SOME_DAYS = ("2014-03-24T00:00:00Z", "2014-03-31T00:00:00Z")
 HEAVY = "SELECT count(*) FROM generate_series(1, 9000000000) a"
 
 
+ANALYSIS = """
+kind: Policy
+name: windows
+products: [wind-farm]
+analysis:
+  - rollup: hourly
+    points: [P_avg, Ws_avg]
+    interval: 1h
+    functions: [min, max, avg]
+    quiet: 100ms
+    within: 2s
+afterCommit:
+  - reduction: slim
+    points: [P_avg]
+    deadBand: { deviation: 25 }
+    restart: 6h
+    quiet: 100ms
+    within: 2s
+"""
+
+
 # --- asking ---
 
 def asked(gateway, sql, form="json", **more):
@@ -71,6 +92,7 @@ def history(request, tmp_path_factory):
     gateway.apply(FARM)
     gateway.send(SAMPLE, *CSV_COLUMNS)
     gateway.compact()
+    gateway.apply(ANALYSIS)
     rows = truth.winners(truth.read_history(SAMPLE.read_text()))
     engine = duckdb.connect()
     request.addfinalizer(engine.close)
@@ -291,8 +313,7 @@ def test_psql_connects_lists_and_describes(history):
 def test_pandas_reads_through_sqlalchemy(history):
     gateway, engine = history
     host, port = place(gateway)
-    url = sqlalchemy.URL.create("postgresql+psycopg", "backtide", gateway.token, host, port, "backtide")
-    source = sqlalchemy.create_engine(url, use_native_hstore=False)
+    source = sqlalchemy.create_engine(sqlalchemy.URL.create("postgresql+psycopg", "backtide", gateway.token, host, port, "backtide"))
     with source.connect() as connection:
         frame = pandas.read_sql(sqlalchemy.text('SELECT time, device, "P_avg" FROM "wind-farm" WHERE device = :device '
                                                 "AND time < :until ORDER BY time"),
@@ -303,6 +324,135 @@ def test_pandas_reads_through_sqlalchemy(history):
         assert str(frame["time"].dt.tz) in ("UTC", "datetime.timezone.utc", "Etc/UTC")
         assert {"points", "wind-farm"} <= set(sqlalchemy.inspect(connection).get_table_names())
     source.dispose()
+
+
+def test_sqlalchemy_reflects_tables_as_they_are(history):
+    gateway, engine = history
+    host, port = place(gateway)
+    source = sqlalchemy.create_engine(sqlalchemy.URL.create("postgresql+psycopg", "backtide", gateway.token, host, port, "backtide"))
+    inspector = sqlalchemy.inspect(source)
+    assert "public" in inspector.get_schema_names()
+    assert {"points", "wind-farm", "rollups"} <= set(inspector.get_table_names()) and not inspector.get_view_names()
+    assert inspector.has_table("wind-farm") and not inspector.has_table("nothing")
+    columns = {column["name"]: column for column in inspector.get_columns("wind-farm")}
+    assert list(columns)[:2] == ["time", "device"] and set(POINTS) <= set(columns)
+    assert isinstance(columns["time"]["type"], sqlalchemy.DateTime) and columns["time"]["type"].timezone
+    assert isinstance(columns["P_avg"]["type"], sqlalchemy.Double) and isinstance(columns["device"]["type"], sqlalchemy.String)
+    assert columns["P_avg"]["nullable"] and not columns["time"]["nullable"] and columns["time"]["default"] is None
+    assert inspector.get_pk_constraint("wind-farm")["constrained_columns"] == []
+    for nothing in (inspector.get_foreign_keys, inspector.get_indexes, inspector.get_unique_constraints, inspector.get_check_constraints):
+        assert nothing("wind-farm") == []
+    assert inspector.get_enums() == [] and inspector.get_table_comment("wind-farm")["text"] is None
+    metadata = sqlalchemy.MetaData()
+    metadata.reflect(source)
+    assert {"wind-farm", "points", "channel_log"} <= set(metadata.tables)
+    farm = metadata.tables["wind-farm"]
+    asked = sqlalchemy.select(farm.c.device, sqlalchemy.func.count().label("rows")).group_by(farm.c.device).order_by(farm.c.device)
+    with source.connect() as connection:
+        counted = connection.execute(asked).all()
+    assert counted == engine.sql("SELECT deviceKey, count(*) FROM history GROUP BY 1 ORDER BY 1").fetchall()
+    frame = pandas.read_sql_table("devices", source)
+    assert sorted(frame["device"]) == sorted(TURBINES)
+    source.dispose()
+
+
+def test_pandas_reads_in_chunks_through_a_cursor(history):
+    gateway, engine = history
+    host, port = place(gateway)
+    source = sqlalchemy.create_engine(sqlalchemy.URL.create("postgresql+psycopg", "backtide", gateway.token, host, port, "backtide"))
+    asked = 'SELECT time, device, "P_avg" FROM "wind-farm" ORDER BY device, time'
+    with source.connect().execution_options(stream_results=True) as connection:
+        chunks = list(pandas.read_sql(sqlalchemy.text(asked), connection, chunksize=500))
+    source.dispose()
+    assert len(chunks) > 2 and all(len(chunk) == 500 for chunk in chunks[:-1])
+    frame = pandas.concat(chunks, ignore_index=True)
+    wanted = engine.sql("SELECT deviceKey, P_avg FROM history ORDER BY deviceKey, time").df()
+    assert list(frame["device"]) == list(wanted["deviceKey"])
+    pandas.testing.assert_series_equal(frame["P_avg"].astype("float64"), wanted["P_avg"], check_names=False)
+
+
+def test_a_cursor_gives_its_rows_some_at_a_time_until_its_transaction_ends(history):
+    gateway, engine = history
+    total = engine.sql("SELECT count(*) FROM history WHERE deviceKey = 'R80711'").fetchall()[0][0]
+    asked = 'SELECT time, "P_avg" FROM "wind-farm" WHERE device = %s ORDER BY time'
+    with connected(gateway) as connection:
+        with connection.transaction(), connection.cursor("rows") as cursor:
+            cursor.execute(asked, ("R80711",))
+            assert [column.name for column in cursor.description] == ["time", "P_avg"]
+            first = cursor.fetchmany(3)
+            rest = cursor.fetchall()
+            assert len(first) == 3 and len(first) + len(rest) == total and not cursor.fetchmany(1)
+            assert [row[0] for row in first + rest] == sorted(row[0] for row in first + rest)
+        with connection.transaction(), connection.cursor("binary") as cursor:
+            cursor.execute(asked, ("R80711",), binary=True)
+            assert cursor.fetchmany(3) == first
+        # Two at once, closed one by one, by text.
+        connection.execute("BEGIN")
+        connection.execute("DECLARE a CURSOR FOR SELECT device FROM devices ORDER BY 1")
+        connection.execute("DECLARE b NO SCROLL CURSOR FOR SELECT 1 AS one")
+        assert connection.execute("FETCH NEXT FROM a").fetchall() == [(min(TURBINES),)]
+        assert connection.execute("FETCH ALL FROM b").fetchall() == [(1,)]
+        connection.execute("CLOSE b")
+        with pytest.raises(psycopg.errors.InvalidCursorName):
+            connection.execute("FETCH 1 FROM b")
+        connection.execute("ROLLBACK")
+        # It ends with its transaction, goes forward only, and reads only.
+        connection.execute("BEGIN")
+        with pytest.raises(psycopg.errors.InvalidCursorName):
+            connection.execute("FETCH 1 FROM a")
+        connection.execute("ROLLBACK")
+        for sql, error in [("DECLARE c CURSOR FOR SELECT 1", psycopg.errors.NoActiveSqlTransaction),
+                           ("DECLARE c CURSOR WITH HOLD FOR INSERT INTO points VALUES (1)", psycopg.Error)]:
+            with pytest.raises(error):
+                connection.execute(sql)
+        connection.execute("DECLARE held CURSOR WITH HOLD FOR SELECT device FROM devices ORDER BY 1")
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as told:
+            connection.execute("FETCH BACKWARD 1 FROM held")
+        assert told.value.diag.message_hint
+        assert len(connection.execute("FETCH FORWARD 100 FROM held").fetchall()) == len(TURBINES)
+        connection.execute("CLOSE ALL")
+    eventually(lambda: queries(gateway) == 0, lambda: f"{queries(gateway)} queries run on", 20)
+
+
+def until_current(gateway):
+    def states():
+        return [row["state"] for row in items(gateway, "SELECT state FROM rollups")]
+
+    eventually(lambda: states() == ["current", "current"], lambda: f"current: {states()}", 120)
+
+
+def test_a_rollup_is_a_table_like_any_other(history):
+    gateway, engine = history
+    until_current(gateway)
+    # The same as the API of rollups says, and as DuckDB makes of the rows.
+    by_api = [json.loads(line) for line in gateway.http("GET", "/api/v1/rollups/hourly/rows", params={"format": "ndjson"}).text.splitlines()]
+    by_sql = items(gateway, 'SELECT extract(epoch from time) * 1000 AS ms, * FROM "wind-farm_hourly" ORDER BY device, time')
+    assert len(by_sql) == len(by_api) > 100
+    for mine, told in zip(by_sql, by_api):
+        assert (mine["device"], mine["ms"]) == (told["deviceKey"], told["time"])
+        for name in (f"{point}.{function}" for point in ("P_avg", "Ws_avg") for function in ("count", "min", "max", "avg")):
+            assert mine[name] == told.get(name), (name, mine, told)
+    begin, end = SOME_DAYS
+    wanted = engine.sql("SELECT deviceKey, time // 3600000 * 3600000, count(P_avg), max(P_avg), avg(P_avg) FROM history "
+                        f"WHERE time >= epoch_ms('{begin}'::timestamptz) AND time < epoch_ms('{end}'::timestamptz) "
+                        "GROUP BY 1, 2 HAVING count(P_avg) + count(Ws_avg) > 0 ORDER BY 1, 2").fetchall()
+    got = items(gateway, 'SELECT device, extract(epoch from time) * 1000 AS ms, "P_avg.count" AS n, "P_avg.max" AS peak, "P_avg.avg" AS mean '
+                         f"FROM \"wind-farm_hourly\" WHERE time >= '{begin}' AND time < '{end}' ORDER BY device, time")
+    assert [(row["device"], row["ms"], row["n"] or 0) for row in got] == [row[:3] for row in wanted]
+    assert [row["peak"] for row in got] == [row[3] for row in wanted]
+    assert [row["mean"] for row in got] == [pytest.approx(row[4], rel=1e-12) if row[4] is not None else None for row in wanted]
+    # What a reduction keeps.
+    kept = [json.loads(line) for line in gateway.http("GET", "/api/v1/points/reduced", params={"reduction": "slim", "format": "ndjson"}).text.splitlines()]
+    rows = items(gateway, 'SELECT device, extract(epoch from time) * 1000 AS ms, "P_avg" FROM "wind-farm_slim" ORDER BY device, time')
+    assert [(row["device"], row["ms"], row["P_avg"]) for row in rows] == [(row["deviceKey"], row["time"], row["P_avg"]) for row in kept]
+    assert 0 < len(rows) < items(gateway, 'SELECT count("P_avg") AS n FROM "wind-farm"')[0]["n"]
+    # A client of PostgreSQL joins it with the rest.
+    with connected(gateway) as connection:
+        joined = connection.execute('SELECT d.timezone, max(r."P_avg.max") FROM "wind-farm_hourly" r JOIN devices d ON d.device = r.device '
+                                    "WHERE r.device = %s GROUP BY 1", ("R80711",)).fetchall()
+        assert len(joined) == 1 and joined[0][1] > 0
+        listed = connection.execute("SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'wind-farm_hourly'").fetchall()
+        assert [name for name, _ in listed][:3] == ["time", "device", "P_avg.count"]
 
 
 def test_parameters_and_binary_answers(history):
@@ -389,14 +539,15 @@ def expanded(sql, begin, end, variables):
     sql = re.sub(r"\$__timeGroup\(([^,]*),\s*\$__interval\)", r"floor(extract(epoch from \1)/3600)*3600", sql)
     sql = sql.replace("$__timeFrom()", f"'{begin}'").replace("$__timeTo()", f"'{end}'")
     for name, value in variables.items():
-        sql = sql.replace(f"${{{name}:sqlstring}}", value).replace(f"${{{name}:raw}}", value)
+        sql = sql.replace(f"${{{name}:sqlstring}}", value).replace(f"${{{name}:raw}}", value.strip("'"))
     assert "$" not in sql, sql
     return sql
 
 
 def test_every_query_of_the_dashboards_is_answered(history):
     gateway, _ = history
-    variables = {"product": "'wind-farm'", "device": ", ".join(f"'{turbine}'" for turbine in TURBINES), "point": "'P_avg','Ws_avg'"}
+    until_current(gateway)
+    variables = {"product": "'wind-farm'", "rollup": "'wind-farm_hourly'", "column": "P_avg.avg", "device": ", ".join(f"'{turbine}'" for turbine in TURBINES), "point": "'P_avg','Ws_avg'"}
     files = sorted(DASHBOARDS.glob("*.json"))
     assert files
     counts = {}

@@ -303,7 +303,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         secure_door.as_ref().map(|(_, tls)| Arc::clone(tls)),
     );
     #[cfg(feature = "sql")]
-    let sql = open_sql(&config, &registry, &store, &log, &quarantine)?;
+    let sql = open_sql(&config, &registry, &store, (&log, &quarantine), &derived)?;
     #[cfg(feature = "sql")]
     let (postgres_listener, postgres) = match config.postgres {
         Some(address) => {
@@ -642,14 +642,15 @@ fn open_sql(
     config: &Config,
     registry: &Arc<Registry>,
     store: &Store,
-    log: &Arc<Log>,
-    quarantine: &Arc<Quarantine>,
+    (log, quarantine): (&Arc<Log>, &Arc<Quarantine>),
+    derived: &Arc<Derived>,
 ) -> Result<Arc<Engine>, StartError> {
     let sources = Sources {
         registry: Arc::clone(registry),
         store: store.clone(),
         log: Arc::clone(log),
         quarantine: Arc::clone(quarantine),
+        derived: Arc::clone(derived),
     };
     let spill = config.data_dir.join(SPILL_DIR);
     let engine = Engine::start(sources, &spill, config.sql.clone()).map_err(StartError::Sql)?;

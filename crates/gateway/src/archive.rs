@@ -1,4 +1,5 @@
-//! Archives: history as files in a folder or a bucket, by product and day of the event.
+//! Archives: history as files in a folder or a bucket, by product and day of the event; attributes, which
+//! have no time of their own, by product.
 //!
 //! ```text
 //! committed log ─▶ days that were touched ─▶ a run: read a day, write it whole, note it ─▶ manifest
@@ -9,6 +10,7 @@
 
 mod log;
 mod place;
+mod records;
 mod run;
 mod sheet;
 mod shelf;
@@ -42,6 +44,8 @@ use shelf::{COMPLETE, FAILED, INTERRUPTED, RUNNING, Shelf};
 /// The name under which the store keeps the log for archives.
 pub const CURSOR: &str = "archives";
 pub const DAY_MS: i64 = 24 * 3_600 * 1_000;
+/// The day of what is not parted by days.
+pub const WHOLE: i64 = i64::MAX;
 /// How often the log is looked through, and runs are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long after a failure a scheduled archive tries again.
@@ -118,7 +122,7 @@ struct Desk {
 pub struct Planned {
     /// The product's key.
     pub product: String,
-    /// UTC.
+    /// UTC; whole: all of it, of attributes.
     pub date: String,
     /// It was never written; else it is written again, since something of it changed.
     pub is_new: bool,
@@ -198,7 +202,7 @@ impl Archives {
         let (files, rows, bytes) = shelf.totals(&archive.uid)?;
         let mut days_due = 0;
         for product in products {
-            days_due += shelf.due_count(&archive.uid, product.key.as_str())?;
+            days_due += shelf.due_count(archive.file.of, &archive.uid, product.key.as_str())?;
         }
         let last_run = shelf.run(&archive.uid)?;
         drop(shelf);
@@ -403,8 +407,11 @@ fn next_run(archive: &Archive, last: Option<&RunRecord>) -> Option<i64> {
     }
 }
 
-/// A day, counted from 1970-01-01, as `2014-03-30`.
+/// A day, counted from 1970-01-01, as `2014-03-30`; [`WHOLE`] as that.
 fn date(day: i64) -> String {
+    if day == WHOLE {
+        return "whole".to_owned();
+    }
     let midnight = clock::iso(day.saturating_mul(DAY_MS));
     match midnight.split_once('T') {
         Some((date, _)) => date.to_owned(),

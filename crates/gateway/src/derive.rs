@@ -17,6 +17,7 @@ mod chunk;
 mod compute;
 mod engine;
 mod keeper;
+mod kept;
 mod marks;
 mod publisher;
 mod reader;
@@ -44,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     chunk::ChunkError,
+    kept::{Marked, Marks, kept},
     publisher::{SCHEMA, topic},
     reader::{Rows, RowsAsked},
     series::{Series, Work},
@@ -83,6 +85,18 @@ pub struct Standing {
     /// Times that windows could not be computed, and why the last time.
     pub failures: u64,
     pub failure: Option<String>,
+}
+
+impl Standing {
+    /// current: everything answered is in it. behind: some windows wait. backfilling: so does some of
+    /// what was stored before it was declared.
+    pub fn state(&self, lag_commits: u64) -> &'static str {
+        match (self.is_backfilling, self.dirty_spans, lag_commits) {
+            (true, _, _) => "backfilling",
+            (false, 0, 0) => "current",
+            _ => "behind",
+        }
+    }
 }
 
 /// What the threads and their askers share.

@@ -15,20 +15,21 @@ mod run;
 mod shelf;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use backtide_model::{ChannelName, Model};
+use backtide_store::{ReadError, Sequence};
 use bytes::Bytes;
 use futures::Stream;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub use shelf::{Counts, Import, State};
+pub use shelf::{Counts, Import, Repeated, State};
 
 use crate::{
     files::{
@@ -41,7 +42,10 @@ use crate::{
     pool::{Pool, PoolError},
     registry::{Product, Snapshot},
 };
-use shelf::Shelf;
+use shelf::{Shelf, Span};
+
+/// Commits that are looked up together.
+const REPEATS_AT_ONCE: usize = 4_096;
 
 /// Why a file is not imported, or not to its end.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,8 @@ pub enum ImportError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Pool(#[from] PoolError),
+    #[error("the store cannot be read: {0}")]
+    Read(#[from] ReadError),
     #[error("{IMPORTS_MAX} imports run already; try again when one has ended")]
     TooMany,
     #[error("channel {0} is not declared")]
@@ -140,7 +146,49 @@ impl Imports {
     /// # Errors
     /// The file cannot be read.
     pub fn get(&self, id: i64) -> Result<Option<Import>, ImportError> {
-        self.shelf.lock().get(id)
+        let (found, span) = {
+            let shelf = self.shelf.lock();
+            (shelf.get(id)?, shelf.span(id)?)
+        };
+        let Some(mut import) = found else {
+            return Ok(None);
+        };
+        if let Some(span) = span {
+            import.repeated = Some(self.repeated(&import, span)?);
+        }
+        Ok(Some(import))
+    }
+
+    /// Counts what an import brought again: of the commits between which its own are, those of its client.
+    fn repeated(&self, import: &Import, span: Span) -> Result<Repeated, ImportError> {
+        let store = &self.ingest.store;
+        // Asked before the counting: what is said to be complete then is.
+        let is_compared = store.stats().memtable.commits == 0
+            && store.segment_stats()?.unclassified_segments == 0;
+        let through = span.through.map_or_else(|| store.durable(), Sequence);
+        let (mut after, mut values) = (Sequence(span.after), 0);
+        loop {
+            let repeats = store.repeats(after, through, REPEATS_AT_ONCE)?;
+            let Some((last, _)) = repeats.last() else {
+                break;
+            };
+            after = *last;
+            let sequences: Vec<Sequence> = repeats.iter().map(|(sequence, _)| *sequence).collect();
+            let own: HashSet<Sequence> = store
+                .origins(&sequences)?
+                .into_iter()
+                .filter(|lineage| *lineage.origin.client == *import.client_id)
+                .map(|lineage| lineage.sequence)
+                .collect();
+            let of_import = repeats
+                .iter()
+                .filter(|(sequence, _)| own.contains(sequence));
+            values += of_import.map(|(_, values)| values).sum::<u64>();
+        }
+        Ok(Repeated {
+            values,
+            complete: is_compared && import.ended.is_some(),
+        })
     }
 
     /// Imports a file whose bytes come from `body`. Goes on to where they end, whether or not anybody
@@ -186,10 +234,12 @@ impl Imports {
     ) -> Result<(Import, CancellationToken), ImportError> {
         let (this, asked) = (Arc::clone(self), asked.clone());
         let (channel, now_ms) = (target.channel.to_string(), self.ingest.clock.now_ms());
+        let after = self.ingest.store.durable().0;
         let stop = self.closing.child_token();
         let add = move || -> Result<_, ImportError> {
+            let of = (channel.as_str(), asked.file.as_str(), asked.by.as_str());
             let shelf = this.shelf.lock();
-            let import = shelf.add(&channel, &asked.file, &asked.by, now_ms)?;
+            let import = shelf.add(of, after, now_ms)?;
             this.stops.lock().insert(import.id, stop.clone());
             Ok((import, stop))
         };

@@ -49,6 +49,10 @@ pub const AGGREGATE_STATES_MAX: usize = 1_000;
 /// Rows of a prepared statement that a PostgreSQL client takes without a fetch size: they are in memory
 /// together.
 pub const SQL_ROWS_AT_ONCE_MAX: usize = 1_000_000;
+/// Cursors that are open on one connection of a PostgreSQL client.
+pub const SQL_CURSORS_MAX: usize = 8;
+/// After so long a cursor that nobody fetches from is closed.
+pub const SQL_CURSOR_IDLE_S: u64 = 600;
 
 /// Caps of SQL, of all doors together.
 #[derive(Debug, Clone)]
@@ -180,6 +184,8 @@ pub const VENDOR_SERIES_MAX: usize = 3_000;
 /// Assets times points times page size of a query, and records that a scan of durations looks at (the
 /// vendor's limit).
 pub const VENDOR_RECORDS_MAX: usize = 640_000;
+/// An answer, and the texts that are held to make it: it is built before it leaves.
+pub const VENDOR_ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Assets times points of a query of durations (the vendor's limit).
 pub const VENDOR_DURATION_SERIES_MAX: usize = 10;
 /// Devices of one `batchCreate`.

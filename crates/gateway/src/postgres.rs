@@ -9,8 +9,11 @@
 //! of it runs on SQL's own threads.
 
 mod cancel;
+mod catalogue;
+mod cursor;
 mod door;
 mod fault;
+mod hooks;
 mod login;
 mod session;
 

@@ -47,7 +47,7 @@ use tokio::sync::watch;
 
 pub use access_key::{AccessKey, Right};
 pub use archive::{
-    Archive, ArchiveFile, ArchiveForm, ArchiveFormat, Day, PlaceFile, S3File, Schedule,
+    Archive, ArchiveFile, ArchiveForm, ArchiveFormat, ArchiveOf, Day, PlaceFile, S3File, Schedule,
     ScheduleFile,
 };
 pub use budget::ErrorBudget;

@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     limits::CHANGES_QUIET_MS,
     pool::Pool,
-    registry::{Density, KeptBy, ProductStorage, Registry, RuleInForce, StorageRule},
+    registry::{ArchiveOf, Density, KeptBy, ProductStorage, Registry, RuleInForce, StorageRule},
 };
 
 /// How often floors rise.
@@ -112,16 +112,32 @@ pub fn keep(store: &Store, storage: &ProductStorage, now_ms: i64) -> Result<Keep
 }
 
 /// At and above this, every point of a product is kept as its rules have it for new values: nothing of
-/// it has gone, or been thinned with age.
+/// it has gone, or been thinned with age. Of events and attributes likewise.
 ///
 /// # Errors
 /// The store cannot say when commits arrived.
 pub fn whole_from(
     store: &Store,
     storage: &ProductStorage,
+    of: ArchiveOf,
     now_ms: i64,
 ) -> Result<Floor, ReadError> {
     let keep = keep(store, storage, now_ms)?;
+    let records = match of {
+        ArchiveOf::Points => return Ok(points_whole_from(&keep)),
+        ArchiveOf::Events => keep.events,
+        ArchiveOf::Attributes => keep.attributes,
+    };
+    Ok(Floor {
+        time_ms: records.time_ms,
+        sequence: match records.arrived_ms {
+            i64::MIN => Floor::NONE.sequence,
+            arrived_ms => store.first_since(arrived_ms)?,
+        },
+    })
+}
+
+fn points_whole_from(keep: &Keep) -> Floor {
     let mut whole = Floor::NONE;
     for point in keep.points.values().chain([&keep.rest]) {
         let thinned_ms = point.thin().map(|thin| thin.before_ms);
@@ -133,7 +149,7 @@ pub fn whole_from(
             .max(thinned_ms.unwrap_or(i64::MIN));
         whole.sequence = whole.sequence.max(floor.sequence);
     }
-    Ok(whole)
+    whole
 }
 
 fn point_keep(

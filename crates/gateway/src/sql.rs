@@ -10,6 +10,7 @@
 
 mod arrow;
 mod catalog;
+mod computed;
 mod encode;
 mod error;
 mod history;
@@ -67,6 +68,7 @@ pub use rows::Rows;
 
 use crate::{
     channel_log::Log,
+    derive::Derived,
     limits,
     quarantine::Quarantine,
     registry::Registry,
@@ -84,6 +86,7 @@ pub struct Sources {
     pub store: Store,
     pub log: Arc<Log>,
     pub quarantine: Arc<Quarantine>,
+    pub derived: Arc<Derived>,
 }
 
 /// Answers SQL.

@@ -74,6 +74,7 @@ pub use origins::Lineage;
 use self::{
     chains::Chains,
     chronicle::Chronicle,
+    classify::Repeats,
     done::Done,
     floor::Keeps,
     fold::Refusals,
@@ -304,7 +305,7 @@ impl Library {
             disk: self.disk.as_ref(),
             paths: Vec::new(),
         };
-        let (mut segments, mut points, mut duplicates) = (Vec::new(), Vec::new(), 0);
+        let (mut segments, mut points, mut duplicates) = (Vec::new(), Vec::new(), Repeats::new());
         for (product, entries) in by_product {
             let refusals = self.refusals_of(&self.keep(product));
             let run = Run::new(entries, &Wanted::ALL, refusals)
@@ -326,10 +327,12 @@ impl Library {
                 columns: flush_columns(&run),
                 ..self.plan(product)
             };
-            let (path, card, chains, duplicate) = self.write_run(&run, plan)?;
+            let (path, card, chains, repeats) = self.write_run(&run, plan)?;
             unnamed.paths.push(path);
             segments.push((card, chains));
-            duplicates += duplicate;
+            for (sequence, values) in repeats {
+                *duplicates.entry(sequence).or_default() += values;
+            }
         }
         let opened = segments
             .iter()
@@ -343,7 +346,7 @@ impl Library {
             origins: &origins::pack(origins),
             points: &points,
             latest: &saved,
-            duplicates,
+            duplicates: &duplicates,
             first_refusal: self.refusals.known(),
         };
         if let Err(error) = self.manifest.flushed(&flushed) {
@@ -407,8 +410,15 @@ impl Library {
         with_sequences: bool,
     ) -> Result<Box<dyn Slabs>, ReadError> {
         let keep = self.keep(&range.product);
-        if keep.points.is_empty() && keep.rest == PointKeep::default() {
-            let query = self.query(entries, range, (&keep, View::Kept));
+        let mut points = self.points_of(&range.product);
+        let told = entries.iter().flat_map(|entry| &entry.batch.columns);
+        points.extend(told.map(|column| column.point.clone()));
+        if let Some(shown_ms) = keep.all_shown_from(&points, range.from_ms) {
+            let range = Range {
+                from_ms: range.from_ms.max(shown_ms),
+                ..range.clone()
+            };
+            let query = self.query(entries, &range, (&keep, View::Kept));
             let query = query.with_every_row();
             return match with_sequences {
                 true => query.slabs(),
@@ -467,6 +477,20 @@ impl Library {
     /// Events and attribute values.
     pub(crate) fn chronicle(&self) -> &Arc<Chronicle> {
         &self.chronicle
+    }
+
+    /// Commits behind `after` up to `through` that said values again, `limit` at most, in order, and how
+    /// many of their values were there already.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub(crate) fn repeats(
+        &self,
+        after: Sequence,
+        through: Sequence,
+        limit: usize,
+    ) -> Result<Vec<(Sequence, u64)>, ReadError> {
+        Ok(self.manifest.repeats(after, through, limit)?)
     }
 
     /// Conflicts, in the order in which they were found.
@@ -675,7 +699,11 @@ impl Library {
     }
 
     /// Writes a run; gives its chains and the duplicates that are so whatever stood before.
-    fn write_run(&self, run: &Run, plan: Plan) -> Result<(PathBuf, Card, Chains, u64), FlushError> {
+    fn write_run(
+        &self,
+        run: &Run,
+        plan: Plan,
+    ) -> Result<(PathBuf, Card, Chains, Repeats), FlushError> {
         let mut writer = SegmentWriter::create(&self.disk, plan)?;
         let columns = writer.plan().columns.clone();
         for rows in work::groups(run) {
@@ -690,12 +718,13 @@ impl Library {
             }
             writer.end_rows()?;
         }
-        let (mut chains, mut duplicates) = (Chains::default(), 0);
+        let (mut chains, mut duplicates) = (Chains::default(), Repeats::new());
         for point in &run.points {
             run.meetings(point, |met| {
                 let place = (run.device(met.row).clone(), run.times[met.row]);
                 if met.is_duplicate_for_sure() && !chains.has(&place, &point.name) {
-                    duplicates += 1;
+                    let sequence = met.newcomer.version().sequence;
+                    *duplicates.entry(sequence).or_default() += 1;
                     return;
                 }
                 let points = chains.0.entry(place).or_default();

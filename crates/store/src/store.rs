@@ -381,6 +381,20 @@ impl Store {
         self.shared().library.chronicle().stats()
     }
 
+    /// Commits behind `after` up to `through` of which some values were there already, `limit` at most, in
+    /// order, and how many. Known once what they stored is classified ([`Stats::unclassified_segments`]).
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn repeats(
+        &self,
+        after: Sequence,
+        through: Sequence,
+        limit: usize,
+    ) -> Result<Vec<(Sequence, u64)>, ReadError> {
+        self.shared().library.repeats(after, through, limit)
+    }
+
     /// Values that were overwritten by different ones, in the order in which they were found.
     ///
     /// # Errors

@@ -4,13 +4,43 @@
 use std::collections::HashMap;
 
 use backtide_model::ProductKey;
-use backtide_store::{FollowError, Order, Part, PartKind, Range, Sequence, Wanted};
+use backtide_store::{EventRange, FollowError, Order, Part, PartKind, Range, Sequence, Wanted};
 
-use super::{ArchiveError, Archives, CURSOR, DAY_MS};
-use crate::limits::ARCHIVE_STRIDE_BYTES;
+use super::{ArchiveError, Archives, CURSOR, DAY_MS, WHOLE, records, shelf::Touched};
+use crate::{limits::ARCHIVE_STRIDE_BYTES, registry::ArchiveOf};
 
 /// Days that are noted at once while a product is swept.
 const SWEPT_AT_ONCE: usize = 200;
+
+/// The last commit that touched a day of a product.
+type Days = HashMap<(String, i64), u64>;
+
+fn touch(days: &mut Days, of: ArchiveOf, part: &Part, product: &ProductKey, sequence: u64) {
+    let mut touch = |day: i64| {
+        days.insert((product.to_string(), day), sequence);
+    };
+    match (of, part) {
+        (ArchiveOf::Points, Part::Points(batch)) => {
+            batch
+                .row_time
+                .iter()
+                .for_each(|time_ms| touch(time_ms.div_euclid(DAY_MS)));
+        }
+        (ArchiveOf::Events, Part::Events(events)) => {
+            events
+                .iter()
+                .for_each(|event| touch(event.time_ms.div_euclid(DAY_MS)));
+        }
+        (ArchiveOf::Attributes, Part::Attributes(values)) if !values.is_empty() => touch(WHOLE),
+        _ => {}
+    }
+}
+
+fn listed(days: Days) -> Vec<Touched> {
+    let days = days.into_iter();
+    days.map(|((product, day), sequence)| (product, day, sequence))
+        .collect()
+}
 
 impl Archives {
     /// Looks through the log up to its end. Blocks.
@@ -25,42 +55,80 @@ impl Archives {
             let Some(place) = place else {
                 return self.begin();
             };
-            let wanted = Wanted {
-                kind: PartKind::Points,
-                topic_begins: "",
-            };
-            let some = match self
-                .store
-                .follow_wanted(Sequence(place), ARCHIVE_STRIDE_BYTES, wanted)
-            {
-                Ok(some) => some,
-                // It was let go, or a backup was put back: every day may be another.
-                Err(FollowError::Trimmed { .. }) => return self.begin(),
-                Err(error) => return Err(ArchiveError::Log(error.to_string())),
-            };
-            if some.reached.0 <= place {
-                return Ok(());
+            let mut reached = None;
+            let mut touched = Vec::new();
+            for of in self.kinds() {
+                let mut days = HashMap::new();
+                match self.follow(of, place, reached, &mut days) {
+                    Ok(until) => reached = Some(until),
+                    // It was let go, or a backup was put back: every day may be another.
+                    Err(FollowError::Trimmed { .. }) => return self.begin(),
+                    Err(error) => return Err(ArchiveError::Log(error.to_string())),
+                }
+                touched.push((of, listed(days)));
             }
-            let mut days: HashMap<(String, i64), u64> = HashMap::new();
+            let Some(reached) = reached.filter(|reached| *reached > place) else {
+                return Ok(());
+            };
+            self.shelf.lock().followed(&touched, reached)?;
+            self.store.set_cursor(CURSOR, Sequence(reached))?;
+        }
+    }
+
+    /// What the archives that are declared are of.
+    fn kinds(&self) -> Vec<ArchiveOf> {
+        let snapshot = self.registry.snapshot();
+        let is_wanted = |of: &ArchiveOf| {
+            let mut archives = snapshot.archives_after(None);
+            archives.any(|archive| archive.file.of == *of)
+        };
+        ArchiveOf::ALL.into_iter().filter(is_wanted).collect()
+    }
+
+    /// Looks for the days of a kind that commits behind `place` touch: a stride of them, or those up to
+    /// `until`. Says up to where it came.
+    fn follow(
+        &self,
+        of: ArchiveOf,
+        place: u64,
+        until: Option<u64>,
+        days: &mut Days,
+    ) -> Result<u64, FollowError> {
+        let wanted = Wanted {
+            kind: match of {
+                ArchiveOf::Points => PartKind::Points,
+                ArchiveOf::Events => PartKind::Events,
+                ArchiveOf::Attributes => PartKind::Attributes,
+            },
+            topic_begins: "",
+        };
+        let mut at = place;
+        loop {
+            let some = self
+                .store
+                .follow_wanted(Sequence(at), ARCHIVE_STRIDE_BYTES, wanted)?;
             for followed in &some.commits {
-                let times = followed.commit.parts.iter().flat_map(|part| match part {
-                    Part::Points(batch) => batch.row_time.as_slice(),
-                    Part::Events(_) | Part::Attributes(_) | Part::Refused(_) => &[],
-                });
-                for time_ms in times {
-                    let key = (
-                        followed.commit.product.to_string(),
-                        time_ms.div_euclid(DAY_MS),
+                // What lies behind is looked at with its own stride, for all kinds.
+                if until.is_some_and(|until| followed.sequence.0 > until) {
+                    break;
+                }
+                for part in &followed.commit.parts {
+                    touch(
+                        days,
+                        of,
+                        part,
+                        &followed.commit.product,
+                        followed.sequence.0,
                     );
-                    days.insert(key, followed.sequence.0);
                 }
             }
-            let days: Vec<_> = days
-                .into_iter()
-                .map(|((product, day), sequence)| (product, day, sequence))
-                .collect();
-            self.shelf.lock().touch(&days, Some(some.reached.0))?;
-            self.store.set_cursor(CURSOR, some.reached)?;
+            let is_stuck = some.reached.0 <= at;
+            at = some.reached.0;
+            match until {
+                None => return Ok(at),
+                Some(until) if at >= until || is_stuck => return Ok(until),
+                Some(_) => {}
+            }
         }
     }
 
@@ -72,38 +140,75 @@ impl Archives {
     }
 
     /// Notes every day that a product has, once: what was there before the log was followed. Blocks.
-    pub(super) fn sweep(&self, product: &ProductKey) -> Result<(), ArchiveError> {
-        if self.shelf.lock().is_swept(product.as_str())? {
+    pub(super) fn sweep(&self, of: ArchiveOf, product: &ProductKey) -> Result<(), ArchiveError> {
+        if self.shelf.lock().is_swept(of, product.as_str())? {
             return Ok(());
         }
         let durable = self.store.durable().0;
-        let mut range = Range {
-            product: product.clone(),
-            devices: Vec::new(),
-            points: Vec::new(),
-            from_ms: i64::MIN,
-            to_ms: i64::MAX,
-            order: Order::TimeDevice,
-            after: None,
-            rows_max: 1,
-        };
-        let mut days = Vec::new();
+        let (mut days, mut from_ms) = (Vec::new(), i64::MIN);
         loop {
             self.check()?;
-            let next = self.store.read(&range)?.next().transpose()?;
-            let next = next.filter(|slab| slab.num_rows() > 0);
-            if let Some(slab) = &next {
-                let time_ms = super::sheet::first_time(slab)?;
-                let day = time_ms.div_euclid(DAY_MS);
+            let next = self.first_day(of, product, from_ms)?;
+            if let Some(day) = next {
                 days.push((product.to_string(), day, durable));
-                range.from_ms = day.saturating_add(1).saturating_mul(DAY_MS);
+                from_ms = day.saturating_add(1).saturating_mul(DAY_MS);
             }
-            if days.len() >= SWEPT_AT_ONCE || next.is_none() {
-                self.shelf.lock().touch(&days, None)?;
+            let is_last = next.is_none_or(|day| day == WHOLE);
+            if days.len() >= SWEPT_AT_ONCE || is_last {
+                self.shelf.lock().touch(of, &days)?;
                 days.clear();
             }
-            if next.is_none() {
-                return self.shelf.lock().set_swept(product.as_str());
+            if is_last {
+                return self.shelf.lock().set_swept(of, product.as_str());
+            }
+        }
+    }
+
+    /// The first day of a product that has something from a moment on.
+    fn first_day(
+        &self,
+        of: ArchiveOf,
+        product: &ProductKey,
+        from_ms: i64,
+    ) -> Result<Option<i64>, ArchiveError> {
+        match of {
+            ArchiveOf::Points => {
+                let range = Range {
+                    product: product.clone(),
+                    devices: Vec::new(),
+                    points: Vec::new(),
+                    from_ms,
+                    to_ms: i64::MAX,
+                    order: Order::TimeDevice,
+                    after: None,
+                    rows_max: 1,
+                };
+                let next = self.store.read(&range)?.next().transpose()?;
+                let next = next.filter(|slab| slab.num_rows() > 0);
+                let time_ms = next
+                    .map(|slab| super::sheet::first_time(&slab))
+                    .transpose()?;
+                Ok(time_ms.map(|time_ms| time_ms.div_euclid(DAY_MS)))
+            }
+            ArchiveOf::Events => {
+                let range = EventRange {
+                    product: product.clone(),
+                    devices: Vec::new(),
+                    events: Vec::new(),
+                    from_ms,
+                    to_ms: i64::MAX,
+                    after: None,
+                    rows_max: 1,
+                };
+                let next = self.store.events(&range)?.next().transpose()?;
+                let first = next.and_then(|slab| Some(slab.first()?.place.time_ms));
+                Ok(first.map(|time_ms| time_ms.div_euclid(DAY_MS)))
+            }
+            ArchiveOf::Attributes => {
+                let mut slabs = records::attributes(&self.store, product)?;
+                let next =
+                    slabs.find(|slab| slab.as_ref().map_or(true, |slab| slab.num_rows() > 0));
+                Ok(next.transpose()?.map(|_| WHOLE))
             }
         }
     }

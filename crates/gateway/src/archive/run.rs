@@ -9,12 +9,13 @@
 use std::sync::Arc;
 
 use backtide_model::ElementName;
-use backtide_store::{Floor, Order, Range};
+use backtide_store::{EventRange, Floor, Order, Range};
 use serde::Serialize;
 
 use super::{
-    ArchiveError, Archives, DAY_MS, Planned,
+    ArchiveError, Archives, DAY_MS, Planned, WHOLE,
     place::{Draft, Place},
+    records::{self, Slabs},
     sheet::{Sheet, behind},
     shelf::{DueDay, FileRecord, RunRecord},
 };
@@ -22,7 +23,7 @@ use crate::{
     clock,
     limits::{ARCHIVE_FILES_MAX, ARCHIVE_PLANNED_SHOWN_MAX},
     query::{AskedPoint, declared_points},
-    registry::{Archive, Product},
+    registry::{Archive, ArchiveOf, Product},
     retention,
 };
 
@@ -78,20 +79,23 @@ impl Archives {
         let place = Place::open(archive, &self.root, &self.runtime)?;
         self.catch_up()?;
         for product in self.products(archive) {
-            self.sweep(&product.key)?;
+            self.sweep(archive.file.of, &product.key)?;
             let job = Job {
                 archive,
                 product: &product,
                 place: &place,
-                floor: self.floor(&product)?,
+                floor: self.floor(archive.file.of, &product)?,
             };
             let mut after = i64::MIN;
             loop {
                 let key = product.key.as_str();
-                let due = self
-                    .shelf
-                    .lock()
-                    .due(&archive.uid, key, after, DAYS_AT_ONCE)?;
+                let due = self.shelf.lock().due(
+                    archive.file.of,
+                    &archive.uid,
+                    key,
+                    after,
+                    DAYS_AT_ONCE,
+                )?;
                 let Some(last) = due.last() else { break };
                 after = last.day;
                 for day in due {
@@ -115,12 +119,13 @@ impl Archives {
         self.catch_up()?;
         let (mut days, mut planned) = (0, Vec::new());
         for product in self.products(archive) {
-            self.sweep(&product.key)?;
+            let of = archive.file.of;
+            self.sweep(of, &product.key)?;
             let (uid, key) = (&archive.uid, product.key.as_str());
             let room = ARCHIVE_PLANNED_SHOWN_MAX - planned.len();
             let shelf = self.shelf.lock();
-            days += shelf.due_count(uid, key)?;
-            let due = shelf.due(uid, key, i64::MIN, room)?;
+            days += shelf.due_count(of, uid, key)?;
+            let due = shelf.due(of, uid, key, i64::MIN, room)?;
             planned.extend(due.into_iter().map(|day| Planned {
                 product: key.to_owned(),
                 date: super::date(day.day),
@@ -140,13 +145,13 @@ impl Archives {
             .collect()
     }
 
-    fn floor(&self, product: &Product) -> Result<Floor, ArchiveError> {
+    fn floor(&self, of: ArchiveOf, product: &Product) -> Result<Floor, ArchiveError> {
         let snapshot = self.registry.snapshot();
         let Some(storage) = snapshot.storage(&product.name) else {
             return Ok(Floor::NONE);
         };
         let soon_ms = self.clock.now_ms().saturating_add(RETENTION_MARGIN_MS);
-        Ok(retention::whole_from(&self.store, storage, soon_ms)?)
+        Ok(retention::whole_from(&self.store, storage, of, soon_ms)?)
     }
 
     fn write_day(
@@ -235,22 +240,10 @@ impl Archives {
         part: u32,
         since: Option<u64>,
     ) -> Result<Option<Ready>, ArchiveError> {
-        let from_ms = unit.day.saturating_mul(DAY_MS);
-        let points = unit.points.iter();
-        let range = Range {
-            product: job.product.key.clone(),
-            devices: Vec::new(),
-            points: points.map(|point| point.name.clone()).collect(),
-            from_ms,
-            to_ms: from_ms.saturating_add(DAY_MS),
-            order: Order::DeviceTime,
-            after: None,
-            rows_max: usize::MAX,
-        };
         let path = path(job, unit.day, part, unit.point);
         let mut sheet = Sheet::new(&job.archive.file, unit.points)?;
         let mut draft: Option<Draft> = None;
-        for slab in self.store.read(&range)? {
+        for slab in self.slabs(job, unit)? {
             self.check()?;
             let slab = slab?;
             let slab = match since {
@@ -288,6 +281,43 @@ impl Archives {
         Ok(Some(Ready { file, draft }))
     }
 
+    /// What a file is made of.
+    fn slabs(&self, job: &Job<'_>, unit: &Unit<'_>) -> Result<Slabs, ArchiveError> {
+        let product = &job.product.key;
+        let from_ms = unit.day.saturating_mul(DAY_MS);
+        let to_ms = from_ms.saturating_add(DAY_MS);
+        match job.archive.file.of {
+            ArchiveOf::Points => {
+                let points = unit.points.iter();
+                let range = Range {
+                    product: product.clone(),
+                    devices: Vec::new(),
+                    points: points.map(|point| point.name.clone()).collect(),
+                    from_ms,
+                    to_ms,
+                    order: Order::DeviceTime,
+                    after: None,
+                    rows_max: usize::MAX,
+                };
+                let slabs = self.store.read(&range)?;
+                Ok(Box::new(slabs.map(|slab| Ok(slab?))))
+            }
+            ArchiveOf::Events => {
+                let range = EventRange {
+                    product: product.clone(),
+                    devices: Vec::new(),
+                    events: Vec::new(),
+                    from_ms,
+                    to_ms,
+                    after: None,
+                    rows_max: usize::MAX,
+                };
+                records::events(&self.store, &range)
+            }
+            ArchiveOf::Attributes => records::attributes(&self.store, product),
+        }
+    }
+
     /// Lists every file of the archive in `manifest.json`, which is written last.
     fn write_manifest(&self, archive: &Archive, place: &Place) -> Result<(), ArchiveError> {
         #[derive(Serialize)]
@@ -296,6 +326,7 @@ impl Archives {
             version: u32,
             archive: &'a str,
             written: String,
+            of: ArchiveOf,
             form: crate::registry::ArchiveForm,
             format: crate::registry::ArchiveFormat,
             files: u64,
@@ -308,6 +339,7 @@ impl Archives {
             version: 1,
             archive: archive.name.as_str(),
             written: clock::iso(self.clock.now_ms()),
+            of: archive.file.of,
             form: archive.file.form,
             format: archive.file.format,
             files,
@@ -350,14 +382,18 @@ impl Job<'_> {
     }
 }
 
-/// Such as `product=LHBfarm1/date=2014-03-30/part-0000.parquet`.
+/// Such as `product=LHBfarm1/date=2014-03-30/part-0000.parquet`; of attributes without a date.
 fn path(job: &Job<'_>, day: i64, part: u32, point: Option<&ElementName>) -> String {
     let product = escaped(job.product.key.as_str());
     let point = point.map_or_else(String::new, |point| {
         format!("point={}/", escaped(point.as_str()))
     });
-    let (date, ending) = (super::date(day), job.archive.file.format.ending());
-    format!("product={product}/{point}date={date}/part-{part:04}.{ending}")
+    let date = match day {
+        WHOLE => String::new(),
+        day => format!("date={}/", super::date(day)),
+    };
+    let ending = job.archive.file.format.ending();
+    format!("product={product}/{point}{date}part-{part:04}.{ending}")
 }
 
 /// A name as a part of a path, as Hive and all who read its partitions write it.

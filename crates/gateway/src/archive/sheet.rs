@@ -7,10 +7,13 @@ use arrow_array::{
 };
 use arrow_select::filter::filter_record_batch;
 
-use super::ArchiveError;
+use super::{
+    ArchiveError,
+    records::{attribute_columns, event_columns},
+};
 use crate::{
     query::{AskedPoint, FileRows, Long, OutColumn, RowForm, RowWriter},
-    registry::{ArchiveFile, ArchiveForm, ArchiveFormat},
+    registry::{ArchiveFile, ArchiveForm, ArchiveFormat, ArchiveOf},
 };
 
 /// What is known of the rows that were written.
@@ -36,11 +39,15 @@ enum Writer {
 }
 
 impl Sheet {
-    /// A file of these points, each with its quality.
+    /// A file of these points, each with its quality; or of events or attributes.
     pub(super) fn new(file: &ArchiveFile, points: &[AskedPoint]) -> Result<Self, ArchiveError> {
-        let columns = OutColumn::of(points);
+        let columns = match file.of {
+            ArchiveOf::Points => OutColumn::of(points),
+            ArchiveOf::Events => event_columns(),
+            ArchiveOf::Attributes => attribute_columns(),
+        };
         let long = (file.form == ArchiveForm::Long).then(|| Long::of_points(&columns, true));
-        let with_quality = long.is_none();
+        let with_quality = long.is_none() && file.of == ArchiveOf::Points;
         let columns = long.as_ref().map_or(columns, Long::columns);
         let writer = match file.format {
             ArchiveFormat::Parquet => {

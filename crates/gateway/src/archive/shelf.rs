@@ -7,7 +7,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
 use super::ArchiveError;
-use crate::sqlite::{self, Sync};
+use crate::{
+    registry::ArchiveOf,
+    sqlite::{self, Sync},
+};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS place (id INTEGER PRIMARY KEY CHECK (id = 0), sequence INTEGER NOT NULL);
@@ -16,6 +19,16 @@ const SCHEMA: &str = "
         PRIMARY KEY (product, day)
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS swept (product TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS touched_events (
+        product TEXT NOT NULL, day INTEGER NOT NULL, sequence INTEGER NOT NULL,
+        PRIMARY KEY (product, day)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS swept_events (product TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS touched_attributes (
+        product TEXT NOT NULL, day INTEGER NOT NULL, sequence INTEGER NOT NULL,
+        PRIMARY KEY (product, day)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS swept_attributes (product TEXT PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS done (
         archive TEXT NOT NULL, product TEXT NOT NULL, day INTEGER NOT NULL, through INTEGER NOT NULL,
         PRIMARY KEY (archive, product, day)
@@ -33,6 +46,18 @@ const SCHEMA: &str = "
         error TEXT, manifest_due INTEGER NOT NULL
     ) WITHOUT ROWID;
 ";
+
+/// Where the touched days of a kind are, and which products were swept for them.
+fn tables(of: ArchiveOf) -> (&'static str, &'static str) {
+    match of {
+        ArchiveOf::Points => ("touched", "swept"),
+        ArchiveOf::Events => ("touched_events", "swept_events"),
+        ArchiveOf::Attributes => ("touched_attributes", "swept_attributes"),
+    }
+}
+
+/// A day of a product that a commit touched: its product, the day, the commit.
+pub(super) type Touched = (String, i64, u64);
 
 /// A day of a product, counted from 1970-01-01 UTC.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +173,9 @@ impl Shelf {
     /// Begins at a place: nothing is known of what came before, so every product is swept again.
     pub(super) fn begin_at(&mut self, sequence: u64) -> ShelfResult<()> {
         let transaction = self.0.transaction()?;
-        transaction.execute("DELETE FROM swept", [])?;
+        for of in ArchiveOf::ALL {
+            transaction.execute(&format!("DELETE FROM {}", tables(of).1), [])?;
+        }
         put_place(&transaction, sequence)?;
         Ok(transaction.commit()?)
     }
@@ -156,60 +183,69 @@ impl Shelf {
     /// Nothing is followed any more.
     pub(super) fn end(&mut self) -> ShelfResult<()> {
         let transaction = self.0.transaction()?;
-        for table in ["place", "touched", "swept"] {
-            transaction.execute(&format!("DELETE FROM {table}"), [])?;
+        transaction.execute("DELETE FROM place", [])?;
+        for of in ArchiveOf::ALL {
+            forget(&transaction, of)?;
         }
         Ok(transaction.commit()?)
     }
 
-    /// Days that commits up to `sequence` touched.
-    pub(super) fn touch(
+    /// Days of a kind that were there before the log was followed.
+    pub(super) fn touch(&mut self, of: ArchiveOf, days: &[Touched]) -> ShelfResult<()> {
+        let transaction = self.0.transaction()?;
+        put_touched(&transaction, of, days)?;
+        Ok(transaction.commit()?)
+    }
+
+    /// The log was looked through up to a place: which days of which kinds it touched. What is known of
+    /// other kinds is forgotten, so that they are swept when they are wanted.
+    pub(super) fn followed(
         &mut self,
-        days: &[(String, i64, u64)],
-        place: Option<u64>,
+        touched: &[(ArchiveOf, Vec<Touched>)],
+        place: u64,
     ) -> ShelfResult<()> {
         let transaction = self.0.transaction()?;
-        {
-            let mut statement = transaction.prepare_cached(
-                "INSERT INTO touched (product, day, sequence) VALUES (?1, ?2, ?3)
-                 ON CONFLICT DO UPDATE SET sequence = MAX(sequence, excluded.sequence)",
-            )?;
-            for (product, day, sequence) in days {
-                statement.execute(params![product, day, signed(*sequence)])?;
+        for of in ArchiveOf::ALL {
+            match touched.iter().find(|(kind, _)| *kind == of) {
+                Some((_, days)) => put_touched(&transaction, of, days)?,
+                None => forget(&transaction, of)?,
             }
         }
-        if let Some(place) = place {
-            put_place(&transaction, place)?;
-        }
+        put_place(&transaction, place)?;
         Ok(transaction.commit()?)
     }
 
-    pub(super) fn is_swept(&self, product: &str) -> ShelfResult<bool> {
-        let sql = "SELECT 1 FROM swept WHERE product = ?1";
-        let found = self.0.query_row(sql, [product], |_| Ok(()));
+    pub(super) fn is_swept(&self, of: ArchiveOf, product: &str) -> ShelfResult<bool> {
+        let sql = format!("SELECT 1 FROM {} WHERE product = ?1", tables(of).1);
+        let found = self.0.query_row(&sql, [product], |_| Ok(()));
         Ok(found.optional()?.is_some())
     }
 
-    pub(super) fn set_swept(&self, product: &str) -> ShelfResult<()> {
-        let sql = "INSERT OR IGNORE INTO swept (product) VALUES (?1)";
-        self.0.execute(sql, [product])?;
+    pub(super) fn set_swept(&self, of: ArchiveOf, product: &str) -> ShelfResult<()> {
+        let sql = format!(
+            "INSERT OR IGNORE INTO {} (product) VALUES (?1)",
+            tables(of).1
+        );
+        self.0.execute(&sql, [product])?;
         Ok(())
     }
 
     /// Days of a product that an archive has to write, the first ones behind `after`.
     pub(super) fn due(
         &self,
+        of: ArchiveOf,
         archive: &str,
         product: &str,
         after: i64,
         limit: usize,
     ) -> ShelfResult<Vec<DueDay>> {
-        let mut statement = self.0.prepare_cached(
-            "SELECT t.day, d.through FROM touched t
+        let mut statement = self.0.prepare_cached(&format!(
+            "SELECT t.day, d.through FROM {} t
              LEFT JOIN done d ON d.archive = ?1 AND d.product = t.product AND d.day = t.day
              WHERE t.product = ?2 AND t.day > ?3 AND (d.through IS NULL OR t.sequence > d.through)
              ORDER BY t.day LIMIT ?4",
-        )?;
+            tables(of).0
+        ))?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = statement.query_map(params![archive, product, after, limit], |row| {
             Ok(DueDay {
@@ -220,14 +256,21 @@ impl Shelf {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    pub(super) fn due_count(&self, archive: &str, product: &str) -> ShelfResult<u64> {
-        let count = self.0.query_row(
-            "SELECT COUNT(*) FROM touched t
+    pub(super) fn due_count(
+        &self,
+        of: ArchiveOf,
+        archive: &str,
+        product: &str,
+    ) -> ShelfResult<u64> {
+        let sql = format!(
+            "SELECT COUNT(*) FROM {} t
              LEFT JOIN done d ON d.archive = ?1 AND d.product = t.product AND d.day = t.day
              WHERE t.product = ?2 AND (d.through IS NULL OR t.sequence > d.through)",
-            params![archive, product],
-            |row| row.get(0),
-        )?;
+            tables(of).0
+        );
+        let count = self
+            .0
+            .query_row(&sql, params![archive, product], |row| row.get(0))?;
         Ok(unsigned(count))
     }
 
@@ -382,6 +425,26 @@ impl Shelf {
         }
         Ok(transaction.commit()?)
     }
+}
+
+fn put_touched(connection: &Connection, of: ArchiveOf, days: &[Touched]) -> ShelfResult<()> {
+    let mut statement = connection.prepare_cached(&format!(
+        "INSERT INTO {} (product, day, sequence) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET sequence = MAX(sequence, excluded.sequence)",
+        tables(of).0
+    ))?;
+    for (product, day, sequence) in days {
+        statement.execute(params![product, day, signed(*sequence)])?;
+    }
+    Ok(())
+}
+
+/// Forgets what is known of a kind.
+fn forget(connection: &Connection, of: ArchiveOf) -> ShelfResult<()> {
+    let (touched, swept) = tables(of);
+    connection.execute(&format!("DELETE FROM {touched}"), [])?;
+    connection.execute(&format!("DELETE FROM {swept}"), [])?;
+    Ok(())
 }
 
 fn put_place(connection: &Connection, sequence: u64) -> ShelfResult<()> {

@@ -3,15 +3,15 @@
 use std::fs;
 
 use backtide_model::{
-    BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY,
-    ProductKey, Storage,
+    AttributeValue, BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName,
+    NO_QUALITY, Occurrence, ProductKey, Storage,
 };
 use backtide_store::{Commit, Options, Origin, Part, disk::RealDisk};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
-use crate::registry::{Form, Run, StoredTypes, read};
+use crate::registry::{ArchiveOf, Form, Run, StoredTypes, read};
 
 const FARM: &str = include_str!("../registry/farm.yaml");
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -72,6 +72,29 @@ impl World {
                 NO_QUALITY,
             );
         }
+        self.commit(Part::Points(builder.build()));
+    }
+
+    /// Tells of an event at each moment.
+    fn happen(&self, times: &[i64], output: &str) {
+        let event = |time_ms: &i64| Occurrence {
+            device: DeviceKey::new("R80711").unwrap(),
+            time_ms: *time_ms,
+            event: ElementName::new("fault").unwrap(),
+            output: output.into(),
+        };
+        self.commit(Part::Events(times.iter().map(event).collect()));
+    }
+
+    fn say(&self, value: &str) {
+        self.commit(Part::Attributes(vec![AttributeValue {
+            device: DeviceKey::new("R80711").unwrap(),
+            attribute: ElementName::new("serial").unwrap(),
+            value: value.into(),
+        }]));
+    }
+
+    fn commit(&self, part: Part) {
         let commit = Commit {
             origin: Origin {
                 channel: ChannelName::new("scada-history").unwrap(),
@@ -83,7 +106,7 @@ impl World {
                 arrived_ms: NOW_MS,
             },
             product: ProductKey::new("LHBfarm1").unwrap(),
-            parts: vec![Part::Points(builder.build())],
+            parts: vec![part],
             redrive: None,
         };
         for outcome in self.store.commit(vec![commit]).unwrap() {
@@ -231,7 +254,8 @@ async fn what_retention_takes_of_a_day_stays_in_its_file_and_what_is_new_goes_in
     world.apply("kind: Policy\nname: short\nstorage: { keepDays: 10 }\n");
     let snapshot = world.registry.snapshot();
     let storage = snapshot.storage("wind-farm").unwrap();
-    let floor = crate::retention::whole_from(&world.store, storage, NOW_MS).unwrap();
+    let floor =
+        crate::retention::whole_from(&world.store, storage, ArchiveOf::Points, NOW_MS).unwrap();
     let keep = crate::retention::keep(&world.store, storage, NOW_MS).unwrap();
     assert!(early < floor.time_ms && floor.time_ms < late);
     world
@@ -325,4 +349,71 @@ async fn files_are_listed_by_product_and_day_page_by_page() {
         ..asked
     };
     assert!(listed(&of_other).is_empty());
+}
+
+fn csv_of(of: &str) -> String {
+    CSV.replace("format", &format!("of: {of}\nformat"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_written_by_day_and_again_only_when_one_comes() {
+    let world = World::new(&csv_of("events"));
+    world.put(&[at(16_000, 0)], 1.0);
+    world.happen(&[at(16_000, 7), at(16_001, 0)], "{\"code\":1}");
+    let run = world.run();
+    assert_eq!((run.state.as_str(), run.days, run.rows), ("complete", 2, 2));
+    assert_eq!(world.files(), [DAY_16000, DAY_16001]);
+    assert_eq!(
+        world.file(DAY_16000),
+        "deviceKey,time,event,output,channel,arrived\n\
+         R80711,2013-10-22T00:00:00.007Z,fault,\"{\"\"code\"\":1}\",scada-history,2023-11-14T22:13:20.000Z\n"
+    );
+    // Points are not its matter.
+    world.put(&[at(16_002, 0)], 1.0);
+    assert_eq!(world.archives.plan(&world.archive()).unwrap().0, 0);
+    world.happen(&[at(16_001, 1)], "{}");
+    let run = world.run();
+    assert_eq!((run.files, run.rows), (1, 2));
+    assert_eq!(world.manifest()["of"], "events");
+    assert_eq!(world.manifest()["rows"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_are_one_file_of_every_value_that_they_had() {
+    let world = World::new(&csv_of("attributes"));
+    assert_eq!(world.run().files, 0);
+    world.say("\"A\"");
+    world.say("\"B\"");
+    assert_eq!(world.run().rows, 2);
+    let path = "product=LHBfarm1/part-0000.csv";
+    assert_eq!(world.files(), [path]);
+    let text = world.file(path);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines[0],
+        "deviceKey,time,attribute,value,current,confirmed,channel"
+    );
+    assert!(lines[1].contains(",serial,\"\"\"A\"\"\",false,"), "{text}");
+    assert!(lines[2].contains(",serial,\"\"\"B\"\"\",true,"), "{text}");
+    assert_eq!(world.manifest()["list"][0]["date"], "whole");
+    assert_eq!(world.run().files, 0);
+    world.say("\"C\"");
+    assert_eq!((world.run().rows, world.files().len()), (3, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_before_a_kind_was_wanted_is_found_when_it_is() {
+    let world = World::new(CSV);
+    world.happen(&[at(16_000, 7)], "{}");
+    world.put(&[at(16_000, 0)], 1.0);
+    world.run();
+    world.apply(
+        &csv_of("events")
+            .replace("name: lake", "name: pond")
+            .replace("out", "pond"),
+    );
+    world.happen(&[at(16_003, 7)], "{}");
+    world.archives.look_at_log().unwrap();
+    let pond = Arc::clone(world.registry.snapshot().archive("pond").unwrap());
+    assert_eq!(world.archives.plan(&pond).unwrap().0, 2);
 }

@@ -75,7 +75,14 @@ impl Import {
             }
             Self::Show(show) => {
                 let import: Value = client.get(&format!("{PATH}/{}", segment(&show.id)), &[])?;
-                print(&import, show.output, terminal)?;
+                match show.output {
+                    Format::Table | Format::Csv => {
+                        let columns: Vec<_> = COLUMNS.iter().chain(REPEATED).copied().collect();
+                        let import = std::slice::from_ref(&import);
+                        listing::print(import, &columns, show.output, terminal)?;
+                    }
+                    Format::Json | Format::Ndjson => print(&import, show.output, terminal)?,
+                }
             }
             Self::Cancel(cancel) => {
                 let path = format!("{PATH}/{}/cancel", segment(&cancel.id));
@@ -97,6 +104,13 @@ const COLUMNS: Columns = &[
     ("rejected", |import| text(&import["rows"], "rejected")),
     ("empty", |import| text(&import["rows"], "empty")),
     ("error", |import| text(import, "error")),
+];
+
+/// Values that were there already, and whether that is all of them.
+const REPEATED: Columns = &[
+    ("values", |import| text(&import["rows"], "values")),
+    ("repeated", |import| text(&import["repeated"], "values")),
+    ("compared", |import| text(&import["repeated"], "complete")),
 ];
 
 fn print(import: &Value, format: Format, terminal: &mut Terminal) -> Result<(), Failure> {

@@ -13,7 +13,10 @@ use super::{
 };
 
 /// Titles, and the cell of an item.
-pub(super) type Columns = &'static [(&'static str, fn(&Value) -> String)];
+pub(super) type Columns = &'static [Column];
+
+/// A column: its title, and its cell of an item.
+pub(super) type Column = (&'static str, fn(&Value) -> String);
 
 /// A list and how its items are shown in columns.
 pub(super) struct Listing<'a> {
@@ -115,7 +118,7 @@ impl Listing<'_> {
 /// Prints items in columns.
 pub(super) fn print(
     items: &[Value],
-    columns: Columns,
+    columns: &[Column],
     format: Format,
     terminal: &mut Terminal,
 ) -> Result<(), Failure> {

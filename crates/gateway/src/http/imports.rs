@@ -284,6 +284,7 @@ impl From<ImportError> for Problem {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", detail).retry_after(5)
             }
             ImportError::Pool(error) => error.into(),
+            ImportError::Read(error) => error.into(),
             ImportError::Ended { import, .. } => ended(&import, &detail),
             ImportError::File(_) | ImportError::Io(_) => {
                 tracing::error!(%detail, "an import cannot be written down");

@@ -69,10 +69,11 @@ async fn the_rows_of_a_file_are_stored_and_each_bad_one_is_in_quarantine_with_it
         .json();
     assert_eq!(other["items"], json!([]));
     let list = world.get("/api/v1/imports").await.json();
-    assert_eq!(
-        list["items"][0],
-        world.get("/api/v1/imports/1").await.json()
-    );
+    let mut shown = world.get("/api/v1/imports/1").await.json();
+    let repeated = shown.as_object_mut().unwrap().remove("repeated");
+    // Nothing was there; it is not compared before it is flushed.
+    assert_eq!(repeated, Some(json!({ "values": 0, "complete": false })));
+    assert_eq!(list["items"][0], shown);
 }
 
 #[tokio::test]

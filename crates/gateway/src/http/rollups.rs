@@ -336,11 +336,7 @@ fn long_of(points: &PointColumns) -> Long {
 
 fn status(derived: &Derived, id: i64, series: &Series) -> Status {
     let (standing, lag_commits) = (derived.standing(id), derived.lag());
-    let state = match (standing.is_backfilling, standing.dirty_spans, lag_commits) {
-        (true, _, _) => "backfilling",
-        (false, 0, 0) => "current",
-        _ => "behind",
-    };
+    let state = standing.state(lag_commits);
     Status {
         name: series.name.to_string(),
         kind: series.work.kind(),

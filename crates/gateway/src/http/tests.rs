@@ -167,6 +167,7 @@ pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
             store: store.clone(),
             log: Arc::clone(&log),
             quarantine: Arc::clone(&quarantine),
+            derived: Arc::clone(&derived),
         };
         let limits = crate::limits::Sql {
             threads: 1,

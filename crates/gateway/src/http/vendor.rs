@@ -188,8 +188,20 @@ macro_rules! tsdb {
     };
 }
 
-const TSDB: [[Operation; 2]; 10] = [
+const TSDB: [[Operation; 2]; 12] = [
     tsdb!("/raw", "Read values of any type", RANGE, tsdb::raw),
+    tsdb!(
+        "/unified-raw",
+        "Read values of any type, of points that a model declares and of others",
+        RANGE,
+        tsdb::raw
+    ),
+    tsdb!(
+        "/unformatted",
+        "Read values of points that no model declares",
+        RANGE,
+        tsdb::unformatted
+    ),
     tsdb!("/ai", "Read values of analogue points", RANGE, tsdb::ai),
     tsdb!("/di", "Read changes of digital points", RANGE, tsdb::di),
     tsdb!(

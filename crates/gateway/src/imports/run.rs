@@ -84,7 +84,7 @@ pub(super) async fn run(
     };
     let state = import.state;
     import.ended = Some(imports.ingest.clock.now_ms());
-    save(imports, &import).await?;
+    end(imports, &import).await?;
     metrics::counter!("backtide_imports_total", "channel" => import.channel.clone(), "state" => state.word())
         .increment(1);
     tracing::info!(
@@ -246,6 +246,17 @@ fn count(import: &mut Import, made: &Made, outcome: &Outcome) {
     };
     note("stored", stored);
     note("rejected", rows - stored);
+}
+
+/// Writes down how an import ended, and behind which commit.
+async fn end(imports: &Imports, import: &Import) -> Result<(), ImportError> {
+    let through = imports.ingest.store.durable().0;
+    let (shelf, id) = (Arc::clone(&imports.shelf), import.id);
+    imports
+        .pool
+        .run(move || shelf.lock().end(id, through))
+        .await??;
+    save(imports, import).await
 }
 
 async fn save(imports: &Imports, import: &Import) -> Result<(), ImportError> {

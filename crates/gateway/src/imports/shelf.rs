@@ -29,6 +29,10 @@ const SCHEMA: &str = "
         sent INTEGER NOT NULL DEFAULT 0,
         messages INTEGER NOT NULL DEFAULT 0
     );
+    -- Between which commits those of an import are; without an end while it runs.
+    CREATE TABLE IF NOT EXISTS span (
+        id INTEGER PRIMARY KEY, after_sequence INTEGER NOT NULL, through_sequence INTEGER
+    );
 ";
 const COLUMNS: &str = "id, channel, file, by, state, error, began_ms, ended_ms, answered, stored, \
                        rejected, empty, sent, messages";
@@ -73,7 +77,8 @@ pub struct Counts {
     /// Rows from the beginning of the file that are all answered: an interrupted import goes on with
     /// `skipRows` of this.
     pub answered: u64,
-    /// Rows that are stored, those that were stored before included.
+    /// Rows that are stored, those that were stored before included: `repeated` says how many of their
+    /// values those are.
     pub stored: u64,
     /// Rows in quarantine, each with its number and the reason.
     pub rejected: u64,
@@ -103,6 +108,26 @@ pub struct Import {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<i64>,
     pub rows: Counts,
+    /// Of one import that is shown, where it is known between which commits its own are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<Repeated>,
+}
+
+/// Values that were there already when an import brought them, and are stored once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Repeated {
+    pub values: u64,
+    /// All that it brought is compared with what was there. Until then there may be more: the store compares
+    /// after the commit, within a minute of quiet.
+    pub complete: bool,
+}
+
+/// Commits behind one up to another, or up to the last there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) after: u64,
+    pub(super) through: Option<u64>,
 }
 
 /// The client id of an import.
@@ -132,11 +157,11 @@ impl Shelf {
         )?)
     }
 
+    /// Begins an import behind a commit.
     pub(super) fn add(
         &self,
-        channel: &str,
-        file: &str,
-        by: &str,
+        (channel, file, by): (&str, &str, &str),
+        after: u64,
         now_ms: i64,
     ) -> Result<Import, ImportError> {
         self.0.execute(
@@ -144,10 +169,18 @@ impl Shelf {
             params![channel, file, by, State::Running.word(), now_ms],
         )?;
         let id = self.0.last_insert_rowid();
+        self.0.execute(
+            "INSERT INTO span (id, after_sequence) VALUES (?1, ?2)",
+            params![id, signed(after)],
+        )?;
         // The oldest go, but for those that run.
         self.0.execute(
             "DELETE FROM import WHERE id <= ?1 AND state <> ?2",
             params![id - i64::from(IMPORTS_KEPT_MAX), State::Running.word()],
+        )?;
+        self.0.execute(
+            "DELETE FROM span WHERE id NOT IN (SELECT id FROM import)",
+            [],
         )?;
         Ok(Import {
             id,
@@ -160,6 +193,7 @@ impl Shelf {
             began: now_ms,
             ended: None,
             rows: Counts::default(),
+            repeated: None,
         })
     }
 
@@ -183,6 +217,28 @@ impl Shelf {
             ],
         )?;
         Ok(())
+    }
+
+    /// The commits of an import are before this one, or it.
+    pub(super) fn end(&self, id: i64, through: u64) -> Result<(), ImportError> {
+        self.0.execute(
+            "UPDATE span SET through_sequence = ?2 WHERE id = ?1",
+            params![id, signed(through)],
+        )?;
+        Ok(())
+    }
+
+    /// `None`: it is one of before spans were kept.
+    pub(super) fn span(&self, id: i64) -> Result<Option<Span>, ImportError> {
+        let sql = "SELECT after_sequence, through_sequence FROM span WHERE id = ?1";
+        let unsigned = |n: i64| u64::try_from(n).unwrap_or(0);
+        let span = self.0.query_row(sql, [id], |row| {
+            Ok(Span {
+                after: unsigned(row.get(0)?),
+                through: row.get::<_, Option<i64>>(1)?.map(unsigned),
+            })
+        });
+        Ok(span.optional()?)
     }
 
     pub(super) fn get(&self, id: i64) -> Result<Option<Import>, ImportError> {
@@ -230,6 +286,7 @@ fn import(row: &Row<'_>) -> rusqlite::Result<Import> {
             values: count(12)?,
             messages: count(13)?,
         },
+        repeated: None,
     })
 }
 

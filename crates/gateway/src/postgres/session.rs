@@ -1,14 +1,13 @@
 //! What a client asks once it is in: statements as text, or prepared ones with parameters.
 
+mod cursors;
+
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use datafusion::{
-    arrow::datatypes::DataType,
-    common::{DFSchema, ParamValues},
-    execution::context::SessionContext,
-    logical_expr::{EmptyRelation, LogicalPlan},
-    sql::{parser, sqlparser::ast::Statement},
+    arrow::datatypes::DataType, common::ParamValues, execution::context::SessionContext,
+    logical_expr::LogicalPlan, sql::sqlparser::ast::Statement,
 };
 use datafusion_postgres::pgwire::api::store::PortalStore;
 use datafusion_postgres::{
@@ -17,7 +16,7 @@ use datafusion_postgres::{
         arrow_schema_to_pg_fields, df::deserialize_parameters_with_server_types, encode_recordbatch,
     },
     datafusion_pg_catalog::sql::PostgresCompatibilityParser,
-    hooks::{HookClient, set_show::SetShowHook, transactions::TransactionStatementHook},
+    hooks::{set_show::SetShowHook, transactions::TransactionStatementHook},
     pgwire::{
         api::{
             ClientInfo, ClientPortalStore, ErrorHandler, PgWireServerHandlers, Type,
@@ -25,11 +24,11 @@ use datafusion_postgres::{
             cancel::CancelHandler,
             portal::{Format, Portal},
             query::{ExtendedQueryHandler, SimpleQueryHandler},
-            results::{QueryResponse, Response, Tag},
-            stmt::QueryParser,
+            results::{DescribePortalResponse, DescribeStatementResponse, QueryResponse, Response},
+            stmt::{QueryParser, StoredStatement},
         },
         error::{PgWireError, PgWireResult},
-        messages::PgWireBackendMessage,
+        messages::{PgWireBackendMessage, response::TransactionStatus},
         types::format::FormatOptions,
     },
 };
@@ -39,18 +38,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cancel::{Cancels, gone},
+    catalogue::simplify,
+    cursor::{Asked, Cursors},
     fault::{self, Faults},
+    hooks::{Planned, ReadOnly, planned},
     login::Login,
 };
 use crate::{
     limits::SQL_ROWS_AT_ONCE_MAX as ROWS_AT_ONCE_MAX,
-    sql::{Engine, Rows, SqlError, check_statement},
+    sql::{Engine, Rows, SqlError},
 };
+use cursors::OfCursor;
 
 /// Where datafusion-postgres notes `SET statement_timeout`, milliseconds.
 const STATEMENT_TIMEOUT: &str = "statement_timeout_ms";
 
-const TOO_MANY_ROWS: &str = "a prepared statement gives its rows at once, and these are more than a \
+pub(super) const TOO_MANY_ROWS: &str = "a prepared statement gives its rows at once, and these are more than a \
     million; set a fetch size, or ask over HTTP";
 
 /// Everything that one connection is served by.
@@ -110,6 +113,7 @@ struct Session {
     hooks: Vec<Arc<dyn QueryHook>>,
     texts: PostgresCompatibilityParser,
     parser: Arc<Parser>,
+    cursors: Cursors,
 }
 
 impl Session {
@@ -117,6 +121,7 @@ impl Session {
         let context = engine.session()?;
         let hooks: Vec<Arc<dyn QueryHook>> = vec![
             Arc::new(ReadOnly(Arc::clone(&login))),
+            Arc::new(Planned),
             Arc::new(SetShowHook),
             Arc::new(TransactionStatementHook),
         ];
@@ -129,17 +134,16 @@ impl Session {
             hooks,
             texts: PostgresCompatibilityParser::new(),
             parser: service.query_parser(),
+            cursors: Cursors::default(),
         })
     }
 
-    /// Runs a plan; its rows end with the query's token.
-    async fn run(
+    /// Begins to run a plan; its rows end with the query's token.
+    async fn begin(
         &self,
         plan: LogicalPlan,
-        format: &Format,
         client: &(dyn ClientInfo + Send + Sync),
-        rows_max: usize,
-    ) -> PgWireResult<Response> {
+    ) -> PgWireResult<(Rows, CancellationToken)> {
         let caller = self.login.caller()?;
         let timeout = client.metadata().get(STATEMENT_TIMEOUT);
         let timeout = timeout.and_then(|ms| ms.parse().ok());
@@ -152,7 +156,18 @@ impl Session {
             () = gone(&self.watched) => Err(SqlError::Cancelled),
             rows = Box::pin(begun) => rows,
         };
-        let rows = rows.map_err(|error| fault::of_sql(&error))?;
+        Ok((rows.map_err(|error| fault::of_sql(&error))?, cancelled))
+    }
+
+    /// Runs a plan.
+    async fn run(
+        &self,
+        plan: LogicalPlan,
+        format: &Format,
+        client: &(dyn ClientInfo + Send + Sync),
+        rows_max: usize,
+    ) -> PgWireResult<Response> {
+        let (rows, cancelled) = self.begin(plan, client).await?;
         let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
         let fields = arrow_schema_to_pg_fields(&rows.schema(), format, Some(options))?;
         let fields = Arc::new(fields);
@@ -176,15 +191,17 @@ impl Session {
 }
 
 /// Rows on their way to a client that may leave.
-struct Answer {
+pub(super) struct Answer {
     rows: Rows,
     rows_left: usize,
-    cancelled: CancellationToken,
+    pub(super) cancelled: CancellationToken,
     watched: Arc<TcpStream>,
 }
 
 impl Answer {
-    async fn next(mut self) -> Option<(Result<crate::sql::RecordBatch, SqlError>, Self)> {
+    pub(super) async fn next(
+        mut self,
+    ) -> Option<(Result<crate::sql::RecordBatch, SqlError>, Self)> {
         let next = tokio::select! {
             biased;
             () = self.cancelled.cancelled() => Some(Err(SqlError::Cancelled)),
@@ -219,7 +236,16 @@ impl SimpleQueryHandler for Session {
             return Ok(vec![Response::EmptyQuery]);
         }
         let mut responses = Vec::with_capacity(statements.len());
-        'statements: for statement in statements {
+        let mut is_in_transaction = client.transaction_status() == TransactionStatus::Transaction;
+        'statements: for mut statement in statements {
+            match &statement {
+                Statement::StartTransaction { .. } => is_in_transaction = true,
+                Statement::Commit { .. } | Statement::Rollback { .. } => {
+                    self.end_transaction(client);
+                    is_in_transaction = false;
+                }
+                _ => {}
+            }
             for hook in &self.hooks {
                 let said = hook
                     .handle_simple_query(&statement, &self.context, client)
@@ -229,9 +255,18 @@ impl SimpleQueryHandler for Session {
                     continue 'statements;
                 }
             }
-            let statement = parser::Statement::Statement(Box::new(statement));
-            let plan = self.context.state().statement_to_plan(statement).await;
-            let plan = plan.map_err(|error| fault::of_sql(&error.into()))?;
+            if let Some(asked) = Asked::of(&statement) {
+                let of_cursor = OfCursor {
+                    plan: None,
+                    is_in_transaction,
+                    format: &Format::UnifiedText,
+                    at_once_max: usize::MAX,
+                };
+                responses.push(self.cursor(client, asked, of_cursor).await?);
+                continue;
+            }
+            simplify(&mut statement);
+            let plan = planned(&self.context, statement).await?;
             responses.push(
                 self.run(plan, &Format::UnifiedText, client, usize::MAX)
                     .await?,
@@ -266,6 +301,12 @@ impl ExtendedQueryHandler for Session {
             return Ok(Response::EmptyQuery);
         };
         let values = self.parameters(portal, plan)?;
+        if matches!(
+            statement,
+            Statement::Commit { .. } | Statement::Rollback { .. }
+        ) {
+            self.end_transaction(client);
+        }
         for hook in &self.hooks {
             let said = hook
                 .handle_extended_query(statement, plan, &values, &self.context, client)
@@ -282,10 +323,54 @@ impl ExtendedQueryHandler for Session {
         } else {
             usize::MAX
         };
+        if let Some(asked) = Asked::of(statement) {
+            let of_cursor = OfCursor {
+                plan: Some(plan),
+                is_in_transaction: client.transaction_status() == TransactionStatus::Transaction,
+                format: &portal.result_column_format,
+                at_once_max: rows_max,
+            };
+            return self.cursor(client, asked, of_cursor).await;
+        }
         self.run(plan, &portal.result_column_format, client, rows_max)
             .await
     }
+
+    async fn do_describe_statement<C>(
+        &self,
+        _: &mut C,
+        target: &StoredStatement<Self::Statement>,
+    ) -> PgWireResult<DescribeStatementResponse>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let types = self.parser.get_parameter_types(&target.statement)?;
+        let columns = self.columns(&target.statement, None).await?;
+        Ok(DescribeStatementResponse::new(types, columns))
+    }
+
+    async fn do_describe_portal<C>(
+        &self,
+        _: &mut C,
+        target: &Portal<Self::Statement>,
+    ) -> PgWireResult<DescribePortalResponse>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let format = Some(&target.result_column_format);
+        let columns = self.columns(&target.statement.statement, format).await?;
+        Ok(DescribePortalResponse::new(columns))
+    }
 }
+
+/// A statement as the library keeps it: its text, and what it is.
+type Parsed = (String, Option<(Statement, LogicalPlan)>);
 
 impl Session {
     /// The values of `$1`, `$2` and so on, as the plan needs them.
@@ -297,86 +382,22 @@ impl Session {
         let types = plan.get_parameter_types();
         let types = types.map_err(|error| fault::of_sql(&error.into()))?;
         let mut types: Vec<(String, Option<DataType>)> = types.into_iter().collect();
-        let number = |name: &str| name.trim_start_matches('$').parse().unwrap_or(u32::MAX);
+        let number = |name: &str| name.trim_start_matches('$').parse().unwrap_or(usize::MAX);
         types.sort_by_key(|(name, _)| number(name));
-        let inferred: Vec<Option<&DataType>> = types.iter().map(|(_, t)| t.as_ref()).collect();
         let told = self
             .parser
             .get_parameter_types(&portal.statement.statement)?;
-        let told: Vec<Option<&Type>> = told.iter().map(Some).collect();
-        deserialize_parameters_with_server_types(portal, &inferred, &told)
-    }
-}
-
-/// Refuses what does not only read, and whoever's login no longer holds.
-#[derive(Clone)]
-struct ReadOnly(Arc<Login>);
-
-impl ReadOnly {
-    fn refusal(&self, statement: &Statement) -> Option<PgWireError> {
-        if let Err(error) = self.0.caller() {
-            return Some(error);
+        // A plan may do without some of the parameters that it is given.
+        let mut inferred_of: Vec<Option<&DataType>> = vec![None; portal.parameter_len()];
+        let mut told_of: Vec<Option<&Type>> = inferred_of.iter().map(|_| None).collect();
+        for ((name, inferred), told) in types.iter().zip(&told) {
+            let Some(at) = number(name).checked_sub(1) else {
+                continue;
+            };
+            if let (Some(of), Some(by)) = (inferred_of.get_mut(at), told_of.get_mut(at)) {
+                (*of, *by) = (inferred.as_ref(), Some(told));
+            }
         }
-        if savepoint(statement).is_some() {
-            return None;
-        }
-        check_statement(statement)
-            .err()
-            .map(|error| fault::of_sql(&error))
-    }
-
-    fn said(&self, statement: &Statement) -> Option<PgWireResult<Response>> {
-        match self.refusal(statement) {
-            Some(error) => Some(Err(error)),
-            None => savepoint(statement).map(|tag| Ok(Response::Execution(Tag::new(tag)))),
-        }
-    }
-}
-
-/// Drivers nest transactions by savepoints. Nothing was changed, so that there is nothing to keep.
-fn savepoint(statement: &Statement) -> Option<&'static str> {
-    match statement {
-        Statement::Savepoint { .. } => Some("SAVEPOINT"),
-        Statement::ReleaseSavepoint { .. } => Some("RELEASE"),
-        _ => None,
-    }
-}
-
-fn nothing() -> LogicalPlan {
-    LogicalPlan::EmptyRelation(EmptyRelation {
-        produce_one_row: false,
-        schema: Arc::new(DFSchema::empty()),
-    })
-}
-
-#[async_trait]
-impl QueryHook for ReadOnly {
-    async fn handle_simple_query(
-        &self,
-        statement: &Statement,
-        _: &SessionContext,
-        _: &mut dyn HookClient,
-    ) -> Option<PgWireResult<Response>> {
-        self.said(statement)
-    }
-
-    async fn handle_extended_parse_query(
-        &self,
-        statement: &Statement,
-        _: &SessionContext,
-        _: &(dyn ClientInfo + Send + Sync),
-    ) -> Option<PgWireResult<LogicalPlan>> {
-        self.said(statement).map(|said| said.map(|_| nothing()))
-    }
-
-    async fn handle_extended_query(
-        &self,
-        statement: &Statement,
-        _: &LogicalPlan,
-        _: &ParamValues,
-        _: &SessionContext,
-        _: &mut dyn HookClient,
-    ) -> Option<PgWireResult<Response>> {
-        self.said(statement)
+        deserialize_parameters_with_server_types(portal, &inferred_of, &told_of)
     }
 }

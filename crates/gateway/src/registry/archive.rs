@@ -25,6 +25,9 @@ pub struct ArchiveFile {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub products: Vec<ObjectName>,
+    /// What files are of.
+    #[serde(default, skip_serializing_if = "ArchiveOf::is_points")]
+    pub of: ArchiveOf,
     /// wide: a row has all points of a device and time. long: a row for each point.
     #[serde(default)]
     pub form: ArchiveForm,
@@ -39,6 +42,36 @@ pub struct ArchiveFile {
     pub to: PlaceFile,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+}
+
+/// What an archive is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ArchiveOf {
+    /// Values of points: a file for each product and day of the event.
+    #[default]
+    Points,
+    /// Events: likewise.
+    Events,
+    /// Every value that attributes had: a file for each product.
+    Attributes,
+}
+
+impl ArchiveOf {
+    pub const ALL: [Self; 3] = [Self::Points, Self::Events, Self::Attributes];
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+    fn is_points(&self) -> bool {
+        *self == Self::Points
+    }
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Points => "points",
+            Self::Events => "events",
+            Self::Attributes => "attributes",
+        }
+    }
 }
 
 /// How rows are laid out.
@@ -154,6 +187,13 @@ pub(super) fn check(file: &ArchiveFile, snapshot: &Snapshot) -> Result<(), Strin
             return Err(format!("products: product {product} is not declared"));
         }
     }
+    if file.of != ArchiveOf::Points && (file.by_point || file.form == ArchiveForm::Long) {
+        let member = if file.by_point { "byPoint" } else { "form" };
+        return Err(format!(
+            "{member}: it lays out points; an archive of {} has one file with a row for each",
+            file.of.word()
+        ));
+    }
     if let Some(schedule) = &file.schedule {
         Schedule::of(schedule).map_err(|why| format!("schedule: {why}"))?;
     }
@@ -203,6 +243,7 @@ fn check_path(member: &str, path: &str, may_be_empty: bool) -> Result<(), String
 /// What stays as it was: the files that are there would be of another kind.
 pub(super) fn check_change(before: &ArchiveFile, after: &ArchiveFile) -> Result<(), String> {
     let changed = [
+        ("of", before.of != after.of),
         ("form", before.form != after.form),
         ("format", before.format != after.format),
         ("byPoint", before.by_point != after.by_point),

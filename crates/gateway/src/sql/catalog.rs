@@ -1,5 +1,5 @@
-//! Which tables there are: those that are always there, and one for each product that is declared at
-//! the moment.
+//! Which tables there are: those that are always there, one for each product that is declared at the
+//! moment, and one for each rollup and reduction of it.
 
 use std::{fmt, sync::Arc};
 
@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     Sources,
+    computed::{self, Computed},
     history::History,
     points::Points,
     records::{Kind, Records},
@@ -62,6 +63,19 @@ fn product_of<'a>(snapshot: &'a Snapshot, table: &str) -> Option<&'a Arc<Product
         .or_else(|| snapshot.product(of_prefixed?))
 }
 
+impl Tables {
+    fn computed(&self, snapshot: &Snapshot) -> Vec<computed::Table> {
+        computed_tables(&self.sources, snapshot)
+    }
+}
+
+/// The tables of rollups and reductions: others keep their names.
+pub(super) fn computed_tables(sources: &Sources, snapshot: &Snapshot) -> Vec<computed::Table> {
+    computed::tables(&sources.derived, |name| {
+        is_ours(name) || product_of(snapshot, name).is_some()
+    })
+}
+
 impl fmt::Debug for Tables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tables")
@@ -76,10 +90,12 @@ impl SchemaProvider for Tables {
             .products_after(None)
             .map(|product| table_of(product));
         let ours = Kind::ALL.iter().map(|kind| kind.name().to_owned());
+        let computed = self.computed(&snapshot).into_iter();
         [POINTS.to_owned()]
             .into_iter()
             .chain(ours)
             .chain(products)
+            .chain(computed.map(|table| table.name))
             .collect()
     }
 
@@ -94,15 +110,24 @@ impl SchemaProvider for Tables {
             let records = Records::new(kind, sources.clone(), readers);
             return Ok(Some(Arc::new(records)));
         }
-        let Some(product) = product_of(&snapshot, name) else {
-            return Ok(None);
-        };
-        let history = History::new(Arc::clone(product), sources.store.clone(), readers);
-        Ok(Some(Arc::new(history)))
+        if let Some(product) = product_of(&snapshot, name) {
+            let history = History::new(Arc::clone(product), sources.store.clone(), readers);
+            return Ok(Some(Arc::new(history)));
+        }
+        let mut computed = self.computed(&snapshot).into_iter();
+        Ok(computed.find(|table| table.name == name).map(|table| {
+            Arc::new(Computed::new(table, &snapshot, sources, readers)) as Arc<dyn TableProvider>
+        }))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        is_ours(name) || product_of(&self.sources.registry.snapshot(), name).is_some()
+        let snapshot = self.sources.registry.snapshot();
+        is_ours(name)
+            || product_of(&snapshot, name).is_some()
+            || self
+                .computed(&snapshot)
+                .iter()
+                .any(|table| table.name == name)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use backtide_model::{DataType as PointType, DeviceKey, ElementName, Storage};
-use backtide_store::{Order, Range, Store, quality_column, value_column};
+use backtide_store::{Order, Range, Store, View, quality_column, value_column};
 use datafusion::{
     arrow::{
         array::{RecordBatch, RecordBatchOptions},
@@ -14,7 +14,7 @@ use datafusion::{
     },
     catalog::{Session, TableProvider},
     common::Result,
-    logical_expr::{Expr, TableProviderFilterPushDown, TableType},
+    logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType},
     physical_expr::{LexOrdering, PhysicalSortExpr, expressions::Column as SortColumn},
     physical_plan::ExecutionPlan,
 };
@@ -53,11 +53,22 @@ pub(super) struct History {
 
 /// A column, and where slabs have it.
 #[derive(Debug, Clone)]
-struct Column {
-    field: Arc<Field>,
+pub(super) struct Column {
+    pub(super) field: Arc<Field>,
     source: String,
     /// The point that it is of.
     point: Option<ElementName>,
+}
+
+impl Column {
+    /// A column of no point.
+    pub(super) fn new(name: &str, data_type: DataType, nullable: bool, source: &str) -> Self {
+        Self {
+            field: Arc::new(Field::new(name, data_type, nullable)),
+            source: source.to_owned(),
+            point: None,
+        }
+    }
 }
 
 impl History {
@@ -81,11 +92,7 @@ fn columns(product: &Product) -> Vec<Column> {
             DEVICE => DataType::Utf8,
             _ => DataType::Int64,
         };
-        Column {
-            field: Arc::new(Field::new(name, data_type, false)),
-            source: source.to_owned(),
-            point: None,
-        }
+        Column::new(name, data_type, false, source)
     });
     let mut columns = Vec::from(fixed);
     for (name, point) in &product.model.measurepoints {
@@ -111,7 +118,7 @@ fn columns(product: &Product) -> Vec<Column> {
 }
 
 /// A name that no column has: a point may be called as one of ours, or as the quality of another.
-fn free(columns: &[Column], mut name: String) -> String {
+pub(super) fn free(columns: &[Column], mut name: String) -> String {
     while columns.iter().any(|column| *column.field.name() == name) {
         name.push_str(".value");
     }
@@ -121,12 +128,55 @@ fn free(columns: &[Column], mut name: String) -> String {
 fn data_type(point: &PointType) -> DataType {
     match (point, point.storage()) {
         (PointType::Timestamp, Storage::Long) => time_type(),
-        (_, Storage::Bool) => DataType::Boolean,
-        (_, Storage::Int) => DataType::Int32,
-        (_, Storage::Long) => DataType::Int64,
-        (_, Storage::Float) => DataType::Float32,
-        (_, Storage::Double) => DataType::Float64,
-        (_, Storage::Text) => DataType::Utf8,
+        (_, storage) => stored_as(storage),
+    }
+}
+
+/// The type of a column of plain values.
+pub(super) fn stored_as(storage: Storage) -> DataType {
+    match storage {
+        Storage::Bool => DataType::Boolean,
+        Storage::Int => DataType::Int32,
+        Storage::Long => DataType::Int64,
+        Storage::Float => DataType::Float32,
+        Storage::Double => DataType::Float64,
+        Storage::Text => DataType::Utf8,
+    }
+}
+
+impl History {
+    /// Whether only rows fit that have a value of one of the points.
+    fn needs_a_value(&self, filter: &Expr) -> bool {
+        let is_point = |name: &str| {
+            let mut columns = self.columns.iter();
+            columns.any(|column| column.point.is_some() && column.field.name() == name)
+        };
+        needs_a_value(filter, &is_point)
+    }
+}
+
+/// Whether a condition is true of nothing that has NULL in a column of a point.
+fn needs_a_value(filter: &Expr, is_point: &dyn Fn(&str) -> bool) -> bool {
+    let is_value = |expr: &Expr| match expr {
+        Expr::Column(column) => is_point(&column.name),
+        Expr::Cast(cast) => matches!(&*cast.expr, Expr::Column(column) if is_point(&column.name)),
+        _ => false,
+    };
+    match filter {
+        Expr::IsNotNull(expr) => is_value(expr),
+        Expr::Between(between) => is_value(&between.expr),
+        Expr::InList(list) => is_value(&list.expr),
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match op {
+            Operator::And => needs_a_value(left, is_point) || needs_a_value(right, is_point),
+            Operator::Eq
+            | Operator::NotEq
+            | Operator::Lt
+            | Operator::LtEq
+            | Operator::Gt
+            | Operator::GtEq => is_value(left) || is_value(right),
+            _ => false,
+        },
+        _ => false,
     }
 }
 
@@ -150,7 +200,14 @@ impl TableProvider for History {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>> {
-        Ok(pushed(filters, &[DEVICE], true))
+        let mut pushed = pushed(filters, &[DEVICE], true);
+        for (filter, pushed) in filters.iter().zip(&mut pushed) {
+            // It is applied again, and says which rows are not worth reading.
+            if *pushed == TableProviderFilterPushDown::Unsupported && self.needs_a_value(filter) {
+                *pushed = TableProviderFilterPushDown::Inexact;
+            }
+        }
+        Ok(pushed)
     }
 
     async fn scan(
@@ -190,9 +247,13 @@ impl TableProvider for History {
         let fields: Vec<_> = columns.iter().map(|column| column.field.clone()).collect();
         let schema = Arc::new(Schema::new(fields));
         let orderings = ordering(&schema, sorted_by).into_iter().collect();
+        // A row without any of the points may count, and has a sequence.
+        let has_sequence = columns.iter().any(|column| column.field.name() == SEQUENCE);
+        let is_every_row = has_sequence || !filters.iter().any(|filter| self.needs_a_value(filter));
         let read = Read {
             product: self.product.name.to_string(),
             store: self.store.clone(),
+            is_every_row,
             range,
             columns: columns.into(),
             schema: Arc::clone(&schema),
@@ -226,7 +287,8 @@ pub(super) fn devices(wanted: &Wanted) -> Option<Vec<DeviceKey>> {
     (!keys.is_empty()).then_some(keys)
 }
 
-fn ordering(schema: &Schema, by: &[&str]) -> Option<LexOrdering> {
+/// What the rows of a read are sorted by, as far as the columns are there.
+pub(super) fn ordering(schema: &Schema, by: &[&str]) -> Option<LexOrdering> {
     let column = |name: &&str| {
         let at = schema.index_of(name).ok()?;
         Some(PhysicalSortExpr::new_default(Arc::new(SortColumn::new(
@@ -241,6 +303,8 @@ fn ordering(schema: &Schema, by: &[&str]) -> Option<LexOrdering> {
 struct Read {
     product: String,
     store: Store,
+    /// Rows that have none of the points too.
+    is_every_row: bool,
     /// `None`: no row can fit.
     range: Option<Range>,
     columns: Arc<[Column]>,
@@ -254,7 +318,10 @@ impl Source for Read {
         };
         let mut fields = self.schema.fields().iter();
         let with_sequences = fields.any(|field| field.name() == SEQUENCE);
-        let slabs = self.store.every_row(range, with_sequences);
+        let slabs = match self.is_every_row {
+            true => self.store.every_row(range, with_sequences),
+            false => self.store.values(range, View::Kept),
+        };
         let slabs = slabs.map_err(unreadable)?;
         let (columns, schema) = (Arc::clone(&self.columns), Arc::clone(&self.schema));
         Ok(Box::new(slabs.map(move |slab| {
@@ -263,7 +330,8 @@ impl Source for Read {
     }
 }
 
-fn batch(
+/// A slab as rows of a table.
+pub(super) fn batch(
     slab: &arrow_array::RecordBatch,
     columns: &[Column],
     schema: &SchemaRef,
@@ -295,7 +363,11 @@ impl fmt::Display for Read {
         write!(f, "product={}", self.product)?;
         match &self.range {
             None => write!(f, ", nothing fits"),
-            Some(range) => show(f, range),
+            Some(range) if self.is_every_row => show(f, range),
+            Some(range) => {
+                f.write_str(", rows with a value")?;
+                show(f, range)
+            }
         }
     }
 }

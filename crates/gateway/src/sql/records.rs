@@ -39,6 +39,7 @@ pub(super) enum Kind {
     Attributes,
     ChannelLog,
     Quarantine,
+    Rollups,
 }
 
 /// The cells of a row, in the order of the table's columns.
@@ -47,7 +48,7 @@ type Row = Vec<ScalarValue>;
 type Slabs = Box<dyn Iterator<Item = Result<Vec<Row>>>>;
 
 impl Kind {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Products,
         Self::Devices,
         Self::Channels,
@@ -55,6 +56,7 @@ impl Kind {
         Self::Attributes,
         Self::ChannelLog,
         Self::Quarantine,
+        Self::Rollups,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -66,6 +68,7 @@ impl Kind {
             Self::Attributes => "attributes",
             Self::ChannelLog => "channel_log",
             Self::Quarantine => "quarantine",
+            Self::Rollups => "rollups",
         }
     }
 
@@ -78,13 +81,14 @@ impl Kind {
             Self::Attributes => happened::ATTRIBUTES,
             Self::ChannelLog => happened::CHANNEL_LOG,
             Self::Quarantine => happened::QUARANTINE,
+            Self::Rollups => declared::ROLLUPS,
         }
     }
 
     /// Columns whose conditions are taken.
     fn named(self) -> &'static [&'static str] {
         match self {
-            Self::Products | Self::Channels => &[],
+            Self::Products | Self::Channels | Self::Rollups => &[],
             Self::Devices => &["product"],
             Self::Events => &["product", "device", "event"],
             Self::Attributes => &["product", "device", "attribute"],
@@ -106,6 +110,7 @@ impl Kind {
             Self::Attributes => Ok(happened::attributes(sources, wanted)),
             Self::ChannelLog => Ok(happened::channel_log(sources, wanted)),
             Self::Quarantine => Ok(happened::quarantine(sources, wanted)),
+            Self::Rollups => Ok(declared::rollups(sources)),
         }
     }
 }

@@ -18,6 +18,8 @@ pub struct Rows {
     stream: SendableRecordBatchStream,
     deadline: Pin<Box<Sleep>>,
     most: Duration,
+    /// The time that its reader takes is not its own.
+    is_patient: bool,
     closing: CancellationToken,
     begun: Instant,
     /// How long the query stood still because its reader did.
@@ -39,12 +41,21 @@ impl Rows {
             stream,
             deadline: Box::pin(sleep_until(deadline)),
             most,
+            is_patient: false,
             closing,
             begun: Instant::now(),
             left_at: None,
             waited: Duration::ZERO,
             _under_way: under_way,
         }
+    }
+
+    /// The same rows, for a reader that takes its time: only what the query itself takes counts.
+    #[must_use]
+    pub fn patient(mut self) -> Self {
+        self.is_patient = true;
+        self.left_at = Some(Instant::now());
+        self
     }
 
     pub fn schema(&self) -> SchemaRef {
@@ -54,7 +65,12 @@ impl Rows {
     /// The next batch; `None` at the end.
     pub async fn next(&mut self) -> Option<Result<RecordBatch, SqlError>> {
         if let Some(left_at) = self.left_at.take() {
-            self.waited += left_at.elapsed();
+            let waited = left_at.elapsed();
+            self.waited += waited;
+            if self.is_patient {
+                let deadline = self.deadline.deadline() + waited;
+                self.deadline.as_mut().reset(deadline);
+            }
         }
         let next = tokio::select! {
             biased;

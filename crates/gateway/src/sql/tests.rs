@@ -1,5 +1,8 @@
 //! SQL over a store and a registry of the test's own.
 
+mod computed;
+mod keeps;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -7,11 +10,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use backtide_model::{
     BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY,
-    ProductKey, Storage,
+    ObjectName, ProductKey, Storage,
 };
 use backtide_store::{
     Commit, Options, Origin, Part, Store,
@@ -23,6 +27,7 @@ use super::{Engine, Rows, Sources, SqlError};
 use crate::{
     channel_log::{self, Log},
     clock::Clock,
+    derive::{self, Derived},
     limits,
     quarantine::{self, Quarantine},
     registry::{self, Registry, StoredTypes},
@@ -114,6 +119,8 @@ impl StoredTypes for NothingStored {
 struct World {
     _dir: tempfile::TempDir,
     store: Store,
+    registry: Arc<Registry>,
+    derived: Arc<Derived>,
     engine: Engine,
     read_bytes: Arc<AtomicU64>,
 }
@@ -129,8 +136,17 @@ impl World {
         let (store, _) = Store::open(&place, disk, Options::default()).unwrap();
         let documents = registry::read(FARM, registry::Form::Yaml).unwrap();
         registry.apply(documents, registry::Run::Commit).unwrap();
+        let derived = derive::Setting {
+            registry: Arc::clone(&registry),
+            store: store.clone(),
+            clock: Clock::system(),
+            organization: ObjectName::new("o1").unwrap(),
+            kafka: None,
+        };
+        let derived = Derived::open(&dir.path().join("derived.db"), derived).unwrap();
         let sources = Sources {
-            registry,
+            registry: Arc::clone(&registry),
+            derived: Arc::clone(&derived),
             log: Arc::new(
                 Log::open(&dir.path().join("log.db"), channel_log::Bounds::default()).unwrap(),
             ),
@@ -148,9 +164,35 @@ impl World {
         Self {
             _dir: dir,
             store,
+            registry,
+            derived,
             engine,
             read_bytes,
         }
+    }
+
+    fn apply(&self, yaml: &str) {
+        let documents = registry::read(yaml, registry::Form::Yaml).unwrap();
+        self.registry
+            .apply(documents, registry::Run::Commit)
+            .unwrap();
+    }
+
+    /// Waits until everything answered is in every rollup and reduction, of which there are so many.
+    async fn until_derived(&self, series: usize) {
+        let is_current = || {
+            let all = self.derived.series();
+            let state = |id: i64| self.derived.standing(id).state(self.derived.lag());
+            all.len() == series && all.iter().all(|(id, _)| state(*id) == "current")
+        };
+        let waited = async {
+            while !is_current() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), waited)
+            .await
+            .unwrap();
     }
 
     /// Rows of (device, time, point, value).
@@ -198,6 +240,12 @@ impl World {
                 cells.collect::<Vec<_>>().join(" ")
             })
             .collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.derived.close();
     }
 }
 
@@ -464,6 +512,7 @@ async fn what_is_declared_is_there_as_tables() {
             "points",
             "products",
             "quarantine",
+            "rollups",
             "wind-farm"
         ]
     );

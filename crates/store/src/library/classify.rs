@@ -4,7 +4,7 @@
 //! First a pass over keys alone (device, time) finds the rows that stand in more than one segment;
 //! only those are then read. Nothing is rewritten.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use backtide_model::{DeviceKey, ElementName};
 
@@ -34,10 +34,13 @@ pub(super) struct Found {
     pub(super) winner: Version,
 }
 
+/// Commits that said values again, and how many of them.
+pub(super) type Repeats = BTreeMap<u64, u64>;
+
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
     pub(super) conflicts: Vec<Found>,
-    pub(super) duplicates: u64,
+    pub(super) duplicates: Repeats,
 }
 
 /// Classifies the `fresh` segments of a product against the `older` ones, all classified, both in
@@ -290,11 +293,19 @@ impl<'a> Pass<'a> {
         let (outcome, rule) = fold(standing.side(), newcomer.side(), same, self.refusals);
         let (loser, winner) = match outcome {
             Outcome::Duplicate => {
-                self.verdicts.duplicates += 1;
+                *self
+                    .verdicts
+                    .duplicates
+                    .entry(newcomer.sequence())
+                    .or_default() += 1;
                 return standing.with(rule);
             }
             Outcome::Confirms => {
-                self.verdicts.duplicates += 1;
+                *self
+                    .verdicts
+                    .duplicates
+                    .entry(newcomer.sequence())
+                    .or_default() += 1;
                 return newcomer.with(rule);
             }
             Outcome::Refused => (newcomer.version(), standing.version()),
@@ -372,6 +383,13 @@ impl<'a> Stands<'a> {
         match (self, other) {
             (Self::Cell(a, _), Self::Cell(b, _)) => a.cells.same(a.row, b.cells, b.row),
             (a, b) => a.version().same(&b.version()),
+        }
+    }
+
+    fn sequence(&self) -> u64 {
+        match self {
+            Self::Cell(at, _) => at.cells.sequence(at.row, at.base),
+            Self::Version(version) => version.sequence,
         }
     }
 

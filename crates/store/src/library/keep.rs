@@ -161,6 +161,20 @@ pub struct Keep {
 }
 
 impl Keep {
+    /// From this moment on every value of some points is shown that is not earlier than `from_ms`, where
+    /// that is one moment for all of them: then a row is shown if it is there.
+    pub(super) fn all_shown_from(&self, points: &[ElementName], from_ms: i64) -> Option<i64> {
+        let shown_from = |point: &ElementName| {
+            let keep = self.of(point);
+            let is_thinned = keep.thin().is_some_and(|thin| thin.before_ms > from_ms);
+            let floor = keep.floor();
+            (!is_thinned && floor.sequence.0 == 0).then_some(floor.time_ms)
+        };
+        let mut all = points.iter().map(shown_from);
+        let first = all.next().unwrap_or(Some(i64::MIN))?;
+        all.all(|one| one == Some(first)).then_some(first)
+    }
+
     pub fn of(&self, point: &ElementName) -> &PointKeep {
         self.points.get(point).unwrap_or(&self.rest)
     }

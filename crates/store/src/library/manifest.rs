@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::{
     chains::Chains,
+    classify::Repeats,
     classify::Verdicts,
     codec::{Sink, Source},
     fault::{FlushError, OpenError},
@@ -71,6 +72,11 @@ CREATE INDEX conflict_row ON conflict (product, device, time);
 CREATE TABLE cursor (name TEXT PRIMARY KEY, sequence INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
+/// Of each commit how many of its values were there already; stores of before have none.
+const REPEATS: &str = "
+CREATE TABLE IF NOT EXISTS repeat (sequence INTEGER PRIMARY KEY, cells INTEGER NOT NULL) STRICT;
+";
+
 /// Two connections: one writes, one lists, so that a long listing never delays a flush.
 pub(super) struct Manifest {
     writer: Mutex<Connection>,
@@ -87,7 +93,7 @@ pub(super) struct Flushed<'a> {
     pub(super) points: &'a [(ProductKey, ElementName, Storage)],
     pub(super) latest: &'a [Saved],
     /// Versions that were duplicates whatever stood before them.
-    pub(super) duplicates: u64,
+    pub(super) duplicates: &'a Repeats,
     /// The first commit that refused something.
     pub(super) first_refusal: Option<u64>,
 }
@@ -110,6 +116,7 @@ impl Manifest {
                 });
             }
         }
+        transaction.execute_batch(REPEATS)?;
         // A pass that did not end left conflicts that nobody may see.
         transaction.execute(
             "DELETE FROM conflict WHERE pass > (SELECT value FROM about WHERE key = 'passes')",
@@ -130,6 +137,26 @@ impl Manifest {
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         query(&self.reader.lock())
+    }
+
+    pub(super) fn repeats(
+        &self,
+        after: Sequence,
+        through: Sequence,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<(Sequence, u64)>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.list(|db| {
+            let mut select = db.prepare_cached(
+                "SELECT sequence, cells FROM repeat WHERE sequence > ?1 AND sequence <= ?2
+                 ORDER BY sequence LIMIT ?3",
+            )?;
+            let rows = select
+                .query_map(params![signed(after.0), signed(through.0), limit], |row| {
+                    Ok((Sequence(unsigned(row.get(0)?)), unsigned(row.get(1)?)))
+                })?;
+            rows.collect()
+        })
     }
 
     pub(super) fn about(&self, key: &str) -> rusqlite::Result<i64> {
@@ -317,7 +344,7 @@ impl Manifest {
                 db.prepare_cached("INSERT OR REPLACE INTO latest VALUES (?1, ?2, ?3)")?
                     .execute(params![product, saved.device.as_str(), saved.cells])?;
             }
-            add(db, "duplicates", flushed.duplicates)?;
+            add_repeats(db, flushed.duplicates)?;
             if let Some(first) = flushed.first_refusal {
                 let sql = "INSERT OR REPLACE INTO about VALUES ('first_refusal', ?1)";
                 db.execute(sql, [signed(first)])?;
@@ -428,7 +455,7 @@ impl Manifest {
         pass: i64,
         segments: &HashSet<u64>,
         conflicts: u64,
-        duplicates: u64,
+        duplicates: &Repeats,
     ) -> Result<(), FlushError> {
         self.change(|db| {
             for id in segments {
@@ -438,7 +465,7 @@ impl Manifest {
                 )?;
             }
             add(db, "conflicts", conflicts)?;
-            add(db, "duplicates", duplicates)?;
+            add_repeats(db, duplicates)?;
             db.execute("UPDATE about SET value = ?1 WHERE key = 'passes'", [pass])?;
             Ok(())
         })
@@ -478,6 +505,19 @@ fn add(db: &Transaction<'_>, key: &str, by: u64) -> rusqlite::Result<()> {
         "UPDATE about SET value = value + ?2 WHERE key = ?1",
         params![key, signed(by)],
     )?;
+    Ok(())
+}
+
+/// Counts values that were there already, of all commits and of each.
+fn add_repeats(db: &Transaction<'_>, repeats: &Repeats) -> rusqlite::Result<()> {
+    add(db, "duplicates", repeats.values().sum())?;
+    let mut insert = db.prepare_cached(
+        "INSERT INTO repeat (sequence, cells) VALUES (?1, ?2)
+         ON CONFLICT (sequence) DO UPDATE SET cells = cells + excluded.cells",
+    )?;
+    for (sequence, cells) in repeats {
+        insert.execute(params![signed(*sequence), signed(*cells)])?;
+    }
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use super::{
     Library, Shelf,
     cells::{Cells, data_type},
     chains::Chains,
-    classify::{Pass, Verdicts},
+    classify::{Pass, Repeats, Verdicts},
     fault::FlushError,
     floor::News,
     keep::Thinning,
@@ -130,10 +130,12 @@ impl Library {
             .map(with_chains)
             .collect::<Result<Vec<_>, FlushError>>()?;
         let pass = self.manifest.about("passes")? + 1;
-        let (mut conflicts, mut duplicates) = (0, 0);
+        let (mut conflicts, mut duplicates) = (0, Repeats::new());
         let mut note = |verdicts: Verdicts| {
             conflicts += verdicts.conflicts.len() as u64;
-            duplicates += verdicts.duplicates;
+            for (sequence, values) in &verdicts.duplicates {
+                *duplicates.entry(*sequence).or_default() += values;
+            }
             self.manifest.note_conflicts(pass, product, &verdicts)
         };
         let refusals = self.refusals_of(&self.keep(product));
@@ -147,7 +149,7 @@ impl Library {
         }
         let ids: HashSet<u64> = fresh.iter().map(|(segment, _)| segment.card.id).collect();
         self.manifest
-            .classified(pass, &ids, conflicts, duplicates)?;
+            .classified(pass, &ids, conflicts, &duplicates)?;
         drop::<Vec<(Arc<Segment>, Chains)>>(fresh);
         self.change_shelf(|shelf| {
             for segment in shelf.products.get_mut(product).into_iter().flatten() {

@@ -3,8 +3,12 @@
 use backtide_model::{Cell, NO_QUALITY};
 use jiff::tz::TimeZone;
 
-use super::{Style, moments::LocalTime};
-use crate::query::write_cell;
+use super::{
+    Style,
+    answer::{Refusal, TOO_LARGE},
+    moments::LocalTime,
+};
+use crate::{limits::VENDOR_ANSWER_BYTES_MAX, query::write_cell};
 
 /// Writes `{"items":[…]}`.
 pub(super) struct Items {
@@ -35,7 +39,15 @@ impl Items {
         }
     }
 
-    pub(super) fn push(&mut self, of: &Of<'_>, time_ms: i64, cell: &Cell, quality: u8) {
+    /// # Errors
+    /// The answer becomes too large.
+    pub(super) fn push(
+        &mut self,
+        of: &Of<'_>,
+        time_ms: i64,
+        cell: &Cell,
+        quality: u8,
+    ) -> Result<(), Refusal> {
         let out = &mut self.out;
         if out.last() != Some(&b'[') {
             out.push(b',');
@@ -71,6 +83,16 @@ impl Items {
             }
         }
         out.push(b'}');
+        match out.len() <= VENDOR_ANSWER_BYTES_MAX {
+            true => Ok(()),
+            false => Err(Refusal::new(
+                TOO_LARGE,
+                format!(
+                    "the answer has more than {VENDOR_ANSWER_BYTES_MAX} bytes; cut the time range, or ask for fewer \
+                     assets, points or records of each"
+                ),
+            )),
+        }
     }
 
     pub(super) fn finish(mut self) -> Vec<u8> {
@@ -102,8 +124,10 @@ mod tests {
                 with_zone: false,
             };
             let mut items = Items::new(style, local, with_quality);
-            items.push(&of, 0, &Cell::Double(1.5), 3);
-            items.push(&of, 1, &Cell::Text("x\"".into()), NO_QUALITY);
+            items.push(&of, 0, &Cell::Double(1.5), 3).unwrap();
+            items
+                .push(&of, 1, &Cell::Text("x\"".into()), NO_QUALITY)
+                .unwrap();
             String::from_utf8(items.finish()).unwrap()
         };
         assert_eq!(
@@ -114,5 +138,21 @@ mod tests {
             )
         );
         assert!(told(Style::Status, false).contains(r#""P":"1.5"}"#));
+    }
+
+    #[test]
+    fn an_answer_that_becomes_too_large_is_refused() {
+        let zone = TimeZone::UTC;
+        let of = Of {
+            asset_id: "a1",
+            zone: &zone,
+            point: "P",
+            is_json: false,
+        };
+        let mut items = Items::new(Style::Code, LocalTime::Absent, false);
+        let text = Cell::Text("x".repeat(1 << 20).into());
+        let told = (0..100).map(|at| items.push(&of, at, &text, NO_QUALITY));
+        let refused = told.filter_map(Result::err).next().unwrap();
+        assert_eq!(refused.code, TOO_LARGE);
     }
 }

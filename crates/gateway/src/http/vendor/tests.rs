@@ -312,6 +312,42 @@ async fn a_page_holds_so_many_of_each_point_and_the_limits_are_the_vendors() {
 }
 
 #[tokio::test]
+async fn points_that_no_model_declares_are_read_beside_and_apart_from_the_others() {
+    let world = World::new();
+    let model = FARM
+        .split("---")
+        .next()
+        .unwrap()
+        .replace("measurepoints:", "passthrough: true\nmeasurepoints:");
+    let documents = read(&model, Form::Yaml).unwrap();
+    world.api.registry.apply(documents, Run::Commit).unwrap();
+    let at = paris(0);
+    world.store("T1", &[(at, "P", double(1.0), NO_QUALITY)]);
+    world.store("T1", &[(at, "extra", double(2.0), NO_QUALITY)]);
+    let both = world
+        .post("/tsdb-service/v2.1/unified-raw", asked("a1", "P,extra"))
+        .await;
+    assert_eq!(series(&both, "P"), [(at, &json!(1.0))]);
+    assert_eq!(series(&both, "extra"), [(at, &json!(2.0))]);
+    let apart = world
+        .post("/tsdb-service/v2.1/unformatted", asked("a1", "extra"))
+        .await;
+    assert_eq!(items(&apart).len(), 1);
+    let declared = world
+        .post("/tsdb-service/v2.1/unformatted", asked("a1", "P"))
+        .await;
+    assert_eq!(declared["code"], 702, "{declared}");
+    assert!(
+        declared["msg"].as_str().unwrap().contains("/raw"),
+        "{declared}"
+    );
+    let mut formatted = asked("a1", "P");
+    formatted["itemFormat"] = json!(1);
+    let formatted = world.post("/tsdb-service/v2.1/raw", formatted).await;
+    assert_eq!(formatted["code"], 702, "{formatted}");
+}
+
+#[tokio::test]
 async fn digital_points_tell_their_changes_and_how_long_each_state_lasted() {
     let world = World::new();
     let state = |minute, value| (paris(minute), "state", Cell::Int(value), NO_QUALITY);

@@ -1,9 +1,9 @@
-//! Products, devices and channels, as the registry has them.
+//! Products, devices and channels, as the registry has them; rollups and reductions, and how they stand.
 
 use datafusion::common::ScalarValue;
 
 use super::{
-    super::{Sources, wanted::Wanted},
+    super::{Sources, catalog::computed_tables, wanted::Wanted},
     BATCH_ROWS, Is, Row, Slabs, long, text, text_or_none, time,
 };
 use crate::registry::{Device, Product};
@@ -34,6 +34,19 @@ pub(super) const CHANNELS: &[(&str, Is)] = &[
     ("held", Is::Text),
     ("created", Is::Time),
     ("description", Is::Text),
+];
+
+pub(super) const ROLLUPS: &[(&str, Is)] = &[
+    ("rollup", Is::Text),
+    ("kind", Is::Text),
+    ("product", Is::Text),
+    ("table_name", Is::Text),
+    ("policy", Is::Text),
+    ("interval", Is::Text),
+    ("timezone", Is::Text),
+    ("state", Is::Text),
+    ("dirty_spans", Is::Long),
+    ("computed", Is::Time),
 ];
 
 pub(super) fn products(sources: &Sources) -> Slabs {
@@ -97,6 +110,27 @@ pub(super) fn channels(sources: &Sources) -> Slabs {
             text_or_none(channel.held.as_ref().map(|held| &held.reason)),
             time(Some(channel.created_ms)),
             text_or_none(channel.description.as_ref()),
+        ]
+    });
+    once(rows.collect())
+}
+
+pub(super) fn rollups(sources: &Sources) -> Slabs {
+    let lag = sources.derived.lag();
+    let tables = computed_tables(sources, &sources.registry.snapshot()).into_iter();
+    let rows = tables.map(|table| {
+        let (series, standing) = (table.series, sources.derived.standing(table.id));
+        vec![
+            text(&series.name),
+            text(series.work.kind()),
+            text(&series.product.name),
+            text(&table.name),
+            text(&series.policy),
+            text(&series.interval),
+            text_or_none(series.zone.as_ref()),
+            text(standing.state(lag)),
+            long(standing.dirty_spans),
+            time(standing.computed_ms),
         ]
     });
     once(rows.collect())

@@ -1,0 +1,168 @@
+//! What happens to a statement before the library plans and runs it: what does not only read is refused,
+//! and what the library would not plan is planned.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::{
+    common::{DFSchema, ParamValues},
+    execution::context::SessionContext,
+    logical_expr::{EmptyRelation, LogicalPlan},
+    sql::{
+        parser,
+        sqlparser::ast::{Query, Statement},
+    },
+};
+use datafusion_postgres::{
+    QueryHook,
+    hooks::HookClient,
+    pgwire::{
+        api::{
+            ClientInfo,
+            results::{Response, Tag},
+        },
+        error::{PgWireError, PgWireResult},
+    },
+};
+
+use super::{catalogue::simplify, cursor::Asked, fault, login::Login};
+use crate::sql::check_statement;
+
+/// The plan of a statement.
+pub(super) async fn planned(
+    context: &SessionContext,
+    statement: Statement,
+) -> PgWireResult<LogicalPlan> {
+    let statement = parser::Statement::Statement(Box::new(statement));
+    let plan = context.state().statement_to_plan(statement).await;
+    plan.map_err(|error| fault::of_sql(&error.into()))
+}
+
+/// The plan of a query inside another statement.
+pub(super) async fn planned_query(
+    context: &SessionContext,
+    query: &Query,
+) -> PgWireResult<LogicalPlan> {
+    let mut statement = Statement::Query(Box::new(query.clone()));
+    simplify(&mut statement);
+    planned(context, statement).await
+}
+
+/// Refuses what does not only read, and whoever's login no longer holds.
+#[derive(Clone)]
+pub(super) struct ReadOnly(pub(super) Arc<Login>);
+
+impl ReadOnly {
+    fn refusal(&self, statement: &Statement) -> Option<PgWireError> {
+        if let Err(error) = self.0.caller() {
+            return Some(error);
+        }
+        // A cursor's query is checked as every plan is.
+        if savepoint(statement).is_some() || Asked::of(statement).is_some() {
+            return None;
+        }
+        check_statement(statement)
+            .err()
+            .map(|error| fault::of_sql(&error))
+    }
+
+    fn said(&self, statement: &Statement) -> Option<PgWireResult<Response>> {
+        match self.refusal(statement) {
+            Some(error) => Some(Err(error)),
+            None => savepoint(statement).map(|tag| Ok(Response::Execution(Tag::new(tag)))),
+        }
+    }
+}
+
+/// Drivers nest transactions by savepoints. Nothing was changed, so that there is nothing to keep.
+fn savepoint(statement: &Statement) -> Option<&'static str> {
+    match statement {
+        Statement::Savepoint { .. } => Some("SAVEPOINT"),
+        Statement::ReleaseSavepoint { .. } => Some("RELEASE"),
+        _ => None,
+    }
+}
+
+fn nothing() -> LogicalPlan {
+    LogicalPlan::EmptyRelation(EmptyRelation {
+        produce_one_row: false,
+        schema: Arc::new(DFSchema::empty()),
+    })
+}
+
+#[async_trait]
+impl QueryHook for ReadOnly {
+    async fn handle_simple_query(
+        &self,
+        statement: &Statement,
+        _: &SessionContext,
+        _: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        self.said(statement)
+    }
+
+    async fn handle_extended_parse_query(
+        &self,
+        statement: &Statement,
+        _: &SessionContext,
+        _: &(dyn ClientInfo + Send + Sync),
+    ) -> Option<PgWireResult<LogicalPlan>> {
+        self.said(statement).map(|said| said.map(|_| nothing()))
+    }
+
+    async fn handle_extended_query(
+        &self,
+        statement: &Statement,
+        _: &LogicalPlan,
+        _: &ParamValues,
+        _: &SessionContext,
+        _: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        self.said(statement)
+    }
+}
+
+/// Plans what the library would not: a cursor's query, and questions to the catalogue made simpler.
+pub(super) struct Planned;
+
+#[async_trait]
+impl QueryHook for Planned {
+    async fn handle_simple_query(
+        &self,
+        _: &Statement,
+        _: &SessionContext,
+        _: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        None
+    }
+
+    async fn handle_extended_parse_query(
+        &self,
+        statement: &Statement,
+        context: &SessionContext,
+        _: &(dyn ClientInfo + Send + Sync),
+    ) -> Option<PgWireResult<LogicalPlan>> {
+        match Asked::of(statement) {
+            Some(Asked::Declare(_, query)) => Some(planned_query(context, query).await),
+            Some(Asked::Fetch(..) | Asked::Close(_)) => Some(Ok(nothing())),
+            None => {
+                let mut simple = statement.clone();
+                match simplify(&mut simple) {
+                    true => Some(planned(context, simple).await),
+                    false => None,
+                }
+            }
+        }
+    }
+
+    async fn handle_extended_query(
+        &self,
+        _: &Statement,
+        _: &LogicalPlan,
+        _: &ParamValues,
+        _: &SessionContext,
+        _: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        None
+    }
+}
