@@ -15,6 +15,7 @@ import { declare } from './declare';
 import { Turn, kept, useDraft } from './draft';
 import { Kept, others } from '../ui/kept';
 import { Deeds, KNOWN, Retention } from './policies';
+import { DerivedChanges } from './policy-derived';
 import { Steps } from './policy-steps';
 
 const Editor = lazy(() => import('../ui/editor'));
@@ -150,7 +151,7 @@ function Form({ file, isNew, onChange }: { file: PolicyFile; isNew: boolean; onC
 
 function Previewed({ preview }: { preview: PolicyPreview }) {
   const { t } = useWords();
-  const isNothing = preview.processing.length === 0 && preview.storage.length === 0;
+  const isNothing = preview.processing.length === 0 && preview.storage.length === 0 && !preview.derived?.length;
   return (
     <Stack data-testid="preview" role="status">
       <Text fw={600}>{t('Preview: nothing has changed')}</Text>
@@ -174,6 +175,7 @@ function Previewed({ preview }: { preview: PolicyPreview }) {
           </Table>
         </Table.ScrollContainer>
       )}
+      <DerivedChanges changes={preview.derived} />
       {preview.more > 0 && <Text size="sm">{t('and {n} more', { n: count(preview.more) })}</Text>}
     </Stack>
   );

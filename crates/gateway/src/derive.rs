@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     chunk::ChunkError,
-    publisher::{SCHEMA, topic},
+    publisher::SCHEMA,
     reader::{Rows, RowsAsked},
     series::{Series, Work},
     shelf::{Change, ChangesAsked, ShelfError},
