@@ -8,6 +8,7 @@ mod attributes;
 mod events;
 mod file;
 mod frame;
+mod keys;
 mod log;
 mod names;
 mod origin;
@@ -21,6 +22,7 @@ mod writer;
 
 pub(crate) use frame::FrameBuilder;
 pub use frame::decode_frame;
+pub use keys::Keys;
 pub(crate) use log::{Choice, Log};
 pub use log::{FollowError, Followed, FollowedSome};
 pub(crate) use origin::{marks, unmark};

@@ -33,7 +33,7 @@ pub use commit::{
 pub use error::OpenError;
 pub use health::State;
 pub use journal::{
-    DecodeError, FollowError, Followed, FollowedSome, PartKind, Recovery, Salvaged, Wanted,
+    DecodeError, FollowError, Followed, FollowedSome, Keys, PartKind, Recovery, Salvaged, Wanted,
     decode_frame,
 };
 pub use library::{

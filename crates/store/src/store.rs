@@ -17,7 +17,7 @@ use backtide_model::{DeviceKey, ElementName, ProductKey, Storage};
 use parking_lot::Mutex;
 
 use crate::{
-    Commit, CommitError, Committed, Done, FollowError, Followed, FollowedSome, MemtableStats,
+    Commit, CommitError, Committed, Done, FollowError, Followed, FollowedSome, Keys, MemtableStats,
     OpenError, Options, Origin, Range, ReadError, Receipt, Recovery, Salvaged, Sequence, Slabs,
     State, Wanted, Watch,
     background::{self, Signals, Waits},
@@ -239,6 +239,24 @@ impl Store {
         shared
             .log
             .follow_some(from, self.durable(), bytes_max, Choice::Of(wanted))
+    }
+
+    /// What the commits behind `from` store points for, about `bytes_max` bytes of records of them, without
+    /// decoding a value; gives the last commit looked at. After an error `each` may have been called
+    /// for some of them.
+    ///
+    /// # Errors
+    /// As [`Self::follow`].
+    pub fn follow_keys(
+        &self,
+        from: Sequence,
+        bytes_max: usize,
+        each: &mut dyn FnMut(&Keys<'_>),
+    ) -> Result<Sequence, FollowError> {
+        let shared = self.shared();
+        shared
+            .log
+            .follow_keys(from, self.durable(), bytes_max, each)
     }
 
     /// Calls `tell` on the committer's thread after each group. It must be quick, must not block

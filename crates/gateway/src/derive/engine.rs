@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backtide_model::{Batch, ElementName, Presence, ProductKey};
-use backtide_store::{FollowError, Part, PartKind, ReadError, Sequence, Store, Wanted};
+use backtide_model::{ElementName, Presence, ProductKey};
+use backtide_store::{FollowError, Keys, ReadError, Sequence, Store};
 
 use super::{
     CURSOR, Shared, Standing,
@@ -396,14 +396,22 @@ impl Engine {
 
     /// Looks through the log, a few strides of it; whether there is more.
     fn follow(&mut self) -> Result<bool, WorkError> {
-        let wanted = Wanted {
-            kind: PartKind::Points,
-            topic_begins: "",
-        };
         for _ in 0..STRIDES {
-            let from = Sequence(self.reached);
-            let followed = match self.store.follow_wanted(from, STRIDE_BYTES, wanted) {
-                Ok(followed) => followed,
+            let (from, now) = (Sequence(self.reached), self.now());
+            let Self {
+                store,
+                live,
+                by_product,
+                ..
+            } = self;
+            let followed = store.follow_keys(from, STRIDE_BYTES, &mut |keys| {
+                if let Some(of_product) = by_product.get(keys.product) {
+                    mark(live, of_product, keys, now);
+                }
+            });
+            match followed {
+                Ok(reached) if reached == from => return Ok(false),
+                Ok(reached) => self.reached = reached.0,
                 Err(FollowError::Trimmed { oldest }) => {
                     tracing::warn!(
                         from = from.0 + 1,
@@ -412,42 +420,11 @@ impl Engine {
                     );
                     self.reached = oldest.0 - 1;
                     self.mark_all();
-                    continue;
                 }
                 Err(error) => return Err(error.into()),
-            };
-            if followed.reached.0 == self.reached {
-                return Ok(false);
             }
-            let now = self.now();
-            for followed in &followed.commits {
-                for part in &followed.commit.parts {
-                    if let Part::Points(batch) = part {
-                        self.mark(&followed.commit.product, batch, now);
-                    }
-                }
-            }
-            self.reached = followed.reached.0;
         }
         Ok(true)
-    }
-
-    fn mark(&mut self, product: &ProductKey, batch: &Batch, now: i64) {
-        let Some(of_product) = self.by_product.get(product) else {
-            return;
-        };
-        let spans: usize = self.live.iter().map(|live| live.marks.spans()).sum();
-        let spans_max = match spans < DIRTY_SPANS_ALL_MAX {
-            true => DIRTY_SPANS_MAX,
-            false => 1,
-        };
-        for at in of_product {
-            let live = &mut self.live[*at];
-            for (device, span) in dirty(batch, &live.series, &live.names) {
-                let device = batch.devices[device as usize].as_str();
-                live.marks.add(device, span, now, spans_max);
-            }
-        }
     }
 
     /// Marks the stored history of some more devices, unless many wait.
@@ -650,23 +627,37 @@ impl Engine {
     }
 }
 
-/// The spans in which a batch has values of a series' points, by device.
-fn dirty(batch: &Batch, series: &Series, names: &HashSet<ElementName>) -> Vec<(u32, Span)> {
-    let wanted = batch
-        .columns
-        .iter()
-        .filter(|column| names.contains(&column.point));
+/// Marks what a commit stores values for, in each series of its product.
+fn mark(live: &mut [Live], of_product: &[usize], keys: &Keys<'_>, now: i64) {
+    let spans: usize = live.iter().map(|live| live.marks.spans()).sum();
+    let spans_max = match spans < DIRTY_SPANS_ALL_MAX {
+        true => DIRTY_SPANS_MAX,
+        false => 1,
+    };
+    for at in of_product {
+        let live = &mut live[*at];
+        for (device, span) in dirty(keys, &live.series, &live.names) {
+            let device = keys.devices[device as usize];
+            live.marks.add(device, span, now, spans_max);
+        }
+    }
+}
+
+/// The spans in which there are values of a series' points, by device.
+fn dirty(keys: &Keys<'_>, series: &Series, names: &HashSet<ElementName>) -> Vec<(u32, Span)> {
+    let columns = keys.columns.iter();
+    let wanted = columns.filter(|(point, _)| names.contains(*point));
     let mut sparse: Vec<&[u32]> = Vec::new();
     let mut has_all = false;
-    for column in wanted {
-        match &column.presence {
+    for (_, presence) in wanted {
+        match presence {
             Presence::All => has_all = true,
             Presence::Some(rows) => sparse.push(rows),
         }
     }
     let mut spans: Vec<(u32, i64, i64)> = Vec::new();
     let mut take = |row: usize| {
-        let (device, time_ms) = (batch.row_device[row], batch.row_time[row]);
+        let (device, time_ms) = (keys.row_device[row], keys.row_time[row]);
         let is_last = spans.last().is_some_and(|(last, from_ms, to_ms)| {
             *last == device && (*from_ms..*to_ms).contains(&time_ms)
         });
@@ -676,7 +667,7 @@ fn dirty(batch: &Batch, series: &Series, names: &HashSet<ElementName>) -> Vec<(u
         }
     };
     match has_all {
-        true => (0..batch.rows()).for_each(take),
+        true => (0..keys.row_time.len()).for_each(take),
         false => {
             for rows in sparse {
                 rows.iter().for_each(|row| take(*row as usize));

@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use super::{
     file::{FRAMES_AT, FileHeader, Found, Window},
     frame::{Header, Records},
+    keys::{self, Keys},
     record::{self, Wanted},
     wire::DecodeError,
 };
@@ -151,7 +152,7 @@ impl LogFile {
     }
 
     /// Adds to `page` what this file holds from `page.want` on.
-    fn read(&self, durable: Sequence, page: &mut Page) -> Result<(), FollowError> {
+    fn read(&self, durable: Sequence, page: &mut Page<'_>) -> Result<(), FollowError> {
         let (mut offset, end) = self.seek(page.want);
         let mut window = Window::new(&*self.file, end);
         while let Found::Frame(header) = window
@@ -217,26 +218,26 @@ pub(crate) enum Choice {
     Of(Wanted),
 }
 
-/// What one call of follow collects.
-struct Page {
+/// One call of follow, on its way through the log.
+struct Page<'t> {
     want: Sequence,
-    followed: Vec<Followed>,
-    choice: Choice,
-    /// The latest of all, where not all are wanted.
-    arrived_ms: Option<i64>,
+    taker: &'t mut dyn Taker,
     bytes: usize,
     bytes_max: usize,
     is_full: bool,
     stopped_at: u64,
 }
 
-impl Page {
-    fn new(from: Sequence, bytes_max: usize, choice: Choice) -> Self {
+/// What is made of the records that are come by.
+trait Taker {
+    fn take(&mut self, sequence: Sequence, bytes: &[u8]) -> Result<(), DecodeError>;
+}
+
+impl<'t> Page<'t> {
+    fn new(from: Sequence, bytes_max: usize, taker: &'t mut dyn Taker) -> Self {
         Self {
             want: Sequence(from.0 + 1),
-            followed: Vec::new(),
-            choice,
-            arrived_ms: None,
+            taker,
             bytes: 0,
             bytes_max,
             is_full: false,
@@ -250,6 +251,44 @@ impl Page {
     }
 
     fn take(&mut self, sequence: Sequence, bytes: &[u8]) -> Result<(), DecodeError> {
+        self.taker.take(sequence, bytes)?;
+        self.want = Sequence(sequence.0 + 1);
+        self.bytes += bytes.len();
+        Ok(())
+    }
+
+    /// The last commit looked at.
+    fn reached(&self) -> Sequence {
+        Sequence(self.want.0 - 1)
+    }
+}
+
+/// Decodes the chosen commits.
+struct Chosen {
+    choice: Choice,
+    followed: Vec<Followed>,
+    /// The latest of all, where not all are wanted.
+    arrived_ms: Option<i64>,
+}
+
+impl Chosen {
+    fn new(choice: Choice) -> Self {
+        Self {
+            choice,
+            followed: Vec::new(),
+            arrived_ms: None,
+        }
+    }
+
+    fn glance<'r>(&mut self, bytes: &'r [u8]) -> Result<record::Glance<'r>, DecodeError> {
+        let seen = record::glance(bytes)?;
+        self.arrived_ms = self.arrived_ms.max(Some(seen.arrived_ms));
+        Ok(seen)
+    }
+}
+
+impl Taker for Chosen {
+    fn take(&mut self, sequence: Sequence, bytes: &[u8]) -> Result<(), DecodeError> {
         let is_wanted = match self.choice {
             Choice::All => true,
             Choice::Refusals => self.glance(bytes)?.may_refuse(),
@@ -259,15 +298,19 @@ impl Page {
             let commit = record::decode(bytes)?;
             self.followed.push(Followed { sequence, commit });
         }
-        self.want = Sequence(sequence.0 + 1);
-        self.bytes += bytes.len();
         Ok(())
     }
+}
 
-    fn glance<'r>(&mut self, bytes: &'r [u8]) -> Result<record::Glance<'r>, DecodeError> {
-        let seen = record::glance(bytes)?;
-        self.arrived_ms = self.arrived_ms.max(Some(seen.arrived_ms));
-        Ok(seen)
+/// Decodes no values.
+struct KeysOnly<'e> {
+    rows: keys::Rows,
+    each: &'e mut dyn FnMut(&Keys<'_>),
+}
+
+impl Taker for KeysOnly<'_> {
+    fn take(&mut self, _: Sequence, bytes: &[u8]) -> Result<(), DecodeError> {
+        keys::visit(bytes, &mut self.rows, self.each)
     }
 }
 
@@ -306,8 +349,9 @@ impl Log {
         durable: Sequence,
         bytes_max: usize,
     ) -> Result<Vec<Followed>, FollowError> {
-        let page = self.page(Page::new(from, bytes_max, Choice::All), durable)?;
-        Ok(page.followed)
+        let mut chosen = Chosen::new(Choice::All);
+        self.turn(&mut Page::new(from, bytes_max, &mut chosen), durable)?;
+        Ok(chosen.followed)
     }
 
     /// The chosen ones among as many commits.
@@ -318,17 +362,36 @@ impl Log {
         bytes_max: usize,
         choice: Choice,
     ) -> Result<FollowedSome, FollowError> {
-        let page = self.page(Page::new(from, bytes_max, choice), durable)?;
+        let mut chosen = Chosen::new(choice);
+        let mut page = Page::new(from, bytes_max, &mut chosen);
+        self.turn(&mut page, durable)?;
         Ok(FollowedSome {
-            commits: page.followed,
-            reached: Sequence(page.want.0 - 1),
-            arrived_ms: page.arrived_ms,
+            reached: page.reached(),
+            commits: chosen.followed,
+            arrived_ms: chosen.arrived_ms,
         })
     }
 
-    fn page(&self, mut page: Page, durable: Sequence) -> Result<Page, FollowError> {
+    /// What as many commits store points for; the last commit looked at. After an error `each` may have
+    /// been called for some of them.
+    pub(crate) fn follow_keys(
+        &self,
+        from: Sequence,
+        durable: Sequence,
+        bytes_max: usize,
+        each: &mut dyn FnMut(&Keys<'_>),
+    ) -> Result<Sequence, FollowError> {
+        let rows = keys::Rows::default();
+        let mut keys = KeysOnly { rows, each };
+        let mut page = Page::new(from, bytes_max, &mut keys);
+        self.turn(&mut page, durable)?;
+        Ok(page.reached())
+    }
+
+    /// Fills a page.
+    fn turn(&self, page: &mut Page<'_>, durable: Sequence) -> Result<(), FollowError> {
         if page.want > durable {
-            return Ok(page);
+            return Ok(());
         }
         let files = self.files.read().clone();
         let after = files.partition_point(|file| file.header.first <= page.want);
@@ -347,9 +410,9 @@ impl Log {
                     }
                 }
             }
-            file.read(durable, &mut page)?;
+            file.read(durable, page)?;
             if page.is_full || page.want > durable {
-                return Ok(page);
+                return Ok(());
             }
             before = Some(file);
         }

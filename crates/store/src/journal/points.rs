@@ -31,35 +31,90 @@ pub(super) fn encode(batch: &Batch, out: &mut Vec<u8>) {
 
 /// The batch holds every invariant that [`Batch`] names.
 pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Batch, DecodeError> {
+    let mut batch = Batch::default();
+    let devices = decode_devices(reader)?;
+    for device in devices {
+        batch.devices.push(DeviceKey::new(device)?);
+    }
+    decode_rows(reader, &mut batch.row_device, &mut batch.row_time)?;
+    let count = reader.count(COLUMN_BYTES_MIN, "columns")?;
+    batch.columns.reserve(count);
+    for _ in 0..count {
+        batch.columns.push(decode_column(batch.rows(), reader)?);
+    }
+    check(&batch).map_err(DecodeError::Invalid)?;
+    Ok(batch)
+}
+
+/// What comes before the columns, and of each column its point and rows: the batch without its values.
+/// The rows of the batch take the place of what is in `row_device` and `row_time`.
+pub(super) fn skim<'r>(
+    reader: &mut Reader<'r>,
+    row_device: &mut Vec<u32>,
+    row_time: &mut Vec<i64>,
+) -> Result<Skimmed<'r>, DecodeError> {
+    let devices = decode_devices(reader)?;
+    decode_rows(reader, row_device, row_time)?;
+    if row_device
+        .iter()
+        .any(|device| *device as usize >= devices.len())
+    {
+        return Err(DecodeError::Invalid(STRAY_ROW));
+    }
+    let count = reader.count(COLUMN_BYTES_MIN, "columns")?;
+    let mut columns = Vec::with_capacity(count);
+    for _ in 0..count {
+        let head = Head::decode(row_time.len(), reader)?;
+        skip_values(head.storage, head.len, reader)?;
+        if head.has_quality {
+            reader.take(head.len, QUALITIES)?;
+        }
+        if let Presence::Some(rows) = &head.presence
+            && rows
+                .last()
+                .is_some_and(|last| *last as usize >= row_time.len())
+        {
+            return Err(DecodeError::Invalid(STRAY_VALUE));
+        }
+        columns.push((head.point, head.presence));
+    }
+    Ok(Skimmed { devices, columns })
+}
+
+/// Devices, and points with the rows that have a value of them.
+pub(super) struct Skimmed<'r> {
+    pub(super) devices: Vec<&'r str>,
+    pub(super) columns: Vec<(&'r str, Presence)>,
+}
+
+fn decode_devices<'r>(reader: &mut Reader<'r>) -> Result<Vec<&'r str>, DecodeError> {
     let count = reader.count(2, "devices")?;
     let mut devices = Vec::with_capacity(count);
     for _ in 0..count {
-        devices.push(DeviceKey::new(reader.str("a device key")?)?);
+        devices.push(reader.str("a device key")?);
     }
+    Ok(devices)
+}
+
+fn decode_rows(
+    reader: &mut Reader<'_>,
+    row_device: &mut Vec<u32>,
+    row_time: &mut Vec<i64>,
+) -> Result<(), DecodeError> {
+    row_device.clear();
+    row_time.clear();
     let rows = reader.count(2, "rows")?;
-    let mut row_device = Vec::with_capacity(rows);
+    row_device.reserve(rows);
     for _ in 0..rows {
         row_device.push(reader.number("a row's device")?);
     }
-    let mut row_time = Vec::with_capacity(rows);
+    row_time.reserve(rows);
     let mut before = 0_i64;
     for _ in 0..rows {
         before = before.wrapping_add(reader.signed("a row's time")?);
         row_time.push(before);
     }
-    let count = reader.count(COLUMN_BYTES_MIN, "columns")?;
-    let mut columns = Vec::with_capacity(count);
-    for _ in 0..count {
-        columns.push(decode_column(rows, reader)?);
-    }
-    let batch = Batch {
-        devices,
-        row_device,
-        row_time,
-        columns,
-    };
-    check(&batch).map_err(DecodeError::Invalid)?;
-    Ok(batch)
+    Ok(())
 }
 
 /// The invariants of a batch. Checked before a batch is journalled too: a record that could not be
@@ -80,7 +135,7 @@ pub(crate) fn check(batch: &Batch) -> Result<(), &'static str> {
         .iter()
         .any(|device| *device as usize >= batch.devices.len())
     {
-        return Err("a row names a device that the batch does not list");
+        return Err(STRAY_ROW);
     }
     let mut seen = HashSet::with_capacity(batch.columns.len());
     for column in &batch.columns {
@@ -105,7 +160,7 @@ fn check_column(column: &Column, rows: usize) -> Result<(), &'static str> {
                 return Err("the rows of a sparse column do not ascend");
             }
             if at.last().is_some_and(|last| *last as usize >= rows) {
-                return Err("a sparse column names a row that the batch does not have");
+                return Err(STRAY_VALUE);
             }
         }
     }
@@ -123,6 +178,9 @@ fn check_column(column: &Column, rows: usize) -> Result<(), &'static str> {
     Ok(())
 }
 
+const STRAY_ROW: &str = "a row names a device that the batch does not list";
+const STRAY_VALUE: &str = "a sparse column names a row that the batch does not have";
+const QUALITIES: &str = "the qualities of a column";
 /// An empty name, policy, storage, flags, no values; the name is refused afterwards.
 const COLUMN_BYTES_MIN: usize = 4;
 const SPARSE: u8 = 1;
@@ -164,52 +222,73 @@ fn encode_column(column: &Column, out: &mut Vec<u8>) {
     }
 }
 
-fn decode_column(rows: usize, reader: &mut Reader<'_>) -> Result<Column, DecodeError> {
-    let point = ElementName::new(reader.str("a point")?)?;
-    let policy = match reader.byte("a conflict policy")? {
-        0 => ConflictPolicy::KeepLast,
-        1 => ConflictPolicy::KeepFirst,
-        2 => ConflictPolicy::HigherQuality,
-        tag => {
+/// A column but for its values and their qualities.
+struct Head<'r> {
+    point: &'r str,
+    policy: ConflictPolicy,
+    storage: u8,
+    has_quality: bool,
+    presence: Presence,
+    /// How many values it has.
+    len: usize,
+}
+
+impl<'r> Head<'r> {
+    fn decode(rows: usize, reader: &mut Reader<'r>) -> Result<Self, DecodeError> {
+        let point = reader.str("a point")?;
+        let policy = match reader.byte("a conflict policy")? {
+            0 => ConflictPolicy::KeepLast,
+            1 => ConflictPolicy::KeepFirst,
+            2 => ConflictPolicy::HigherQuality,
+            tag => {
+                let what = "a conflict policy";
+                return Err(DecodeError::Tag { what, tag });
+            }
+        };
+        let storage = reader.byte("a storage")?;
+        let flags = reader.byte("a column's flags")?;
+        if flags & !(SPARSE | QUALITY) != 0 {
             return Err(DecodeError::Tag {
-                what: "a conflict policy",
-                tag,
+                what: "a column's flags",
+                tag: flags,
             });
         }
-    };
-    let storage = reader.byte("a storage")?;
-    let flags = reader.byte("a column's flags")?;
-    if flags & !(SPARSE | QUALITY) != 0 {
-        return Err(DecodeError::Tag {
-            what: "a column's flags",
-            tag: flags,
-        });
+        let presence = match flags & SPARSE {
+            0 => Presence::All,
+            _ => Presence::Some(decode_presence(reader)?),
+        };
+        let len = match &presence {
+            Presence::All => rows,
+            Presence::Some(at) => at.len(),
+        };
+        Ok(Self {
+            point,
+            policy,
+            storage,
+            has_quality: flags & QUALITY != 0,
+            presence,
+            len,
+        })
     }
-    let presence = if flags & SPARSE == 0 {
-        Presence::All
-    } else {
-        Presence::Some(decode_rows(reader)?)
-    };
-    let len = match &presence {
-        Presence::All => rows,
-        Presence::Some(at) => at.len(),
-    };
-    let values = decode_values(storage, len, reader)?;
-    let quality = if flags & QUALITY == 0 {
-        None
-    } else {
-        Some(reader.take(len, "the qualities of a column")?.to_vec())
+}
+
+fn decode_column(rows: usize, reader: &mut Reader<'_>) -> Result<Column, DecodeError> {
+    let head = Head::decode(rows, reader)?;
+    let values = decode_values(head.storage, head.len, reader)?;
+    let quality = match head.has_quality {
+        true => Some(reader.take(head.len, QUALITIES)?.to_vec()),
+        false => None,
     };
     Ok(Column {
-        point,
-        policy,
-        presence,
+        point: ElementName::new(head.point)?,
+        policy: head.policy,
+        presence: head.presence,
         values,
         quality,
     })
 }
 
-fn decode_rows(reader: &mut Reader<'_>) -> Result<Vec<u32>, DecodeError> {
+fn decode_presence(reader: &mut Reader<'_>) -> Result<Vec<u32>, DecodeError> {
     let what = "the rows of a column";
     let count = reader.count(1, what)?;
     let mut rows = Vec::with_capacity(count);
@@ -249,6 +328,27 @@ fn decode_values(storage: u8, len: usize, reader: &mut Reader<'_>) -> Result<Val
             });
         }
     })
+}
+
+fn skip_values(storage: u8, len: usize, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    let bytes = match storage {
+        0 => 1,
+        1 | 3 => 4,
+        2 | 4 => 8,
+        5 => {
+            for _ in 0..len {
+                reader.bytes("a text value")?;
+            }
+            return Ok(());
+        }
+        tag => {
+            let what = "a storage";
+            return Err(DecodeError::Tag { what, tag });
+        }
+    };
+    let what = "the values of a column";
+    let bytes = len.checked_mul(bytes).ok_or(DecodeError::Short { what })?;
+    reader.take(bytes, what).map(drop)
 }
 
 fn put_fixed<T: Copy, const N: usize>(out: &mut Vec<u8>, values: &[T], to: fn(T) -> [u8; N]) {
@@ -346,6 +446,42 @@ pub(in crate::journal) mod tests {
             let mut reader = Reader::new(&out);
             prop_assert_eq!(decode(&mut reader).unwrap(), batch);
             prop_assert!(reader.end("batch").is_ok());
+        }
+
+        #[test]
+        fn a_skim_finds_all_but_the_values(batch in any_batch()) {
+            let mut out = Vec::new();
+            encode(&batch, &mut out);
+            let mut reader = Reader::new(&out);
+            let (mut row_device, mut row_time) = (vec![7], vec![7]);
+            let skimmed = skim(&mut reader, &mut row_device, &mut row_time).unwrap();
+            prop_assert!(reader.end("batch").is_ok());
+            let devices: Vec<&str> = batch.devices.iter().map(DeviceKey::as_str).collect();
+            prop_assert_eq!(skimmed.devices, devices);
+            prop_assert_eq!((row_device, row_time), (batch.row_device, batch.row_time));
+            let columns = batch.columns.iter();
+            let columns: Vec<_> =
+                columns.map(|column| (column.point.as_str(), column.presence.clone())).collect();
+            prop_assert_eq!(skimmed.columns, columns);
+        }
+
+        #[test]
+        fn a_skim_of_a_damaged_batch_names_no_row_that_is_not_there(
+            batch in any_batch(), at: prop::sample::Index, to: u8,
+        ) {
+            let mut out = Vec::new();
+            encode(&batch, &mut out);
+            let at = at.index(out.len());
+            out[at] = to;
+            let (mut row_device, mut row_time) = (Vec::new(), Vec::new());
+            if let Ok(skimmed) = skim(&mut Reader::new(&out), &mut row_device, &mut row_time) {
+                prop_assert_eq!(row_device.len(), row_time.len());
+                prop_assert!(row_device.iter().all(|at| (*at as usize) < skimmed.devices.len()));
+                for (_, presence) in skimmed.columns {
+                    let Presence::Some(rows) = presence else { continue };
+                    prop_assert!(rows.iter().all(|row| (*row as usize) < row_time.len()));
+                }
+            }
         }
 
         #[test]

@@ -8,12 +8,12 @@ use super::{
 };
 use crate::{Commit, Part, Redrive, Sequence};
 
-const POINTS: u8 = 1;
-const REFUSED: u8 = 2;
-const EVENTS: u8 = 3;
-const ATTRIBUTES: u8 = 4;
+pub(super) const POINTS: u8 = 1;
+pub(super) const REFUSED: u8 = 2;
+pub(super) const EVENTS: u8 = 3;
+pub(super) const ATTRIBUTES: u8 = 4;
 /// Not a part of the message, but which refusal it tries again: the first part where it is there.
-const REDRIVE: u8 = 16;
+pub(super) const REDRIVE: u8 = 16;
 
 pub(super) fn encode(commit: &Commit, out: &mut Vec<u8>) {
     origin::encode(&commit.origin, out);

@@ -180,7 +180,8 @@ impl<'a> Pass<'a> {
         };
         let mut scans: Vec<Slices> = Vec::new();
         for (source, segment) in self.sources.iter().enumerate() {
-            let pieces = pieces(&segment.card.index, &self.devices, |rank| {
+            let ranks = 0..self.devices.len();
+            let pieces = pieces(&segment.card.index, &self.devices, ranks, |rank| {
                 span[rank as usize]
             });
             let pieces = prune(segment, &pieces);

@@ -206,7 +206,8 @@ impl Merge {
         };
         let mut scans: Vec<Slices> = Vec::new();
         for (source, segment) in choice.inputs.iter().enumerate() {
-            let all: Vec<Piece> = pieces(&segment.card.index, &devices, |_| {
+            let ranks = 0..devices.len();
+            let all: Vec<Piece> = pieces(&segment.card.index, &devices, ranks, |_| {
                 Some((i64::MIN, i64::MAX))
             });
             let scan = SegmentScan::new(Arc::clone(segment), source, all, columns.clone())?;

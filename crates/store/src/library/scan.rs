@@ -86,15 +86,20 @@ pub(super) fn devices_of<'a>(indexes: impl Iterator<Item = &'a DeviceIndex>) -> 
     devices.into_iter().cloned().collect()
 }
 
-/// The stretches of the devices that are wanted at times that are wanted: `times` gives both ends,
-/// inclusive, for a rank in `devices`, which are sorted.
+/// The stretches of the devices that are wanted at times that are wanted: `devices` are sorted, those
+/// at `ranks` are wanted, and `times` gives both ends, inclusive, for a rank.
 pub(super) fn pieces(
     index: &DeviceIndex,
     devices: &[DeviceKey],
+    ranks: Range<usize>,
     times: impl Fn(u32) -> Option<(i64, i64)>,
 ) -> Vec<Piece> {
+    let wanted = &devices[ranks.clone()];
+    let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else {
+        return Vec::new();
+    };
     let piece = |stretch: &Stretch| {
-        let rank = devices.binary_search(&stretch.device).ok()?;
+        let rank = ranks.start + wanted.binary_search(&stretch.device).ok()?;
         let rank = u32::try_from(rank).expect("a product has fewer than 2^32 devices");
         let times = times(rank)?;
         let overlaps = stretch.first_ms <= times.1 && times.0 <= stretch.last_ms;
@@ -104,20 +109,22 @@ pub(super) fn pieces(
             times,
         })
     };
-    if devices.len() * 8 < index.0.len() {
-        return devices
-            .iter()
-            .filter_map(|device| piece(index.get(device)?))
-            .collect();
+    let from = index.0.partition_point(|stretch| stretch.device < *first);
+    let to = index.0.partition_point(|stretch| stretch.device <= *last);
+    let stretches = &index.0[from..to];
+    if wanted.len() * 8 < stretches.len() {
+        let found = wanted.iter().filter_map(|device| index.get(device));
+        return found.filter_map(piece).collect();
     }
-    index.0.iter().filter_map(piece).collect()
+    stretches.iter().filter_map(piece).collect()
 }
 
 /// Leaves out the pages in which no time is wanted.
 pub(super) fn prune(segment: &Segment, pieces: &[Piece]) -> Vec<Piece> {
     let pages = segment.pages.get_or_init(|| pages(segment));
     let mut kept: Vec<Piece> = Vec::new();
-    let mut first_page = 0;
+    let first_row = pieces.first().map_or(0, |piece| piece.rows.start);
+    let mut first_page = pages.partition_point(|page| page.rows.end <= first_row);
     for piece in pieces {
         while pages
             .get(first_page)

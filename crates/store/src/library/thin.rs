@@ -73,6 +73,7 @@ impl<'c> Column<'c> {
 }
 
 /// How a point is shown, with what must be remembered from rows to rows.
+#[derive(Clone)]
 pub(super) struct Shown {
     floor: Floor,
     stages: Vec<Stage>,
@@ -126,12 +127,14 @@ impl Shown {
 }
 
 /// One thinning under way.
+#[derive(Clone)]
 struct Stage {
     thin: Thin,
     /// Of changes: the last value of each device, by rank.
     last: HashMap<u32, Last>,
 }
 
+#[derive(Clone)]
 struct Last {
     window: i64,
     cell: Cell,
