@@ -15,13 +15,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals,
-    objects::{self, ListParams, Page, Position},
+    objects::{self, ListParams, Page},
     problem::{Body, Params},
 };
 use crate::{
     archive::{ArchiveError, Planned, Standing},
     limits::ARCHIVE_SECRET_BYTES_MAX,
-    registry::{Archive, Kind, written},
+    registry::{Archive, Kind, Registry, written},
 };
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -47,18 +47,10 @@ async fn list(
 ) -> Result<Json<Page>, Problem> {
     params.only(Kind::Archive, &[])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after()?;
-    let after = after.as_ref().map(|Position(_, name)| name.as_str());
-    objects::page(
-        &params,
-        snapshot.archives_after(after).map(|archive| {
-            let name = archive.name.as_str();
-            let position = Position(String::new(), name.to_owned());
-            (position, move || {
-                written(Kind::Archive, name, &archive.file)
-            })
-        }),
-    )
+    let after = params.after_name()?;
+    let found = snapshot.archives_after(after.as_deref());
+    let found = found.map(|archive| (archive.name.as_str(), &archive.file));
+    objects::page_of(&params, Kind::Archive, found)
 }
 
 /// Show an archive
@@ -184,11 +176,8 @@ async fn stop(
 }
 
 async fn set_stopped(api: &Api, name: String, stopped: bool) -> Result<Json<Status>, Problem> {
-    let registry = Arc::clone(&api.registry);
-    let changed = api
-        .pool
-        .run(move || registry.set_archive_stopped(&name, stopped))
-        .await??;
+    let change = move |registry: &Registry| registry.set_archive_stopped(&name, stopped);
+    let changed = objects::change(api, change).await?;
     tracing::info!(target: "audit", archive = %changed.name, stopped, "the archive was switched");
     Ok(Json(stands(api, &changed).await?))
 }
@@ -216,11 +205,8 @@ async fn secret(
         return Err(Problem::bad_request("secret", detail));
     }
     let secret = given.secret.map(SecretString::from);
-    let registry = Arc::clone(&api.registry);
-    let changed = api
-        .pool
-        .run(move || registry.set_archive_secret(&name, secret))
-        .await??;
+    let change = move |registry: &Registry| registry.set_archive_secret(&name, secret);
+    let changed = objects::change(&api, change).await?;
     tracing::info!(target: "audit", archive = %changed.name, "the archive's secret was set");
     Ok(Json(stands(&api, &changed).await?))
 }

@@ -20,7 +20,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals, apply,
-    objects::{self, ListParams, Page, Position},
+    objects::{self, ListParams, Page},
     problem::Params,
 };
 use crate::{
@@ -51,16 +51,10 @@ async fn list(
 ) -> Result<Json<Page>, Problem> {
     params.only(Kind::Policy, &[])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after()?;
-    let after = after.as_ref().map(|Position(_, name)| name.as_str());
-    objects::page(
-        &params,
-        snapshot.policies_after(after).map(|policy| {
-            let name = policy.name.as_str();
-            let position = Position(String::new(), name.to_owned());
-            (position, move || written(Kind::Policy, name, &policy.file))
-        }),
-    )
+    let after = params.after_name()?;
+    let found = snapshot.policies_after(after.as_deref());
+    let found = found.map(|policy| (policy.name.as_str(), &policy.file));
+    objects::page_of(&params, Kind::Policy, found)
 }
 
 /// Show a policy

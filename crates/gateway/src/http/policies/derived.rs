@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use crate::{
     derive::{Series, Work},
     policy::Keep,
+    query::aggregate::Windows,
     registry::{Product, Snapshot},
 };
 
@@ -184,12 +185,16 @@ impl DerivedChange {
     }
 }
 
-/// Windows between the first and the last value of a device, or as many as it has rows.
+/// Windows from the first to the last value of a device, or as many as it has rows.
 fn windows_max(series: &Series, span: &DeviceSpan) -> u64 {
     let first = series.windows.at(span.first_ms);
-    let end_ms = series.windows.at(span.last_ms).end_ms;
-    let length_ms = end_ms.abs_diff(first.start_ms);
-    // The first may be a day, or a month, of more than others.
-    let shortest_ms = first.length_ms().unsigned_abs().max(1) * 9 / 10;
-    length_ms.div_ceil(shortest_ms.max(1)).min(span.rows)
+    let last = series.windows.at(span.last_ms);
+    let between_ms = last.start_ms.abs_diff(first.start_ms);
+    let length_ms = first.length_ms().unsigned_abs();
+    let shortest_ms = match &series.windows {
+        Windows::Whole | Windows::Elapsed { .. } => length_ms,
+        // A day of a clock change and a February are shorter than the one looked at, by no more than this.
+        Windows::Days { .. } | Windows::Months { .. } => length_ms * 9 / 10,
+    };
+    (between_ms.div_ceil(shortest_ms.max(1)) + 1).min(span.rows)
 }

@@ -15,7 +15,7 @@
   const { imul } = Math;
   const { fromCharCode } = String;
   const TypeError_ = TypeError, String_ = String, Error_ = Error, Object_ = Object, Array_ = Array, Number_ = Number;
-  const freeze = Object_.freeze;
+  const { freeze, hasOwn } = Object_;
   const dateToString = Date.prototype.toString, getTime = Date.prototype.getTime, charCodeAt = String_.prototype.charCodeAt;
   const numberToString = Number_.prototype.toString, trimText = String_.prototype.trim;
 
@@ -243,6 +243,9 @@
 
   // --- rows of a policy ---
 
+  // Names that an object has from the start are no place to assign to: what they come from is frozen.
+  let hasPlainNames = true;
+  if (rows) for (let j = 0; j < rows.reads.length; j++) if (rows.reads[j] in Object_.prototype) hasPlainNames = false;
   // What it says of each point of each row: 0 where it says nothing, null, or the value in an array.
   function saidOfAll(text) {
     const given = parse(text);
@@ -251,7 +254,9 @@
       const transform = body().decode;
       if (transform === undefined) throw fail('function transform is not defined');
       const row = {};
-      for (let j = 0; j < rows.reads.length; j++) hideNot(row, rows.reads[j], given[i][j]);
+      for (let j = 0; j < rows.reads.length; j++) {
+        if (hasPlainNames) row[rows.reads[j]] = given[i][j]; else hideNot(row, rows.reads[j], given[i][j]);
+      }
       said += (i ? ',[' : '[') + saidOfRow(settled(transform(row))) + ']';
     }
     return said + ']';
@@ -267,7 +272,7 @@
     }
     let said = '';
     for (let j = 0; j < points.length; j++) {
-      const value = isBare ? result : result === null ? null : getOwnPropertyDescriptor(result, points[j]) === undefined ? undefined : result[points[j]];
+      const value = isBare ? result : result === null ? null : hasOwn(result, points[j]) ? result[points[j]] : undefined;
       said += (j ? ',' : '') + (value === undefined ? '0' : value === null ? 'null' : '[' + jsonOf(value, points[j]) + ']');
     }
     return said;

@@ -67,6 +67,14 @@ fn every_kind_of_value_goes_in_and_out() {
 }
 
 #[test]
+fn points_may_have_the_names_of_members_that_every_object_has() {
+    let source =
+        "const transform = (row) => ({ x: row.constructor, ['__proto__']: row.__proto__ });";
+    let mut sandbox = loaded(source, &["constructor", "__proto__"], &["x", "__proto__"]).unwrap();
+    assert_eq!(said(&mut sandbox, &json!([[1, 2]])), json!([[[1], [2]]]));
+}
+
+#[test]
 fn a_script_of_one_point_may_return_the_value_itself() {
     let source = "function transform({ a }) { return a < 0 ? null : a * 2; }";
     let mut sandbox = loaded(source, &["a"], &["x"]).unwrap();
