@@ -20,6 +20,7 @@ mod rows;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod truncate;
 mod wanted;
 
 use std::{
@@ -288,6 +289,7 @@ fn session(
     database.register_schema(SCHEMA, Arc::new(tables))?;
     session.register_catalog(DATABASE, Arc::new(database));
     setup_pg_catalog(&session, DATABASE, EmptyContextProvider).map_err(|error| *error)?;
+    session.register_udf(truncate::truncate());
     session.register_udf(catalog::version());
     session.register_udf(catalog::current_setting());
     Ok(session)

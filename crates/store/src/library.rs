@@ -381,20 +381,40 @@ impl Library {
         self.query(entries, range, (&keep, view)).slabs()
     }
 
-    /// The same, with rows that have none of the points of the range, but others; the slabs may have
-    /// more points.
+    /// The same, without the commits of rows.
     ///
     /// # Errors
     /// A damaged segment.
-    pub(crate) fn read_every_row(
+    pub(crate) fn values(
         &self,
         entries: Vec<Arc<Entry>>,
         range: &Range,
+        view: View,
+    ) -> Result<Box<dyn Slabs>, ReadError> {
+        let keep = self.keep(&range.product);
+        let query = self.query(entries, range, (&keep, view));
+        query.without_sequences().slabs()
+    }
+
+    /// Rows that have none of the points of the range too, but others; the slabs may have more points,
+    /// and have commits where they are asked for.
+    ///
+    /// # Errors
+    /// A damaged segment.
+    pub(crate) fn every_row(
+        &self,
+        entries: Vec<Arc<Entry>>,
+        range: &Range,
+        with_sequences: bool,
     ) -> Result<Box<dyn Slabs>, ReadError> {
         let keep = self.keep(&range.product);
         if keep.points.is_empty() && keep.rest == PointKeep::default() {
             let query = self.query(entries, range, (&keep, View::Kept));
-            return query.with_every_row().slabs();
+            let query = query.with_every_row();
+            return match with_sequences {
+                true => query.slabs(),
+                false => query.without_sequences().slabs(),
+            };
         }
         // Whether anything of a row is shown, all of its points say together.
         let range = Range {

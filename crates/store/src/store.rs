@@ -309,15 +309,30 @@ impl Store {
         self.shared().library.read(entries, range, view)
     }
 
+    /// The same without `_sequence`: where no two versions of a value meet, nobody has to look at commits,
+    /// which are a good part of what a read costs.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn values(&self, range: &Range, view: View) -> Result<Box<dyn Slabs>, ReadError> {
+        let entries = self.shared().memtable.snapshot(&range.product);
+        self.shared().library.values(entries, range, view)
+    }
+
     /// As [`Store::read`], with rows that have none of the points of the range, but others: how many
     /// rows there are does not depend on what is asked of them. `_sequence` is that of the whole row,
-    /// and slabs may have columns of more points.
+    /// there at least where it is asked for, and slabs may have columns of more points.
     ///
     /// # Errors
     /// A segment or the manifest cannot be read.
-    pub fn read_every_row(&self, range: &Range) -> Result<Box<dyn Slabs>, ReadError> {
+    pub fn every_row(
+        &self,
+        range: &Range,
+        with_sequences: bool,
+    ) -> Result<Box<dyn Slabs>, ReadError> {
         let entries = self.shared().memtable.snapshot(&range.product);
-        self.shared().library.read_every_row(entries, range)
+        let library = &self.shared().library;
+        library.every_row(entries, range, with_sequences)
     }
 
     /// Events of a range in the order of time, then device, a slab at a time; everything answered

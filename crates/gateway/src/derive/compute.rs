@@ -6,7 +6,7 @@
 use arrow_array::{BooleanArray, RecordBatch, cast::AsArray, types::Int64Type};
 use arrow_select::filter::filter_record_batch;
 use backtide_model::DeviceKey;
-use backtide_store::{Order, Range, ReadError, Store};
+use backtide_store::{Order, Range, ReadError, Store, View};
 
 use super::{
     DEVICE, TIME,
@@ -216,7 +216,7 @@ fn fold(
             let plan = plan.expect("a rollup has a plan");
             let mut fold = Fold::new(&plan);
             let mut ended = Ok(());
-            for slab in store.read(&range)? {
+            for slab in store.values(&range, View::Kept)? {
                 ended = fold.add(&slab?, &mut |batch| taker.take(batch));
                 if ended.is_err() {
                     break;
@@ -230,7 +230,7 @@ fn fold(
         Work::Reduction { .. } => {
             let mut reducer = Reducer::new(series, from_ms);
             let mut ended = Ok(());
-            for slab in store.read(&range)? {
+            for slab in store.values(&range, View::Kept)? {
                 ended = reducer.add(&slab?, &mut |batch| taker.take(batch));
                 if ended.is_err() {
                     break;

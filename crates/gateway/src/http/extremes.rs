@@ -7,6 +7,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use backtide_store::View;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -108,7 +109,7 @@ async fn extremes(
     let read = move || -> Result<Extremes, Problem> {
         let _seat = seat;
         let mut extremes = Extremes::new(&question.points, buckets, EXTREMES_SERIES_MAX);
-        for slab in store.read(&range)? {
+        for slab in store.values(&range, View::Kept)? {
             let added = extremes.add(&slab?)?;
             added.map_err(|many| Problem::bad_request("device, points", many.to_string()))?;
         }

@@ -138,7 +138,8 @@ fn fold(
         Err(_) => Err(Ended::Gone),
     };
     let mut fold = Fold::new(&group.plan);
-    for slab in store.read(&group.range).map_err(Problem::from)? {
+    let slabs = store.values(&group.range, View::Kept);
+    for slab in slabs.map_err(Problem::from)? {
         if is_over.load(Ordering::Relaxed) {
             return Err(Ended::Gone);
         }

@@ -282,7 +282,7 @@ pub(super) fn read_ahead(
     thread::scope(|scope| {
         // Moved in: it is gone before the reader is waited for, which then gives up.
         let slabs = slabs;
-        let read = move || match store.view(range, view) {
+        let read = move || match store.values(range, view) {
             Ok(mut all) => while all.next().is_some_and(|slab| give.send(slab).is_ok()) {},
             // Nobody is there to hear of it any more.
             Err(error) => drop(give.send(Err(error))),

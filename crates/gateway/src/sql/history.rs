@@ -252,7 +252,10 @@ impl Source for Read {
         let Some(range) = &self.range else {
             return Ok(Box::new(std::iter::empty()));
         };
-        let slabs = self.store.read_every_row(range).map_err(unreadable)?;
+        let mut fields = self.schema.fields().iter();
+        let with_sequences = fields.any(|field| field.name() == SEQUENCE);
+        let slabs = self.store.every_row(range, with_sequences);
+        let slabs = slabs.map_err(unreadable)?;
         let (columns, schema) = (Arc::clone(&self.columns), Arc::clone(&self.schema));
         Ok(Box::new(slabs.map(move |slab| {
             batch(&slab.map_err(unreadable)?, &columns, &schema)

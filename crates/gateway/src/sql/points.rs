@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use backtide_model::{ElementName, Storage};
-use backtide_store::{Order, Range, Store, quality_column, value_column};
+use backtide_store::{Order, Range, Store, View, quality_column, value_column};
 use datafusion::{
     arrow::{
         array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array},
@@ -170,7 +170,11 @@ impl Source for Read {
         let schema = Arc::clone(&self.schema);
         let each = (0..series.len()).flat_map(move |at| {
             let (series, schema) = (series[at].clone(), Arc::clone(&schema));
-            let batches: Batches = match store.read(&series.range) {
+            let slabs = match schema.column_with_name(SEQUENCE) {
+                Some(_) => store.read(&series.range),
+                None => store.values(&series.range, View::Kept),
+            };
+            let batches: Batches = match slabs {
                 Err(error) => Box::new(std::iter::once(Err(unreadable(error)))),
                 Ok(slabs) => Box::new(
                     slabs.map(move |slab| series.batch(&slab.map_err(unreadable)?, &schema)),

@@ -9,7 +9,7 @@ mod veil;
 use std::{collections::HashSet, ops, sync::Arc};
 
 use arrow_array::{
-    ArrayRef, BooleanArray, Int64Array, NullArray, RecordBatch, StringArray, UInt64Array,
+    Array, ArrayRef, BooleanArray, Int64Array, NullArray, RecordBatch, StringArray, UInt64Array,
     new_null_array,
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
@@ -24,10 +24,10 @@ use super::{
     keep::{Keep, Thinning, down},
     names::{DEVICE, Role, SEQUENCE, TIME, column_name},
     run::{Run, StorageClash, Wanted},
-    scan::{Columns, RunScan, SLICE_ROWS, SegmentScan, Slices, devices_of, pieces, prune},
+    scan::{Columns, Piece, RunScan, SLICE_ROWS, SegmentScan, Slices, devices_of, pieces, prune},
     segment::Segment,
     thin::hide,
-    weave::{Depth, Weave, Woven},
+    weave::{Depth, Joined, Weave, Woven},
 };
 use crate::{Order, Range, ReadError, Slabs, View, memtable::Entry};
 
@@ -50,6 +50,8 @@ pub(super) struct Query {
     veil: Veil,
     /// Rows that have none of the points are there too.
     every_row: bool,
+    /// Rows have the commit of their last value.
+    has_sequences: bool,
     refusals: FirstRefusal,
 }
 
@@ -111,6 +113,7 @@ impl Query {
             range,
             veil,
             every_row: false,
+            has_sequences: true,
         }
     }
 
@@ -119,6 +122,17 @@ impl Query {
     pub(super) fn with_every_row(self) -> Self {
         Self {
             every_row: true,
+            ..self
+        }
+    }
+
+    /// The same read without the commits of rows.
+    pub(super) fn without_sequences(self) -> Self {
+        let fields = self.schema.fields().iter();
+        let fields = fields.filter(|field| field.name() != SEQUENCE).cloned();
+        Self {
+            schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+            has_sequences: false,
             ..self
         }
     }
@@ -200,33 +214,32 @@ impl Query {
             }) if rank as usize == at => Some((from_ms.max(self.resume_ms(time_ms)), last_ms)),
             None | Some(_) => Some((from_ms, last_ms)),
         };
-        let mut sources: Vec<(Slices, usize)> = Vec::new();
-        for segment in &self.segments {
+        let pieces = |segment: &Arc<Segment>| {
             let index = &segment.card.index;
-            let pieces = prune(segment, &pieces(index, &self.devices, ranks.clone(), times));
+            prune(segment, &pieces(index, &self.devices, ranks.clone(), times))
+        };
+        let of_segments: Vec<Vec<Piece>> = self.segments.iter().map(pieces).collect();
+        let from = after.map_or(0, |after| after.rank);
+        let run = self.run(
+            from.clamp(ranks.start, ranks.end)..ranks.end,
+            (from_ms, last_ms),
+        )?;
+        // Where each row stands in one source only, no two versions meet, and nobody asks which came last.
+        let is_woven = run.is_some() || !are_apart(&of_segments);
+        let columns = Columns {
+            sequences: self.has_sequences || is_woven || !self.veil.is_empty(),
+            ..self.columns.clone()
+        };
+        let mut sources: Vec<(Slices, usize)> = Vec::new();
+        for (segment, pieces) in self.segments.iter().zip(of_segments) {
             if !pieces.is_empty() {
-                let (source, columns) = (sources.len(), self.columns.clone());
                 let rows = pieces.iter().map(|piece| piece.rows.len()).sum();
-                let scan = SegmentScan::new(Arc::clone(segment), source, pieces, columns)?;
+                let (segment, source) = (Arc::clone(segment), sources.len());
+                let scan = SegmentScan::new(segment, source, pieces, columns.clone())?;
                 sources.push((Box::new(scan), rows));
             }
         }
-        let from = after
-            .map_or(0, |after| after.rank)
-            .clamp(ranks.start, ranks.end);
-        let devices = &self.devices[from..ranks.end];
-        // A time of i64::MAX is never stored: times end in 2100.
-        let times = from_ms..last_ms.saturating_add(1);
-        if !self.entries.is_empty() && !devices.is_empty() {
-            let entries = match devices.len() == self.devices.len() {
-                true => self.entries.clone(),
-                false => touched(self.entries.clone(), devices, (times.start, times.end)),
-            };
-            let wanted = Wanted {
-                devices,
-                times: Some(times),
-            };
-            let run = Run::new(entries, &wanted, self.refusals).map_err(|clash| clashed(&clash))?;
+        if let Some(run) = run {
             let rank = |device| self.devices.binary_search(device).ok();
             let ranks = run.index.0.iter().map(|stretch| {
                 let rank = rank(&stretch.device).and_then(|rank| u32::try_from(rank).ok());
@@ -234,11 +247,34 @@ impl Query {
             });
             let ranks = ranks.collect();
             let rows = run.index.0.iter().map(|stretch| stretch.rows.len()).sum();
-            let (source, columns) = (sources.len(), self.columns.clone());
-            let scan = RunScan::new(Arc::new(run), source, ranks, columns);
+            let scan = RunScan::new(Arc::new(run), sources.len(), ranks, columns);
             sources.push((Box::new(scan), rows));
         }
         Ok(sources)
+    }
+
+    /// What is in memory of some devices, both times inclusive; `None` where there is nothing.
+    fn run(
+        &self,
+        ranks: ops::Range<usize>,
+        (from_ms, last_ms): (i64, i64),
+    ) -> Result<Option<Run>, ReadError> {
+        let devices = &self.devices[ranks];
+        if self.entries.is_empty() || devices.is_empty() {
+            return Ok(None);
+        }
+        // A time of i64::MAX is never stored: times end in 2100.
+        let to_ms = last_ms.saturating_add(1);
+        let entries = match devices.len() == self.devices.len() {
+            true => self.entries.clone(),
+            false => touched(self.entries.clone(), devices, (from_ms, to_ms)),
+        };
+        let wanted = Wanted {
+            devices,
+            times: Some(from_ms..to_ms),
+        };
+        let run = Run::new(entries, &wanted, self.refusals).map_err(|clash| clashed(&clash))?;
+        Ok((run.rows() > 0).then_some(run))
     }
 
     /// The columns of a slab; rows without any value are left out, and those that are not wanted.
@@ -250,8 +286,7 @@ impl Query {
     ) -> Result<Slab, ReadError> {
         let rows = woven.rows();
         let bases = woven.bases();
-        let mut sequences = vec![0_u64; rows];
-        let mut some_is_full = false;
+        let mut known = Known::new(rows, bases.is_empty());
         let mut arrays: Vec<ArrayRef> = Vec::new();
         for (point, storage) in self.storages.iter().enumerate() {
             let Some(storage) = storage else {
@@ -271,29 +306,26 @@ impl Query {
             if let Some((_, hidden)) = hidden.iter().find(|(of, _)| *of == point) {
                 hide(&mut joined, hidden, &bases).map_err(failed)?;
             }
-            match joined.sequences {
-                None => some_is_full = true,
-                Some(of_point) => greatest(&mut sequences, &of_point),
-            }
+            known.add(&joined);
             arrays.push(joined.values);
             if self.has_quality[point] {
                 let none = || new_null_array(&DataType::UInt8, rows);
                 arrays.push(joined.quality.unwrap_or_else(none));
             }
         }
-        if self.every_row {
-            sequences = woven.newest();
-        } else if some_is_full {
-            greatest(&mut sequences, &bases);
-        }
+        let (has_value, mut sequences) = match self.every_row {
+            true if bases.is_empty() => (None, Vec::new()),
+            true => (None, woven.newest()),
+            false => known.end(&bases),
+        };
         let mut keys: Vec<(u32, i64)> = woven.keys().collect();
         let (from_ms, to_ms) = self.wanted;
-        let stays = |((rank, time_ms), sequence): (&(u32, i64), &u64)| {
-            *sequence > 0
+        let stays = |(row, (rank, time_ms)): (usize, &(u32, i64))| {
+            has_value.as_ref().is_none_or(|has_value| has_value[row])
                 && (from_ms..to_ms).contains(time_ms)
                 && is_wanted.is_none_or(|is_wanted| is_wanted(*rank, *time_ms))
         };
-        let stays: Vec<bool> = keys.iter().zip(&sequences).map(stays).collect();
+        let stays: Vec<bool> = keys.iter().enumerate().map(stays).collect();
         if stays.contains(&false) {
             let mask = BooleanArray::from(stays.clone());
             for array in &mut arrays {
@@ -320,8 +352,10 @@ impl Query {
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(devices)),
             Arc::new(Int64Array::from_iter_values(times)),
-            Arc::new(UInt64Array::from(slab.sequences)),
         ];
+        if self.has_sequences {
+            columns.push(Arc::new(UInt64Array::from(slab.sequences)));
+        }
         columns.extend(slab.arrays);
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(failed)
     }
@@ -330,6 +364,7 @@ impl Query {
 /// Rows of a read before they are a batch: (rank, time) and the columns.
 struct Slab {
     keys: Vec<(u32, i64)>,
+    /// Empty where they were not read.
     sequences: Vec<u64>,
     arrays: Vec<ArrayRef>,
 }
@@ -346,10 +381,74 @@ impl Slab {
     }
 }
 
+/// Which rows have a value, and the commit of the last, as the points tell one after the other.
+struct Known {
+    /// A point has one in every row, of the row's own commit where commits are read.
+    is_full: bool,
+    has_value: Vec<bool>,
+    /// Empty where they are not read.
+    sequences: Vec<u64>,
+}
+
+impl Known {
+    fn new(rows: usize, is_bare: bool) -> Self {
+        let (has_value, sequences) = match is_bare {
+            true => (vec![false; rows], Vec::new()),
+            false => (Vec::new(), vec![0; rows]),
+        };
+        Self {
+            is_full: false,
+            has_value,
+            sequences,
+        }
+    }
+
+    fn add(&mut self, joined: &Joined) {
+        match &joined.sequences {
+            None => self.is_full = true,
+            Some(_) if self.is_full && self.sequences.is_empty() => {}
+            Some(_) if self.sequences.is_empty() => match joined.values.nulls() {
+                None => self.is_full = true,
+                Some(nulls) => {
+                    let has_value = self.has_value.iter_mut().zip(nulls);
+                    has_value.for_each(|(has_value, here)| *has_value |= here);
+                }
+            },
+            Some(of_point) => greatest(&mut self.sequences, of_point),
+        }
+    }
+
+    /// Which rows have a value, `None` where all have one, and the commit of each.
+    fn end(mut self, bases: &[u64]) -> (Option<Vec<bool>>, Vec<u64>) {
+        if self.sequences.is_empty() {
+            return ((!self.is_full).then_some(self.has_value), Vec::new());
+        }
+        if self.is_full {
+            greatest(&mut self.sequences, bases);
+            return (None, self.sequences);
+        }
+        let has_value = self.sequences.iter().map(|sequence| *sequence > 0);
+        (Some(has_value.collect()), self.sequences)
+    }
+}
+
 fn greatest(sequences: &mut [u64], others: &[u64]) {
     for (sequence, other) in sequences.iter_mut().zip(others) {
         *sequence = (*sequence).max(*other);
     }
+}
+
+/// Whether no row of one source can stand in another one too.
+fn are_apart(sources: &[Vec<Piece>]) -> bool {
+    if sources.iter().filter(|pieces| !pieces.is_empty()).count() < 2 {
+        return true;
+    }
+    let pieces = sources.iter().flatten();
+    let mut spans: Vec<_> = pieces.map(|piece| (piece.rank, piece.times)).collect();
+    spans.sort_unstable();
+    spans
+        .windows(2)
+        .all(|pair| pair[0].0 != pair[1].0 || pair[0].1.1 < pair[1].1.0)
 }
 
 /// Where a read goes on: behind a time of a device, or from a device on.

@@ -106,7 +106,7 @@ pub(super) fn pieces(
         overlaps.then(|| Piece {
             rank,
             rows: stretch.rows.clone(),
-            times,
+            times: (times.0.max(stretch.first_ms), times.1.min(stretch.last_ms)),
         })
     };
     let from = index.0.partition_point(|stretch| stretch.device < *first);

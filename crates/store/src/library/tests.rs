@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_array::{Array, RecordBatch, cast::AsArray, types::*};
+use arrow_select::concat::concat_batches;
 use backtide_model::{
     BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY, ProductKey,
 };
@@ -130,7 +131,32 @@ impl World {
             .library
             .read(self.waiting.clone(), range, View::Kept)
             .unwrap();
-        slabs.collect::<Result<_, _>>().unwrap()
+        let slabs: Vec<RecordBatch> = slabs.collect::<Result<_, _>>().unwrap();
+        self.check_values(range, &slabs);
+        slabs
+    }
+
+    /// A read without commits has the same rows.
+    fn check_values(&self, range: &Range, slabs: &[RecordBatch]) {
+        let values = self
+            .library
+            .values(self.waiting.clone(), range, View::Kept)
+            .unwrap();
+        let values: Vec<RecordBatch> = values.collect::<Result<_, _>>().unwrap();
+        let joined = |slabs: &[RecordBatch]| {
+            let first = slabs.first()?;
+            let mut joined = concat_batches(&first.schema(), slabs).unwrap();
+            if let Ok(at) = joined.schema().index_of("_sequence") {
+                joined.remove_column(at);
+            }
+            Some(joined)
+        };
+        assert!(
+            values
+                .iter()
+                .all(|slab| slab.column_by_name("_sequence").is_none())
+        );
+        assert_eq!(joined(&values), joined(slabs));
     }
 }
 

@@ -274,8 +274,11 @@ impl Woven {
         })
     }
 
-    /// The commits of rows, before cells have a say.
+    /// The commits of rows, before cells have a say; empty where they were not read.
     pub(super) fn bases(&self) -> Vec<u64> {
+        if self.slices.iter().any(|slice| slice.base.is_empty()) {
+            return Vec::new();
+        }
         let base = |(slice, row): &Pick| self.slices[*slice].base(*row);
         self.picks.iter().map(base).collect()
     }
@@ -378,6 +381,9 @@ impl Woven {
     }
 
     fn sequences(&self, point: usize, picks: &[Pick], bases: &[u64]) -> Vec<u64> {
+        if bases.is_empty() {
+            return Vec::new();
+        }
         let is_plain: Vec<bool> = self
             .slices
             .iter()

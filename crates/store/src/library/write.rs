@@ -37,7 +37,7 @@ use super::{
 use crate::disk::{Disk, File};
 
 /// Rows of a page: what a read of one device's day decodes at least.
-const PAGE_ROWS: usize = 4_096;
+pub(super) const PAGE_ROWS: usize = 4_096;
 /// A row group's distinct doubles at most: history of sensors finds its repeats, and a read of a few
 /// rows decodes little of what it does not want. Above, the column falls back to plain values.
 const DICTIONARY_BYTES: usize = 256 << 10;

@@ -15,7 +15,10 @@ use arrow_array::RecordBatch;
 use parking_lot::{Condvar, Mutex};
 
 use super::{After, Query, by_device::ByDevice};
-use crate::{ReadError, Slabs, library::scan::SLICE_ROWS};
+use crate::{
+    ReadError, Slabs,
+    library::{scan::SLICE_ROWS, write::PAGE_ROWS},
+};
 
 /// Bytes of values that a group has, about.
 const GROUP_BYTES: usize = 8 << 20;
@@ -65,7 +68,8 @@ fn group_rows(query: &Query) -> usize {
     (GROUP_BYTES / 8 / (query.storages.len() + 3)).max(SLICE_ROWS)
 }
 
-/// How many rows segments have of each device in the range, about: as if they were evenly spread.
+/// How many rows of segments have to be decoded of each device, about: as if they were evenly spread, and
+/// a page at least.
 fn rows_of_devices(query: &Query) -> Vec<usize> {
     let (from_ms, last_ms) = (query.range.from_ms, query.range.to_ms - 1);
     let mut rows = vec![0; query.devices.len()];
@@ -87,7 +91,8 @@ fn rows_of_devices(query: &Query) -> Vec<usize> {
             let length = u128::from(stretch.last_ms.abs_diff(stretch.first_ms)) + 1;
             let wanted = u128::from(last_ms.abs_diff(first_ms)) + 1;
             let part = stretch.rows.len() as u128 * wanted / length;
-            rows[rank] += usize::try_from(part).unwrap_or(usize::MAX).max(1);
+            let part = usize::try_from(part).unwrap_or(usize::MAX);
+            rows[rank] += part.max(stretch.rows.len().min(PAGE_ROWS));
         }
     }
     rows

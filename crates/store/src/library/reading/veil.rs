@@ -31,6 +31,11 @@ impl Veil {
         Self(shown.filter(|(_, shown)| !shown.is_all(from_ms)).collect())
     }
 
+    /// Everything is shown.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The range to read so that the times that are wanted can be shown.
     pub(super) fn widened(&self, range: &Range, wanted: (i64, i64)) -> Range {
         let (mut from_ms, mut to_ms) = wanted;
