@@ -55,6 +55,22 @@ def cpu_s(*roots):
     return sum(stats[pid][1] for pid in family if pid in stats) / os.sysconf("SC_CLK_TCK")
 
 
+def threads_cpu_s(pid):
+    """CPU seconds of each thread of a process by its name, and under None those of threads that have ended."""
+    used = {None: ticks_s(f"/proc/{pid}/stat")}
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        name, own = (task / "comm").read_text().strip(), ticks_s(task / "stat")
+        used[name] = used.get(name, 0) + own
+        used[None] -= own
+    return used
+
+
+def ticks_s(stat):
+    """CPU seconds that a stat file of /proc tells."""
+    fields = read(stat).rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def settle(pids, within_s=120):
     """Waits until the processes rest, or that long; returns the CPU seconds that they used meanwhile."""
     start, before = time.monotonic(), cpu_s(*pids)

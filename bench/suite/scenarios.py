@@ -87,6 +87,61 @@ def paced(plan, points_per_second, order="shuffled", reading=False):
         return {**sent, "rate": points_per_second, "reads": reads}
 
 
+def rollups(plan, order):
+    """What upkeep of an hourly rollup of all points costs: the same load without it and with it, until all is at rest."""
+    seconds, rate = max(5, plan.seconds // 2), TARGET_POINTS_PER_SECOND / 2
+    runs = {}
+    for name, rollup in (("without", ""), ("with", ROLLUP)):
+        with plan.farm() as (gateway, channel):
+            if rollup:
+                gateway.cli("apply", "-f", "-", input=rollup)
+            before = machine.cpu_s(gateway.pid)
+            sent = load.send(gateway.mqtt, [gateway], "--order", order, "--rate", rate, "--seconds", seconds, "--window", 250,
+                             secret=channel["secret"], product_key=channel["productKey"])
+            loaded = machine.cpu_s(gateway.pid)
+            if rollup:
+                wait_for_rollups(gateway)
+            machine.settle([gateway.pid])
+            runs[name] = {**sent, "cpuSecondsLoaded": loaded - before, "cpuSeconds": machine.cpu_s(gateway.pid) - before,
+                          "upkeepSeconds": upkeep_s(gateway.pid)}
+    points = [run["points"] for run in runs.values()]
+    if max(points) > 1.02 * min(points):
+        raise Failed(f"two loads that should be alike: {points} points")
+    upkeep = runs["with"]["upkeepSeconds"] - runs["without"]["upkeepSeconds"]
+    return {**runs, "share": upkeep / (runs["with"]["cpuSeconds"] - upkeep),
+            "more": runs["with"]["cpuSeconds"] / runs["without"]["cpuSeconds"] - 1}
+
+
+def upkeep_s(pid):
+    """CPU of the thread that keeps rollups, and of threads that have ended: those it read with."""
+    used = machine.threads_cpu_s(pid)
+    return used[None] + used["derive"]
+
+
+ROLLUP = """
+kind: Policy
+name: bench
+models: [turbine]
+analysis:
+  - rollup: hours
+    interval: 1h
+    functions: [count, min, max, avg]
+"""
+
+
+def wait_for_rollups(gateway, within_s=300):
+    """Until everything answered is in every rollup."""
+    end = time.monotonic() + within_s
+    while True:
+        _, _, body = gateway.request("GET", "/api/v1/rollups")
+        standings = json.loads(body)["items"]
+        if standings and all(one["state"] == "current" for one in standings):
+            return
+        if time.monotonic() > end:
+            raise Failed(f"rollups are not current after {within_s} s: {standings}")
+        time.sleep(0.2)
+
+
 def small_messages(plan):
     """200 clients that wait for each reply before they send the next row: what a message costs."""
     with plan.farm() as (gateway, channel):
@@ -371,6 +426,8 @@ def backtide_scenarios(plan):
     yield "half-target", lambda done: paced(plan, TARGET_POINTS_PER_SECOND / 2)
     yield "half-own", lambda done: paced(plan, done["shuffled"]["pointsPerSecond"] / 2)
     yield "half-target-reading", lambda done: paced(plan, TARGET_POINTS_PER_SECOND / 2, reading=True)
+    yield "rollups-in-order", lambda done: rollups(plan, "in-order")
+    yield "rollups-shuffled", lambda done: rollups(plan, "shuffled")
     yield "small-messages", lambda done: small_messages(plan)
     yield "decodes", lambda done: decodes(plan)
     yield "raw-channel", lambda done: raw_channel(plan, keep_state=True)

@@ -99,6 +99,10 @@ def others(rounds, say):
             if run["reads"]:
                 slowest = max(run["reads"], key=lambda read: read.get("serverSeconds", read["seconds"]))
                 line("range reads meanwhile", f"{len(run['reads'])}, slowest: {read_text(slowest)} over up to {slowest['overlapping']} files")
+    for order in ("in-order", "shuffled"):
+        for run in of(rounds, f"rollups-{order}")[:1]:
+            line(f"upkeep of an hourly rollup, {order}", f"{run['share']:.0%} of the rest of the server's CPU ({run['with']['cpuSeconds']:.1f} s in all, "
+                 f"{run['without']['cpuSeconds']:.1f} s without) for {run['with']['points']:,} values")
     for run in of(rounds, "small-messages")[:1]:
         line("200 clients, one row, one message in flight", f"{run['messagesPerSecond']:,.0f} messages/s, "
              f"{run['serverCpuMicrosecondsPerMessage']:.1f} µs of server CPU each, p99 {run['latencyMs']['p99']:.1f} ms")

@@ -23,6 +23,7 @@ mod reader;
 pub mod reduce;
 mod reducer;
 mod series;
+mod share;
 mod shelf;
 
 use std::{

@@ -19,6 +19,7 @@ use super::{
     keeper::Keeper,
     marks::{Marks, Span},
     series::Series,
+    share::Share,
     shelf::{Kept, Marked, Shelf, ShelfError},
 };
 use crate::{
@@ -66,6 +67,7 @@ pub(super) struct Engine {
     save_after: Duration,
     let_go_at: Instant,
     holds_log: bool,
+    share: Share,
 }
 
 /// A series under upkeep.
@@ -123,6 +125,7 @@ impl Engine {
             save_after: SAVE_EVERY,
             let_go_at: now,
             holds_log: false,
+            share: Share::new(now),
         }
     }
 
@@ -411,7 +414,10 @@ impl Engine {
             });
             match followed {
                 Ok(reached) if reached == from => return Ok(false),
-                Ok(reached) => self.reached = reached.0,
+                Ok(reached) => {
+                    self.reached = reached.0;
+                    self.share.note_commit(Instant::now());
+                }
                 Err(FollowError::Trimmed { oldest }) => {
                     tracing::warn!(
                         from = from.0 + 1,
@@ -457,9 +463,12 @@ impl Engine {
 
     // --- rows ---
 
-    /// Computes what is due, for a while; whether there is more.
+    /// Computes what is due, for a while; whether there is more to do at once.
     fn compute(&mut self) -> Result<bool, WorkError> {
         let began = Instant::now();
+        if !self.share.is_left() {
+            return Ok(false);
+        }
         for at in 0..self.live.len() {
             let now = self.now();
             let live = &self.live[at];
@@ -476,6 +485,9 @@ impl Engine {
                 self.compute_group(at, &group)?;
                 if began.elapsed() >= WORK || self.shared.bell.has_ended() {
                     return Ok(true);
+                }
+                if !self.share.is_left() {
+                    return Ok(false);
                 }
             }
         }

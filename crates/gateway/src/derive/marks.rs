@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::policy::Pace;
 
+/// A device with more spans than this has values that come shuffled.
+const SCATTERED: usize = 8;
+
 /// Dirty from `from_ms` (inclusive) to `to_ms` (exclusive), both ends of windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
@@ -67,6 +70,11 @@ impl Spans {
                 self.0.insert(span.to_ms, since);
             }
         }
+    }
+
+    /// When a value came last, wherever.
+    fn last(&self) -> i64 {
+        self.0.values().map(|since| since.last).max().unwrap_or(0)
     }
 
     /// Makes each two neighbours one.
@@ -135,21 +143,26 @@ impl Marks {
     }
 
     /// What is due at `now`, the longest waiting devices first: spans that are quiet, or have waited
-    /// long enough. At most `devices_max` devices.
+    /// long enough. Of a device that is dirty in many places all are quiet or none: its values come
+    /// shuffled, and what is computed now will soon be dirty again. At most `devices_max` devices.
     pub(super) fn due(
         &self,
         pace: Pace,
         now: i64,
         devices_max: usize,
     ) -> Vec<(Box<str>, Vec<Span>)> {
-        let is_due = |since: &Since| {
-            now - since.last >= pace.quiet_ms || now - since.first >= pace.within_ms
+        let is_due = |spans: &Spans, since: &Since| {
+            let last = match spans.0.len() > SCATTERED {
+                true => spans.last(),
+                false => since.last,
+            };
+            now - last >= pace.quiet_ms || now - since.first >= pace.within_ms
         };
         let mut due: Vec<(i64, &Box<str>)> = self
             .devices
             .iter()
             .filter_map(|(device, spans)| {
-                let waiting = spans.0.values().filter(|since| is_due(since));
+                let waiting = spans.0.values().filter(|since| is_due(spans, since));
                 Some((waiting.map(|since| since.first).min()?, device))
             })
             .collect();
@@ -157,8 +170,8 @@ impl Marks {
         due.truncate(devices_max);
         due.into_iter()
             .map(|(_, device)| {
-                let spans = self.devices[device].0.iter();
-                let spans = spans.filter(|(_, since)| is_due(since));
+                let all = &self.devices[device];
+                let spans = all.0.iter().filter(|(_, since)| is_due(all, since));
                 let spans = spans.map(|(from_ms, since)| Span {
                     from_ms: *from_ms,
                     to_ms: since.to_ms,
@@ -237,6 +250,19 @@ mod tests {
         // Another span of the device is not due for that.
         marks.add("d", span(20, 30), 160, 8);
         assert_eq!(marks.due(PACE, 160, 8), [("d".into(), vec![span(0, 10)])]);
+    }
+
+    #[test]
+    fn a_device_whose_values_come_shuffled_is_quiet_as_a_whole() {
+        let mut marks = Marks::default();
+        for at in 0..=8 {
+            marks.add("d", span(at * 20, at * 20 + 10), 100, 64);
+        }
+        marks.add("d", span(0, 10), 104, 64);
+        assert!(marks.due(PACE, 106, 8).is_empty());
+        assert_eq!(marks.due(PACE, 109, 8)[0].1.len(), 9);
+        marks.add("d", span(0, 10), 159, 64);
+        assert_eq!(marks.due(PACE, 160, 8)[0].1.len(), 9);
     }
 
     #[test]
