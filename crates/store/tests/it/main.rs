@@ -12,5 +12,4 @@ mod damage;
 mod fault_disk;
 mod faults;
 mod store;
-mod thinning;
 mod world;
