@@ -16,7 +16,8 @@ from world import FAILED, OK, USAGE
 # Nodes are started by fixtures that tests of this mark share.
 pytestmark = pytest.mark.xdist_group("kafka")
 TOPIC = "MEASURE_POINT_ORIGIN_OFFLINE_o1"
-DEFAULTS = [TOPIC, "MEASURE_POINT_CAL_OFFLINE_o1", "EVENT_ORIGIN_OFFLINE_o1", "ATTRIBUTE_ORIGIN_OFFLINE_o1"]
+DEFAULTS = [TOPIC, "MEASURE_POINT_CAL_OFFLINE_o1", "EVENT_ORIGIN_OFFLINE_o1", "ATTRIBUTE_ORIGIN_OFFLINE_o1",
+            "HISTORY_CHANGE_OFFLINE_o1"]
 
 
 @pytest.fixture(scope="module")

@@ -383,6 +383,7 @@ export interface PolicyStep {
   rename?: string;
   copy?: string;
   expression?: string;
+  script?: { reads: string[]; source: string };
 }
 
 export interface PolicyFile {
@@ -405,6 +406,29 @@ export interface Done {
   step: number;
   point: string;
   does: string;
+  script?: string;
+}
+
+/** A rollup or reduction that reads a point. */
+export interface DerivedOfPoint {
+  name: string;
+  kind: 'rollup' | 'reduction';
+  policy: string;
+  interval: string;
+  timeZone?: string;
+  functions?: string[];
+  does: string;
+}
+
+/** What a change of policies would do to a rollup or reduction. */
+export interface DerivedChange {
+  name: string;
+  kind: 'rollup' | 'reduction';
+  product: string;
+  change: 'appears' | 'recomputed' | 'goes';
+  interval: string;
+  devices: number;
+  windowsMax: number;
 }
 
 export interface StorageRule {
@@ -413,6 +437,7 @@ export interface StorageRule {
   points?: string[];
   keep?: 'raw' | 'minute' | 'both';
   changeOnly?: boolean;
+  quiet?: string;
   keepDays?: number;
   rawDays?: number;
   by?: 'event' | 'import';
@@ -436,9 +461,11 @@ export interface EffectivePolicy {
   revision: number;
   processing: { channel: string; steps: Done[] }[];
   storage?: Kept;
+  derived?: DerivedOfPoint[];
 }
 
 export interface PolicyPreview {
+  derived?: DerivedChange[];
   processing: { product: string; channel: string; point: string; devices: number; before: Done[]; after: Done[] }[];
   more: number;
   storage: {

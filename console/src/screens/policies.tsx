@@ -11,6 +11,7 @@ import { others } from '../ui/kept';
 import { Asked, Empty, FilterText, Page, useFilters } from '../ui/page';
 import { Rows } from '../ui/rows';
 import { useProducts } from './channels';
+import { DerivedOf } from './policy-reads';
 
 /** What a policy file may say that this console has columns and fields for. */
 export const KNOWN = ['kind', 'name', 'order', 'models', 'products', 'channels', 'processing', 'storage', 'analysis', 'afterCommit', 'description'];
@@ -94,6 +95,7 @@ function Effective() {
                     <Deeds steps={steps} />
                   </section>
                 ))}
+                <DerivedOf derived={found.derived} />
               </Stack>
             )}
           </Asked>

@@ -4,12 +4,13 @@ import type { PolicyPreview } from '../api/types';
 import { useWords } from '../i18n';
 import { bytes, count } from '../time';
 import { Deeds, Retention } from './policies';
+import { DerivedChanges } from './policy-reads';
 
 const DEVICES = 10;
 
 export function Previewed({ preview }: { preview: PolicyPreview }) {
   const { t } = useWords();
-  const isNothing = preview.processing.length === 0 && preview.storage.length === 0;
+  const isNothing = preview.processing.length === 0 && preview.storage.length === 0 && !preview.derived?.length;
   return (
     <Stack data-testid="preview" role="status">
       <Text fw={600}>{t('Preview: nothing has changed')}</Text>
@@ -34,6 +35,7 @@ export function Previewed({ preview }: { preview: PolicyPreview }) {
           </Table>
         </Table.ScrollContainer>
       )}
+      <DerivedChanges changes={preview.derived} />
       {preview.more > 0 && <Text size="sm">{t('and {n} more', { n: count(preview.more) })}</Text>}
     </Stack>
   );

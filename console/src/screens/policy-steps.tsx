@@ -3,16 +3,17 @@ import { ActionIcon, Button, Group, NativeSelect, NumberInput, Stack, TagsInput,
 import type { PolicyStep } from '../api/types';
 import { useWords } from '../i18n';
 import { Kept, others } from '../ui/kept';
+import { BEGUN_SCRIPT, ScriptFields } from './policy-script';
 
 type Kind = Exclude<keyof PolicyStep, 'points'>;
 const BEGUN_STEPS: Record<Kind, Omit<PolicyStep, 'points'>> = {
   unit: { unit: { from: '', to: '' } }, scale: { scale: { factor: 1, offset: 0 } }, clamp: { clamp: {} }, range: { range: { otherwise: 'flag', quality: 1 } },
-  rename: { rename: '' }, copy: { copy: '' }, expression: { expression: '' },
+  rename: { rename: '' }, copy: { copy: '' }, expression: { expression: '' }, script: BEGUN_SCRIPT,
 };
 
 export function Steps({ steps, known, onChange }: { steps: PolicyStep[]; known: string[]; onChange: (steps: PolicyStep[]) => void }) {
   const { t } = useWords();
-  const words: Record<Kind, string> = { unit: t('convert'), scale: t('scale'), clamp: t('clamp'), range: t('check the range'), rename: t('rename'), copy: t('copy'), expression: t('compute') };
+  const words: Record<Kind, string> = { unit: t('convert'), scale: t('scale'), clamp: t('clamp'), range: t('check the range'), rename: t('rename'), copy: t('copy'), expression: t('compute'), script: t('run a script') };
   const put = (at: number, step: PolicyStep) => onChange(steps.map((other, place) => (place === at ? step : other)));
   return (
     <Stack gap="xs">
@@ -40,7 +41,8 @@ function Fields({ step, n, onChange }: { step: PolicyStep; n: number; onChange: 
     <NumberInput label={label} w={100} hideControls value={value ?? ''} onChange={(value) => told(value === '' ? undefined : Number(value))} />
   );
   const text = (label: string, value: string, told: (value: string) => void, placeholder = '') => <TextInput label={label} w={150} value={value} placeholder={placeholder} onChange={(e) => told(e.currentTarget.value)} />;
-  const { scale, unit, clamp, range } = step;
+  const { scale, unit, clamp, range, script } = step;
+  if (script) return <ScriptFields script={script} n={n} onChange={(script) => onChange({ script })} />;
   const bounds = <T extends { min?: number; max?: number }>(of: T, told: (of: T) => void) => <>{number(t('Min {n}', { n }), of.min, (min) => told({ ...of, min }))}{number(t('Max {n}', { n }), of.max, (max) => told({ ...of, max }))}</>;
   if (scale) return <>{number(t('Factor {n}', { n }), scale.factor ?? 1, (factor) => onChange({ scale: { ...scale, factor: factor ?? 1 } }))}{number(t('Offset {n}', { n }), scale.offset ?? 0, (offset) => onChange({ scale: { ...scale, offset: offset ?? 0 } }))}</>;
   if (unit) return <>{text(t('From unit {n}', { n }), unit.from, (from) => onChange({ unit: { ...unit, from } }), '[degF]')}{text(t('To unit {n}', { n }), unit.to, (to) => onChange({ unit: { ...unit, to } }), 'Cel')}</>;

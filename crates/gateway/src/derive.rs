@@ -46,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     chunk::ChunkError,
     kept::{Marked, Marks, kept},
-    publisher::{SCHEMA, topic},
+    publisher::SCHEMA,
     reader::{Rows, RowsAsked},
     series::{Series, Work},
     shelf::{Change, ChangesAsked, ShelfError},

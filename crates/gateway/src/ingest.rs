@@ -11,13 +11,14 @@ mod raw;
 mod redrive;
 mod reply;
 mod steps;
+mod verdicts;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use backtide_model::{ChannelName, Code, Compression, Oldest};
+use backtide_model::{ChannelName, Code, Compression};
 use backtide_store::{CommitError, Committed, Store};
 use tokio::time::timeout_at;
 
@@ -35,13 +36,13 @@ use crate::{
     quarantine::Quarantine,
     recorder::{Account, Recorder, Step},
     registry::{Product, Quotas, Registry, Snapshot},
-    retention,
     script::Scripts,
     store::{Submitted, Way},
 };
-use judge::{Judged, Scope, judge};
+use judge::Judged;
 use quota::{Cost, QUOTA_HOLD};
 use reply::Reply;
+use verdicts::Slice;
 
 /// How often a held burst looks whether it may go on.
 const HOLD_LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -118,9 +119,16 @@ impl Ingest {
             let decoded = self
                 .decode_burst(product, sender.compression, slice, arrived_ms)
                 .await?;
-            let mut those = judge_burst(
-                &snapshot, channel, sender, slice, &decoded, arrived_ms, arrived_ms,
-            )?;
+            let slice_of = Slice {
+                snapshot: &snapshot,
+                channel,
+                sender,
+                uplinks: slice,
+                decoded: &decoded,
+                arrived_ms,
+                now_ms: arrived_ms,
+            };
+            let mut those = self.verdicts(slice_of).await?;
             self.released(channel, began + HOLD).await?;
             if let Some(quotas) = quotas {
                 self.pay(quotas, gate, slice, &mut those, began.into())
@@ -369,48 +377,6 @@ fn product_of<'s>(snapshot: &'s Snapshot, channel: &ChannelName) -> Result<&'s P
         .and_then(|channel| snapshot.product(&channel.product))
         .map(Arc::as_ref)
         .ok_or_else(|| NotTaken::ChannelGone(channel.clone()))
-}
-
-fn judge_burst(
-    snapshot: &Snapshot,
-    channel: &ChannelName,
-    sender: &Sender,
-    burst: &[Uplink],
-    decoded: &[Option<Decoded>],
-    arrived_ms: i64,
-    now_ms: i64,
-) -> Result<Vec<Judged>, NotTaken> {
-    let gone = || NotTaken::ChannelGone(channel.clone());
-    let product = product_of(snapshot, channel)?;
-    let channel = snapshot.channel(channel).ok_or_else(gone)?;
-    let oldest = oldest(snapshot, product, arrived_ms, now_ms);
-    let scope = Scope {
-        channel: &channel.name,
-        product: &product.key,
-        model: &product.model,
-        is_json: product.is_json(),
-        mode: channel.mode,
-        stamps_arrival: channel.stamp_arrival,
-        conflict: channel.conflict,
-        oldest: oldest.as_ref(),
-        chain: snapshot.chain(&channel.name).map(Arc::as_ref),
-        find_device: &|key| product.find_device(key),
-    };
-    Ok(burst
-        .iter()
-        .zip(decoded)
-        .map(|(uplink, decoded)| {
-            let began = Instant::now();
-            let judged = judge(&scope, sender, uplink, decoded.as_ref(), arrived_ms);
-            judged.in_time(began.elapsed())
-        })
-        .collect())
-}
-
-/// What is too old to be stored: a re-driven message may have grown so since it arrived.
-fn oldest(snapshot: &Snapshot, product: &Product, arrived_ms: i64, now_ms: i64) -> Option<Oldest> {
-    let storage = snapshot.storage(&product.name)?;
-    Some(retention::oldest(storage, arrived_ms, now_ms))
 }
 
 /// What the flight recorder says of a message.

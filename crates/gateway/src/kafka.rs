@@ -42,17 +42,10 @@ impl Cluster {
         }))
     }
 
-    /// The topics that rules publish to unless they name others (`decisions.md` §6).
+    /// The topics that rules publish to unless they name others (`decisions.md` §6), and that of the
+    /// change feed.
     pub fn default_topics(&self) -> Vec<String> {
-        let organization = &self.0.organization;
-        [
-            "MEASURE_POINT_ORIGIN_OFFLINE",
-            "MEASURE_POINT_CAL_OFFLINE",
-            "EVENT_ORIGIN_OFFLINE",
-            "ATTRIBUTE_ORIGIN_OFFLINE",
-        ]
-        .map(|topic| format!("{topic}_{organization}"))
-        .to_vec()
+        default_topics(&self.0.organization)
     }
 
     pub(crate) fn settings(&self) -> &config::Kafka {
@@ -85,5 +78,47 @@ impl Cluster {
             ..
         } = &*self.0;
         format!("{}-{organization}-{what}", settings.transactional_id_prefix)
+    }
+}
+
+fn default_topics(organization: &ObjectName) -> Vec<String> {
+    let of_rules = [
+        "MEASURE_POINT_ORIGIN_OFFLINE",
+        "MEASURE_POINT_CAL_OFFLINE",
+        "EVENT_ORIGIN_OFFLINE",
+        "ATTRIBUTE_ORIGIN_OFFLINE",
+    ];
+    let mut topics: Vec<String> = of_rules
+        .iter()
+        .map(|topic| format!("{topic}_{organization}"))
+        .collect();
+    topics.push(changes_topic(organization));
+    topics
+}
+
+/// The topic that the change feed of rollups and reductions is published to.
+pub fn changes_topic(organization: &ObjectName) -> String {
+    format!("HISTORY_CHANGE_OFFLINE_{organization}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_looks_at_every_topic_that_is_published_to_by_default() {
+        let organization = ObjectName::new("o1").unwrap();
+        let topics = default_topics(&organization);
+        assert_eq!(
+            topics,
+            [
+                "MEASURE_POINT_ORIGIN_OFFLINE_o1",
+                "MEASURE_POINT_CAL_OFFLINE_o1",
+                "EVENT_ORIGIN_OFFLINE_o1",
+                "ATTRIBUTE_ORIGIN_OFFLINE_o1",
+                "HISTORY_CHANGE_OFFLINE_o1",
+            ]
+        );
+        assert!(topics.contains(&changes_topic(&organization)));
     }
 }

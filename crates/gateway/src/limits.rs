@@ -220,13 +220,16 @@ pub const POLICIES_MAX: usize = 256;
 pub const POLICY_STEPS_MAX: usize = 100;
 /// Points that one step names.
 pub const POLICY_POINTS_MAX: usize = 1_000;
+/// Steps with a script that act on what comes by one channel: a message waits for each in turn.
+pub const POLICY_SCRIPTS_MAX: usize = 8;
 /// Days that a storage policy may keep values: a hundred years.
 pub const KEEP_DAYS_MAX: u32 = 36_500;
 /// Storage rules of one policy.
 pub const STORAGE_RULES_MAX: usize = 100;
-/// A day of a device is thinned to its changes once nothing of it arrived for so long: what arrives
-/// later finds only the ends of stretches of equal values.
-pub const CHANGES_QUIET_MS: i64 = 3_600_000;
+/// How long nothing of a day may have to arrive before it is thinned to its changes, at least and at
+/// most, milliseconds: a minute, and a year.
+pub const CHANGES_QUIET_MS_MIN: i64 = 60_000;
+pub const CHANGES_QUIET_MS_MAX: i64 = 366 * 24 * 3_600_000;
 /// Devices whose values that would go a preview lists by point; further ones are counted.
 pub const PREVIEW_DEVICES_MAX: usize = 200;
 /// Rollups and reductions of one policy …
@@ -497,6 +500,10 @@ pub const SCRIPT_CALLS_WAITING_MAX: usize = 1_024;
 pub const SCRIPT_SLICE_CALLS: usize = 64;
 /// The same in bytes; a single call may have more.
 pub const SCRIPT_SLICE_BYTES: usize = 1 << 20;
+/// Rows that a script of a policy is given in one call …
+pub const SCRIPT_ROWS: usize = 64;
+/// … and bytes of their text; a single row may have more.
+pub const SCRIPT_ROWS_BYTES: usize = 64 << 10;
 /// Characters of a script's error that are kept.
 pub const SCRIPT_MESSAGE_CHARS_MAX: usize = 512;
 /// A worker that neither answers nor uses its CPU for so long is replaced.

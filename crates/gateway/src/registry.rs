@@ -56,7 +56,7 @@ pub use device::{Attributes, Device, DeviceFile};
 pub use document::{Declared, Document, Fault, Form, Place, read};
 pub use kind::Kind;
 pub use model::DeclaredModel;
-pub use policy::{Policies, Policy, PolicyFile, chain};
+pub use policy::{Policies, Policy, PolicyFile, chain, chains_of};
 pub use product::{Format, Product, ProductFile};
 pub use rule::{
     BatchFormat, Calculated, Comparison, Constant, Destination, Guarantee, KafkaFile, Listen,

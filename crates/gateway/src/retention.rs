@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    limits::CHANGES_QUIET_MS,
     pool::Pool,
     registry::{ArchiveOf, Density, KeptBy, ProductStorage, Registry, RuleInForce, StorageRule},
 };
@@ -71,8 +70,7 @@ impl Retention {
 /// # Errors
 /// The store cannot say when commits arrived.
 pub fn keep(store: &Store, storage: &ProductStorage, now_ms: i64) -> Result<Keep, ReadError> {
-    let quiet = || store.first_since(now_ms.saturating_sub(CHANGES_QUIET_MS));
-    let of = |rule: &RuleInForce| point_keep(store, rule.rule(), now_ms, &quiet);
+    let of = |rule: &RuleInForce| point_keep(store, rule.rule(), now_ms);
     let mut points = std::collections::BTreeMap::new();
     for (point, rule) in &storage.points {
         points.insert(point.clone(), of(rule)?);
@@ -152,12 +150,7 @@ fn points_whole_from(keep: &Keep) -> Floor {
     whole
 }
 
-fn point_keep(
-    store: &Store,
-    rule: &StorageRule,
-    now_ms: i64,
-    quiet: &dyn Fn() -> Result<Sequence, ReadError>,
-) -> Result<PointKeep, ReadError> {
+fn point_keep(store: &Store, rule: &StorageRule, now_ms: i64) -> Result<PointKeep, ReadError> {
     let floor = match (rule.oldest_ms(now_ms), rule.by) {
         (None, _) => Floor::NONE,
         (Some(time_ms), KeptBy::Event) => Floor {
@@ -178,7 +171,10 @@ fn point_keep(
     };
     let always = Sequence(u64::MAX);
     let thin = match (rule.keep, rule.raw_oldest_ms(now_ms)) {
-        _ if rule.change_only => thin(Thinning::Changes, i64::MAX, quiet()?),
+        _ if rule.change_only => {
+            let quiet = store.first_since(now_ms.saturating_sub(rule.quiet_ms()))?;
+            thin(Thinning::Changes, i64::MAX, quiet)
+        }
         (Density::Minute, _) => thin(Thinning::Minute, i64::MAX, always),
         (Density::Both, Some(before_ms)) => thin(Thinning::Minute, before_ms, always),
         (Density::Both, None) | (Density::Raw, _) => None,

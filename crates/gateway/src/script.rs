@@ -17,6 +17,7 @@ mod pool;
 mod process;
 mod program;
 mod queue;
+mod rows;
 mod sandbox;
 mod wire;
 mod worker;
@@ -30,6 +31,7 @@ pub use input::Input;
 pub use pool::Scripts;
 pub use process::WorkerCommand;
 pub use program::{Program, State};
+pub use rows::{Output, Rows, SaidOfRow};
 pub use wire::Functions;
 pub use worker::work;
 

@@ -38,9 +38,9 @@ pub use journal::{
 };
 pub use library::{
     AttributePlace, AttributeRange, ChronicleStats, Conflict, ConflictFilter, ConflictPage,
-    ConflictRow, ConflictRows, ConflictSide, EventPlace, EventRange, Expirable, ExpirableRecords,
-    Floor, FlushError, Going, Keep, Latest, LibraryStats, Lineage, PointKeep, RecordKeep,
-    StoredAttribute, StoredEvent, Thin, Thinning, View, quality_column, value_column,
+    ConflictRow, ConflictRows, ConflictSide, DeviceSpan, EventPlace, EventRange, Expirable,
+    ExpirableRecords, Floor, FlushError, Going, Keep, Latest, LibraryStats, Lineage, PointKeep,
+    RecordKeep, StoredAttribute, StoredEvent, Thin, Thinning, View, quality_column, value_column,
 };
 pub use memtable::MemtableStats;
 pub use options::Options;

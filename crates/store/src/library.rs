@@ -34,6 +34,7 @@ mod reading;
 mod run;
 mod scan;
 mod segment;
+mod spans;
 #[cfg(test)]
 mod tests;
 mod thin;
@@ -70,6 +71,7 @@ pub use latest::Latest;
 pub(crate) use merge::Haste;
 pub use names::{quality_column, value_column};
 pub use origins::Lineage;
+pub use spans::DeviceSpan;
 
 use self::{
     chains::Chains,

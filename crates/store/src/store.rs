@@ -1,7 +1,7 @@
 //! The store as its users see it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     path::Path,
     sync::{
@@ -26,9 +26,9 @@ use crate::{
     health::Health,
     journal::{self, Choice, Log},
     library::{
-        AttributeRange, ChronicleStats, ConflictFilter, ConflictPage, ConflictRows, EventRange,
-        Expirable, ExpirableRecords, FlushError, Going, Keep, Latest, Library, LibraryStats,
-        Lineage, StoredAttribute, StoredEvent, View,
+        AttributeRange, ChronicleStats, ConflictFilter, ConflictPage, ConflictRows, DeviceSpan,
+        EventRange, Expirable, ExpirableRecords, FlushError, Going, Keep, Latest, Library,
+        LibraryStats, Lineage, StoredAttribute, StoredEvent, View,
     },
     memtable::Memtable,
     queue::{Queue, Submission},
@@ -472,6 +472,17 @@ impl Store {
         // The memtable first, as in `read`.
         let entries = self.shared().memtable.snapshot(product);
         self.shared().library.going(entries, product, points, keep)
+    }
+
+    /// From when to when devices have values of some points, reckoned from the index of segments and from
+    /// memory: a device that has any is there, and its span is not too short.
+    pub fn spans(
+        &self,
+        product: &ProductKey,
+        points: &[ElementName],
+    ) -> BTreeMap<DeviceKey, DeviceSpan> {
+        let entries = self.shared().memtable.snapshot(product);
+        self.shared().library.spans(&entries, product, points)
     }
 
     /// Counts the events and attribute values that a keep would take, of those that are flushed.

@@ -28,7 +28,7 @@ pub struct Check {
     /// Configuration file (TOML)
     #[arg(long, env = "BACKTIDE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A topic to look at, beside those that rules publish to by default; may be repeated
+    /// A topic to look at, beside those that rules and the change feed publish to by default; may be repeated
     #[arg(long = "topic", value_name = "NAME")]
     topics: Vec<String>,
     #[arg(short, long, value_enum, default_value_t)]

@@ -83,6 +83,11 @@ impl Show {
                 writeln!(terminal.talk, "{what}kept {}", kept_in_words(kept))?;
             }
         }
+        for derived in list(&effective, "derived") {
+            let [kind, name, policy, does] =
+                ["kind", "name", "policy", "does"].map(|member| text(derived, member));
+            writeln!(terminal.talk, "{kind} {name} (policy {policy}): {does}")?;
+        }
         if lines.is_empty() {
             let (device, point) = (&self.device, &self.point);
             writeln!(
@@ -137,6 +142,27 @@ impl Preview {
         }
         for of_product in list(&preview, "storage") {
             tell(terminal, of_product)?;
+        }
+        for derived in list(&preview, "derived") {
+            let [kind, name, product, devices, windows, interval] = [
+                "kind",
+                "name",
+                "product",
+                "devices",
+                "windowsMax",
+                "interval",
+            ]
+            .map(|member| text(derived, member));
+            let would = match text(derived, "change").as_str() {
+                "appears" => "would appear and be computed",
+                "goes" => "would go, with its rows",
+                _ => "would be computed once more",
+            };
+            writeln!(
+                terminal.talk,
+                "product {product}: {kind} {name} {would}: {devices} devices, at most {windows} \
+                 windows of {interval}"
+            )?;
         }
         writeln!(terminal.talk, "nothing was changed")?;
         Ok(Exit::Ok)

@@ -21,7 +21,7 @@ use super::{
     marks::{Marks, Span},
     series::Series,
     share::Share,
-    shelf::{Marked, Shelf, ShelfError},
+    shelf::{Kept, Marked, Shelf, ShelfError},
 };
 use crate::{
     clock::Clock,
@@ -96,8 +96,14 @@ pub(super) enum WorkError {
     Read(#[from] ReadError),
 }
 
-/// The id of a series that stays, and up to which device its stored history is marked.
-type KnownSeries = (i64, Option<String>);
+/// A series that the file has now.
+struct Known {
+    id: i64,
+    /// Up to which device its stored history is marked.
+    backfill: Option<String>,
+    /// A point is new to it: its stored history is to be marked once more.
+    is_anew: bool,
+}
 
 impl Engine {
     pub(super) fn new(
@@ -228,13 +234,24 @@ impl Engine {
         let mut before: HashMap<i64, Live> =
             self.live.drain(..).map(|live| (live.id, live)).collect();
         for (series, kept) in declared.into_iter().zip(kept) {
-            let Some((id, backfill)) = kept else { continue };
+            let Some(Known {
+                id,
+                backfill,
+                is_anew,
+            }) = kept
+            else {
+                continue;
+            };
             let (names, series) = (series.names(), Arc::new(series));
             self.live.push(match before.remove(&id) {
                 Some(live) => Live {
+                    backfill: if is_anew { backfill } else { live.backfill },
+                    is_backfill_saved: is_anew || live.is_backfill_saved,
                     series,
                     names,
-                    ..live
+                    marks: live.marks,
+                    standing: live.standing,
+                    id,
                 },
                 None => Live {
                     id,
@@ -264,7 +281,7 @@ impl Engine {
 
     /// Makes the file agree with what is declared; the id of each, and how far its stored history is
     /// marked.
-    fn settle(&mut self, declared: &[Series]) -> Result<Vec<Option<KnownSeries>>, WorkError> {
+    fn settle(&mut self, declared: &[Series]) -> Result<Vec<Option<Known>>, WorkError> {
         let is_same = |(name, product, print): (&str, &str, &str), one: &Series| {
             one.name.as_str() == name && one.product.key.as_str() == product && one.print == print
         };
@@ -293,13 +310,45 @@ impl Engine {
             self.shelf.agree(&gone, &new)?;
         }
         let known = self.shelf.series()?;
-        let found = declared.iter().map(|one| {
-            let found = known
-                .iter()
-                .find(|(name, product, print, _)| is_same((name, product, print), one));
-            found.map(|(_, _, _, kept)| (kept.id, kept.backfill.clone()))
-        });
-        Ok(found.collect())
+        let mut found = Vec::with_capacity(declared.len());
+        for one in declared {
+            let mut known = known.iter();
+            let of = known.find(|(name, product, print, _)| is_same((name, product, print), one));
+            found.push(match of {
+                Some((_, _, _, kept)) => Some(self.known(kept, one)?),
+                None => None,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Notes which points a series is made of. Where one is new to it of which values are stored (they
+    /// passed before it was declared, or it was declared before), its windows are all marked: what they
+    /// were is right but for that point.
+    fn known(&mut self, kept: &Kept, series: &Series) -> Result<Known, WorkError> {
+        let known = Known {
+            id: kept.id,
+            backfill: kept.backfill.clone(),
+            is_anew: false,
+        };
+        if kept.made_of == series.made_of {
+            return Ok(known);
+        }
+        let product = &series.product.key;
+        let is_stored = |name: &str| {
+            let name = ElementName::new(name);
+            name.is_ok_and(|name| self.store.storage_of(product, &name).is_some())
+        };
+        let is_anew = series.made_of.beyond(&kept.made_of).any(is_stored);
+        self.shelf.make_of(kept.id, &series.made_of, is_anew)?;
+        Ok(match is_anew {
+            true => Known {
+                backfill: Some(String::new()),
+                is_anew,
+                ..known
+            },
+            false => known,
+        })
     }
 
     /// Goes on where the file says.

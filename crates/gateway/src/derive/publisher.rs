@@ -14,7 +14,7 @@ use super::{
     shelf::{Change, ChangesAsked, Shelf, ShelfError},
 };
 use crate::{
-    kafka::Cluster,
+    kafka::{Cluster, changes_topic},
     registry::{Registry, Snapshot},
     sink::{Record, Sink, SinkError, Stretch, kafka::Guarantee},
 };
@@ -29,11 +29,6 @@ const CHANGES_AT_ONCE: usize = 1_000;
 
 /// The JSON Schema of a published change, 2020-12.
 pub const SCHEMA: &str = include_str!("change.schema.json");
-
-/// The topic of an organization.
-pub fn topic(organization: &ObjectName) -> String {
-    format!("HISTORY_CHANGE_OFFLINE_{organization}")
-}
 
 pub(super) struct Publisher {
     shelf: Shelf,
@@ -87,7 +82,7 @@ impl Publisher {
             shelf,
             shared,
             registry,
-            topic: topic(&organization).into(),
+            topic: changes_topic(&organization).into(),
             organization,
             sink: cluster.sink(SINK, Guarantee::AtLeastOnce),
             ending,

@@ -1,6 +1,9 @@
 //! What is derived from the values of one product: compiled from the policies that are declared.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use backtide_model::{ElementName, ObjectName, Storage};
@@ -37,6 +40,50 @@ pub struct Series {
     pub work: Work,
     /// What it says, as text: whoever says something else is computed anew.
     pub print: String,
+    /// What it is made of: where a point is new, or another, what is stored of it is computed too.
+    pub made_of: MadeOf,
+}
+
+/// The points of a series with what is computed of each; a line of text each.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MadeOf(BTreeMap<String, String>);
+
+impl MadeOf {
+    fn new(work: &Work) -> Self {
+        let line = |point: &AskedPoint, functions: &[Function]| {
+            let words: Vec<&str> = functions.iter().map(|function| function.word()).collect();
+            let of = format!("{:?} {}", point.storage, words.join(","));
+            (point.name.to_string(), of)
+        };
+        Self(match work {
+            Work::Rollup { points, .. } => points.iter().map(|(p, f)| line(p, f)).collect(),
+            Work::Reduction { points, .. } => points.iter().map(|p| line(p, &[])).collect(),
+        })
+    }
+
+    /// As [`Self::text`] writes it; an empty text is of nothing.
+    pub(super) fn read(text: &str) -> Self {
+        let lines = text.lines().filter_map(|line| line.split_once('\t'));
+        Self(
+            lines
+                .map(|(name, of)| (name.to_owned(), of.to_owned()))
+                .collect(),
+        )
+    }
+
+    pub(super) fn text(&self) -> String {
+        let lines = self.0.iter().map(|(name, of)| format!("{name}\t{of}"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// The points that `before` does not have, or not so.
+    pub fn beyond<'s>(&'s self, before: &'s Self) -> impl Iterator<Item = &'s str> {
+        let new = self
+            .0
+            .iter()
+            .filter(|(name, of)| before.0.get(*name) != Some(of));
+        new.map(|(name, _)| name.as_str())
+    }
 }
 
 /// What is computed.
@@ -111,6 +158,11 @@ impl Series {
             if holds { plan.hold_ms } else { 0 },
             if grows { plan.lookback_ms } else { 0 },
         );
+        let work = Work::Rollup {
+            points,
+            hold_ms: plan.hold_ms,
+            lookback_ms: plan.lookback_ms,
+        };
         Some(Self {
             name: file.rollup.clone(),
             policy: policy.name.clone(),
@@ -121,11 +173,8 @@ impl Series {
             chunk_ms: CHUNK_WINDOWS * plan.interval.about_ms(),
             reach_ms,
             pace: plan.pace,
-            work: Work::Rollup {
-                points,
-                hold_ms: plan.hold_ms,
-                lookback_ms: plan.lookback_ms,
-            },
+            made_of: MadeOf::new(&work),
+            work,
             print: print_of(&RollupFile {
                 quiet: None,
                 within: None,
@@ -146,6 +195,11 @@ impl Series {
             return None;
         }
         let restart_ms = plan.restart.about_ms();
+        let work = Work::Reduction {
+            points,
+            rate_per_ms: plan.rate_per_ms,
+            keep: plan.keep,
+        };
         Some(Self {
             name: file.reduction.clone(),
             policy: policy.name.clone(),
@@ -161,11 +215,8 @@ impl Series {
                 0
             },
             pace: plan.pace,
-            work: Work::Reduction {
-                points,
-                rate_per_ms: plan.rate_per_ms,
-                keep: plan.keep,
-            },
+            made_of: MadeOf::new(&work),
+            work,
             print: print_of(&ReductionFile {
                 quiet: None,
                 within: None,

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::{chunk::ChunkError, marks::Span};
+use super::{chunk::ChunkError, marks::Span, series::MadeOf};
 use crate::sqlite::{self, Sync};
 
 const TABLES: &str = "
@@ -31,6 +31,11 @@ const TABLES: &str = "
         is_doomed INTEGER NOT NULL DEFAULT 0,
         -- The device up to which stored history was marked; NULL: all of it.
         backfill TEXT
+    );
+    -- The points that a series is made of, and what is computed of each.
+    CREATE TABLE IF NOT EXISTS made_of (
+        series INTEGER PRIMARY KEY,
+        points TEXT NOT NULL
     );
     CREATE UNIQUE INDEX IF NOT EXISTS series_name ON series (name, product) WHERE is_doomed = 0;
     CREATE TABLE IF NOT EXISTS mark (
@@ -75,6 +80,8 @@ pub(super) struct Kept {
     pub(super) id: i64,
     /// Stored history is marked up to this device; `None`: all of it.
     pub(super) backfill: Option<String>,
+    /// The points that its rows are made of.
+    pub(super) made_of: MadeOf,
 }
 
 /// Rows of a device in a span of time.
@@ -209,12 +216,14 @@ impl Shelf {
     /// Those that are kept, with their name, product and what they say.
     pub(super) fn series(&self) -> Result<Vec<(String, String, String, Kept)>, ShelfError> {
         let mut select = self.connection.prepare_cached(
-            "SELECT name, product, print, id, backfill FROM series WHERE is_doomed = 0",
+            "SELECT name, product, print, id, backfill, points FROM series
+             LEFT JOIN made_of ON made_of.series = series.id WHERE is_doomed = 0",
         )?;
         let series = select.query_map([], |row| {
             let kept = Kept {
                 id: row.get(3)?,
                 backfill: row.get(4)?,
+                made_of: MadeOf::read(&row.get::<_, Option<String>>(5)?.unwrap_or_default()),
             };
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, kept))
         })?;
@@ -243,6 +252,26 @@ impl Shelf {
         Ok(transaction.commit()?)
     }
 
+    /// Notes what a series is made of from now on; `anew`: all that is stored is to be marked.
+    pub(super) fn make_of(
+        &mut self,
+        id: i64,
+        made_of: &MadeOf,
+        anew: bool,
+    ) -> Result<(), ShelfError> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute(
+            "INSERT OR REPLACE INTO made_of (series, points) VALUES (?1, ?2)",
+            params![id, made_of.text()],
+        )?;
+        if anew {
+            transaction.execute("UPDATE series SET backfill = '' WHERE id = ?1", [id])?;
+        }
+        Ok(transaction.commit()?)
+    }
+
     /// Removes a step of what is kept of series that are no more; whether there is more.
     pub(super) fn sweep(&mut self) -> Result<bool, ShelfError> {
         let sql = "SELECT id FROM series WHERE is_doomed = 1 LIMIT 1";
@@ -258,8 +287,12 @@ impl Shelf {
             [id, REMOVE_STEP],
         )?;
         if removed == 0 {
-            self.connection
-                .execute("DELETE FROM series WHERE id = ?1", [id])?;
+            for sql in [
+                "DELETE FROM made_of WHERE series = ?1",
+                "DELETE FROM series WHERE id = ?1",
+            ] {
+                self.connection.execute(sql, [id])?;
+            }
         }
         Ok(true)
     }

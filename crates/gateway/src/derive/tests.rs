@@ -498,3 +498,58 @@ fn a_window_whose_values_retention_took_stays_as_it_was() {
     settle(&mut engine, &world);
     assert_eq!(world.rows("r"), rows);
 }
+
+/// A rollup of every point and a reduction of two: `power` and, once it is declared, `state`.
+const OF_ALL: &str = "kind: Policy\nname: derived\nanalysis:\n  - rollup: r\n    interval: 1h\n    \
+     functions: [avg, last]\n    quiet: 0s\n    within: 0s\nafterCommit:\n  - reduction: k\n    points: \
+     [power, state]\n    deadBand: { deviation: 1 }\n    restart: 6h\n    quiet: 0s\n    within: 0s\n";
+
+#[test]
+fn a_point_that_joins_a_series_is_computed_of_what_is_stored_of_it() {
+    let without = WORLD.replace("  state: { type: int }\n", "");
+    let without = without.replace("measurepoints:", "passthrough: true\nmeasurepoints:");
+    for has_restart in [false, true] {
+        let world = World::new();
+        world.commit(&[
+            (0, 0, 1.0, 2),
+            (0, 1, 1.5, 2),
+            (0, 2, 9.0, 6),
+            (1, 400, 3.0, 4),
+        ]);
+        world.apply(&without);
+        world.apply(OF_ALL);
+        let mut engine = world.engine();
+        settle(&mut engine, &world);
+        assert!(world.rows("r").iter().all(|row| !row.contains("state")));
+        assert!(world.rows("k").iter().all(|row| !row.contains("state")));
+        if has_restart {
+            engine.follow_and_save().unwrap();
+            engine = world.engine();
+        }
+        world.apply(WORLD);
+        settle(&mut engine, &world);
+        assert_eq!(world.rows("r"), world.folded("r"));
+        let marked = |row: &String| row.contains("state.marks") && !row.contains("state.marks=-");
+        let rows = world.rows("k");
+        assert_eq!(rows.iter().filter(|row| marked(row)).count(), 4, "{rows:?}");
+    }
+}
+
+#[test]
+fn a_point_of_which_nothing_is_stored_joins_without_work() {
+    let world = World::new();
+    world.commit(&[(0, 0, 1.0, 1), (1, 400, 3.0, 1)]);
+    world.apply(OF_ALL);
+    let mut engine = world.engine();
+    settle(&mut engine, &world);
+    world.apply(&WORLD.replace("  state:", "  torque: { type: double }\n  state:"));
+    engine.follow_and_save().unwrap();
+    assert_eq!(engine.dirty_spans(), 0);
+    let (_, series) = world.series("r");
+    assert!(
+        series
+            .points()
+            .iter()
+            .any(|point| point.name.as_str() == "torque")
+    );
+}

@@ -80,6 +80,9 @@ async fn apply(
     super::scripts::trials(&api, &documents)
         .await
         .map_err(registry::refused)?;
+    super::policies::trials(&api, &documents)
+        .await
+        .map_err(registry::refused)?;
     let (applied, cures) = api
         .pool
         .clone()

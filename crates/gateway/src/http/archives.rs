@@ -22,7 +22,7 @@ use crate::{
     archive::{ArchiveError, DAY_MS, FileRecord, FilesAsked, Planned, Standing},
     limits::ARCHIVE_SECRET_BYTES_MAX,
     query,
-    registry::{Archive, Kind, written},
+    registry::{Archive, Kind, Registry, written},
 };
 
 const FILES_DEFAULT: usize = 100;
@@ -52,18 +52,10 @@ async fn list(
 ) -> Result<Json<Page>, Problem> {
     params.only(Kind::Archive, &[])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after()?;
-    let after = after.as_ref().map(|Position(_, name)| name.as_str());
-    objects::page(
-        &params,
-        snapshot.archives_after(after).map(|archive| {
-            let name = archive.name.as_str();
-            let position = Position(String::new(), name.to_owned());
-            (position, move || {
-                written(Kind::Archive, name, &archive.file)
-            })
-        }),
-    )
+    let after = params.after_name()?;
+    let found = snapshot.archives_after(after.as_deref());
+    let found = found.map(|archive| (archive.name.as_str(), &archive.file));
+    objects::page_of(&params, Kind::Archive, found)
 }
 
 /// Show an archive
@@ -258,11 +250,8 @@ async fn stop(
 }
 
 async fn set_stopped(api: &Api, name: String, stopped: bool) -> Result<Json<Status>, Problem> {
-    let registry = Arc::clone(&api.registry);
-    let changed = api
-        .pool
-        .run(move || registry.set_archive_stopped(&name, stopped))
-        .await??;
+    let change = move |registry: &Registry| registry.set_archive_stopped(&name, stopped);
+    let changed = objects::change(api, change).await?;
     tracing::info!(target: "audit", archive = %changed.name, stopped, "the archive was switched");
     Ok(Json(stands(api, &changed).await?))
 }
@@ -290,11 +279,8 @@ async fn secret(
         return Err(Problem::bad_request("secret", detail));
     }
     let secret = given.secret.map(SecretString::from);
-    let registry = Arc::clone(&api.registry);
-    let changed = api
-        .pool
-        .run(move || registry.set_archive_secret(&name, secret))
-        .await??;
+    let change = move |registry: &Registry| registry.set_archive_secret(&name, secret);
+    let changed = objects::change(&api, change).await?;
     tracing::info!(target: "audit", archive = %changed.name, "the archive's secret was set");
     Ok(Json(stands(&api, &changed).await?))
 }

@@ -18,7 +18,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct CheckParams {
-    /// Topics to look at, separated by commas, beside those that rules publish to by default
+    /// Topics to look at, separated by commas, beside those that rules and the change feed publish to by default
     topics: Option<String>,
 }
 

@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals,
-    objects::{self, ListParams, Page, Position},
+    objects::{self, ListParams, Page},
     problem::Params,
 };
 use crate::registry::{Kind, written};
@@ -33,17 +33,10 @@ async fn list(
 ) -> Result<Json<Page>, Problem> {
     params.only(Kind::Model, &[])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after()?;
-    let models = snapshot.models_after(after.as_ref().map(|Position(_, name)| name.as_str()));
-    objects::page(
-        &params,
-        models.map(|declared| {
-            let position = Position(String::new(), declared.name.to_string());
-            (position, || {
-                written(Kind::Model, declared.name.as_str(), &*declared.model)
-            })
-        }),
-    )
+    let after = params.after_name()?;
+    let models = snapshot.models_after(after.as_deref());
+    let models = models.map(|declared| (declared.name.as_str(), &*declared.model));
+    objects::page_of(&params, Kind::Model, models)
 }
 
 /// Show a model

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use utoipa::IntoParams;
 
 use super::{Api, Problem, problem::limit};
-use crate::registry::{Kind, Refused};
+use crate::registry::{Kind, Refused, Registry, written};
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
@@ -62,6 +62,11 @@ impl ListParams {
                 Problem::bad_request("cursor", "the cursor is none of ours")
                     .fix("send next of the page before, or leave it out")
             })
+    }
+
+    /// The name with which the page before ended, of objects that have names of their own.
+    pub(super) fn after_name(&self) -> Result<Option<String>, Problem> {
+        Ok(self.after()?.map(|Position(_, name)| name))
     }
 
     /// Refuses filters that this kind has no member for: they would hide nothing, silently.
@@ -123,6 +128,28 @@ pub(super) fn page(
         (_, None) | (None, _) => None,
     };
     Ok(Json(Page { items, next }))
+}
+
+/// The page of objects that have names of their own, each with its name and what its file says.
+pub(super) fn page_of<'s, F: Serialize>(
+    params: &ListParams,
+    kind: Kind,
+    objects: impl Iterator<Item = (&'s str, F)>,
+) -> Result<Json<Page>, Problem> {
+    let objects = objects.map(|(name, file)| {
+        let position = Position(String::new(), name.to_owned());
+        (position, move || written(kind, name, &file))
+    });
+    page(params, objects)
+}
+
+/// Changes what `apply` does not say about an object: whether it is stopped, its secret.
+pub(super) async fn change<T: Send + 'static>(
+    api: &Api,
+    change: impl FnOnce(&Registry) -> Result<T, Refused> + Send + 'static,
+) -> Result<T, Problem> {
+    let registry = Arc::clone(&api.registry);
+    Ok(api.pool.run(move || change(&registry)).await??)
 }
 
 /// One object.

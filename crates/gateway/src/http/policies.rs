@@ -1,6 +1,8 @@
 //! `/api/v1/policies`, what of them is in force for a point, and what a change would touch.
 
+mod derived;
 mod storage;
+mod trial;
 
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals, apply,
-    objects::{self, ListParams, Page, Position},
+    objects::{self, ListParams, Page},
     problem::Params,
 };
 use crate::{
@@ -27,7 +29,9 @@ use crate::{
     query::{Asked, Question},
     registry::{Kind, Product, ProductStorage, RuleInForce, Snapshot, written},
 };
+use derived::{DerivedChange, DerivedOfPoint};
 use storage::{Expiring, Kept};
+pub(super) use trial::trials;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
@@ -47,16 +51,10 @@ async fn list(
 ) -> Result<Json<Page>, Problem> {
     params.only(Kind::Policy, &[])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after()?;
-    let after = after.as_ref().map(|Position(_, name)| name.as_str());
-    objects::page(
-        &params,
-        snapshot.policies_after(after).map(|policy| {
-            let name = policy.name.as_str();
-            let position = Position(String::new(), name.to_owned());
-            (position, move || written(Kind::Policy, name, &policy.file))
-        }),
-    )
+    let after = params.after_name()?;
+    let found = snapshot.policies_after(after.as_deref());
+    let found = found.map(|policy| (policy.name.as_str(), &policy.file));
+    objects::page_of(&params, Kind::Policy, found)
 }
 
 /// Show a policy
@@ -113,6 +111,8 @@ struct Effective {
     /// What of its attributes' history is kept; likewise. Values in force always are.
     #[serde(skip_serializing_if = "Option::is_none")]
     attributes: Option<Kept>,
+    /// Rollups and reductions that read the point.
+    derived: Vec<DerivedOfPoint>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -158,6 +158,7 @@ async fn effective(
         storage: kept(&|storage| storage.point(&point.name)),
         events: kept(&|storage| storage.events.as_ref()),
         attributes: kept(&|storage| storage.attributes.as_ref()),
+        derived: derived::of_point(&snapshot, &question.product, &point.name),
         processing: channels
             .map(|channel| OfChannel {
                 channel: channel.name.to_string(),
@@ -181,6 +182,8 @@ struct Preview {
     more: usize,
     /// Products of which something else would be kept.
     storage: Vec<Expiring>,
+    /// Rollups and reductions that would appear, go, or be computed once more.
+    derived: Vec<DerivedChange>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -208,7 +211,7 @@ struct PreviewParams {
     params(PreviewParams),
     request_body(description = "Documents, as apply takes them",
         content((String = "application/yaml"), (Object = "application/json"))),
-    responses((status = 200, description = "Points whose processing would be another, and what would be too old", body = Preview), Refusals))]
+    responses((status = 200, description = "Points whose processing would be another, what would be too old, and what would be computed", body = Preview), Refusals))]
 async fn preview(
     State(api): State<Arc<Api>>,
     Params(params): Params<PreviewParams>,
@@ -224,6 +227,7 @@ async fn preview(
         let (before, after) = api.registry.preview(documents)?;
         let mut preview = compared(&before, &after);
         preview.storage = storage::expiring(&api, &before, &after, params.quick)?;
+        preview.derived = derived::changes(&api.store, &before, &after);
         Ok(preview)
     };
     Ok(Json(pool.run(preview).await??))
@@ -234,6 +238,7 @@ fn compared(before: &Snapshot, after: &Snapshot) -> Preview {
         processing: Vec::new(),
         more: 0,
         storage: Vec::new(),
+        derived: Vec::new(),
     };
     for product in after.products_after(None) {
         for channel in &product.channels {

@@ -16,13 +16,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals,
-    objects::{self, ListParams, Page, Position},
+    objects::{self, ListParams, Page},
     problem::{Body, Params, limit},
 };
 use crate::{
     limits::RULE_SECRET_BYTES_MAX,
     query,
-    registry::{Declared, Form, Kind, Rule, Run, read, refused, written},
+    registry::{Declared, Form, Kind, Registry, Rule, Run, read, refused, written},
     rules::{
         AskError, DeadLetter, DrawerError, Letters, Phase, Sample, Standing, Trial, TrialError,
     },
@@ -56,14 +56,10 @@ async fn list(
 ) -> Result<Json<Page>, Problem> {
     params.only(Kind::Rule, &[])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after()?;
-    let after = after.as_ref().map(|Position(_, name)| name.as_str());
-    let rules = snapshot.rules_after(after).map(|rule| {
-        let name = rule.name.as_str();
-        let position = Position(String::new(), name.to_owned());
-        (position, move || written(Kind::Rule, name, &rule.file))
-    });
-    objects::page(&params, rules)
+    let after = params.after_name()?;
+    let found = snapshot.rules_after(after.as_deref());
+    let found = found.map(|rule| (rule.name.as_str(), &rule.file));
+    objects::page_of(&params, Kind::Rule, found)
 }
 
 /// Show a rule
@@ -162,11 +158,8 @@ async fn stop(
 }
 
 async fn set_stopped(api: &Api, name: String, stopped: bool) -> Result<Json<Status>, Problem> {
-    let registry = Arc::clone(&api.registry);
-    let changed = api
-        .pool
-        .run(move || registry.set_rule_stopped(&name, stopped))
-        .await??;
+    let change = move |registry: &Registry| registry.set_rule_stopped(&name, stopped);
+    let changed = objects::change(api, change).await?;
     tracing::info!(target: "audit", rule = %changed.name, stopped, "the rule was switched");
     // Whoever asks next finds it so.
     api.rules.agree_soon().await;
@@ -199,11 +192,8 @@ async fn secret(
         return Err(Problem::bad_request("secret", detail));
     }
     let secret = given.secret.map(SecretString::from);
-    let registry = Arc::clone(&api.registry);
-    let changed = api
-        .pool
-        .run(move || registry.set_rule_secret(&name, secret))
-        .await??;
+    let change = move |registry: &Registry| registry.set_rule_secret(&name, secret);
+    let changed = objects::change(&api, change).await?;
     tracing::info!(target: "audit", rule = %changed.name, "the rule's secret was set");
     api.rules.agree_soon().await;
     Ok(Json(stands(&api, &changed)))

@@ -14,12 +14,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals,
-    objects::{self, ListParams, Page, Position},
+    objects::{self, ListParams, Page},
     problem::Params,
 };
 use crate::{
     query,
-    registry::{Kind, Subscription, written},
+    registry::{Kind, Registry, Subscription, written},
     subscription::{Sought, SourceError, Standing},
 };
 
@@ -44,18 +44,10 @@ async fn list(
 ) -> Result<Json<Page>, Problem> {
     params.only(Kind::Subscription, &[])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after()?;
-    let after = after.as_ref().map(|Position(_, name)| name.as_str());
-    objects::page(
-        &params,
-        snapshot.subscriptions_after(after).map(|subscription| {
-            let name = subscription.name.as_str();
-            let position = Position(String::new(), name.to_owned());
-            (position, move || {
-                written(Kind::Subscription, name, &subscription.file)
-            })
-        }),
-    )
+    let after = params.after_name()?;
+    let found = snapshot.subscriptions_after(after.as_deref());
+    let found = found.map(|subscription| (subscription.name.as_str(), &subscription.file));
+    objects::page_of(&params, Kind::Subscription, found)
 }
 
 /// Show a subscription
@@ -153,11 +145,8 @@ async fn stop(
 }
 
 async fn set_stopped(api: &Api, name: String, stopped: bool) -> Result<Json<Status>, Problem> {
-    let registry = Arc::clone(&api.registry);
-    let changed = api
-        .pool
-        .run(move || registry.set_stopped(&name, stopped))
-        .await??;
+    let change = move |registry: &Registry| registry.set_stopped(&name, stopped);
+    let changed = objects::change(api, change).await?;
     tracing::info!(target: "audit", subscription = %changed.name, stopped, "the subscription was switched");
     if !stopped {
         // Whoever asks next finds it running.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     limits::PAYLOAD_BYTES_MAX,
-    policy::Chain,
+    policy::Pass,
     recorder::{Account, Message},
 };
 
@@ -38,7 +38,7 @@ pub(super) struct Scope<'s> {
     /// What is too old to be stored.
     pub(super) oldest: Option<&'s Oldest>,
     /// What is done to values that fit the model.
-    pub(super) chain: Option<&'s Chain>,
+    pub(super) policies: Option<&'s Pass<'s>>,
     /// Looks a device of the product up by its key.
     pub(super) find_device: &'s (dyn Fn(&str) -> Option<&'s DeviceKey> + Sync),
 }
@@ -288,7 +288,7 @@ fn check_items(scope: &Scope<'_>, envelope: &Envelope<'_>, arrived_ms: i64) -> C
         time,
         conflict: scope.conflict,
         oldest: scope.oldest,
-        policies: scope.chain.map(|chain| chain as &dyn Process),
+        policies: scope.policies.map(|pass| pass as &dyn Process),
     };
     check(envelope.items, envelope.params, &rules, scope.find_device)
 }
@@ -355,10 +355,10 @@ fn settle(
         (Mode::Strict, _) => 0,
     };
     let processed = checked.processed;
-    let chain = scope.chain.filter(|_| processed.is_touched);
+    let policies = scope.policies.filter(|_| processed.is_touched);
     Judged {
         origin: Origin {
-            policies: chain.map(Chain::revision),
+            policies: policies.map(|pass| pass.chain().revision()),
             ..origin
         },
         product: scope.product.clone(),
@@ -660,7 +660,7 @@ mod tests {
             stamps_arrival: false,
             conflict: ConflictPolicy::KeepLast,
             oldest: None,
-            chain: None,
+            policies: None,
             find_device: &|key| devices.get(key),
         };
         let sender = Sender {

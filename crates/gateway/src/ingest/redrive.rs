@@ -13,7 +13,8 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
-    Ingest, NotTaken, Payload, Sender, Uplink, judge::Judged, judge_burst, product_of, steps::steps,
+    Ingest, NotTaken, Payload, Sender, Uplink, judge::Judged, product_of, steps::steps,
+    verdicts::Slice,
 };
 use crate::recorder::Step;
 
@@ -169,15 +170,16 @@ impl Ingest {
         let decoded = self
             .decode_burst(product, again.compression, &burst, again.arrived_ms)
             .await?;
-        let mut judged = judge_burst(
-            &snapshot,
-            &again.channel,
-            &sender,
-            &burst,
-            &decoded,
-            again.arrived_ms,
-            self.clock.now_ms(),
-        )?;
+        let slice = Slice {
+            snapshot: &snapshot,
+            channel: &again.channel,
+            sender: &sender,
+            uplinks: &burst,
+            decoded: &decoded,
+            arrived_ms: again.arrived_ms,
+            now_ms: self.clock.now_ms(),
+        };
+        let mut judged = self.verdicts(slice).await?;
         Ok(judged.pop().expect("one message has one verdict"))
     }
 }

@@ -4,11 +4,14 @@ use backtide_model::ElementName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::SCRIPT_SOURCE_BYTES_MAX;
+
 /// One step of a policy: the points it acts on, and exactly one thing that is done to them.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepFile {
-    /// The points that it acts on, by identifier; of rename, copy and expression one.
+    /// The points that it acts on, by identifier; of rename, copy and expression one. Of script those that
+    /// it gives values to.
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub points: Vec<ElementName>,
     /// value × factor + offset.
@@ -34,6 +37,23 @@ pub struct StepFile {
     /// The point's value as a CEL expression over the points of the row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expression: Option<String>,
+    /// Values for the points by a function in JavaScript over the points of the row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<ScriptStep>,
+}
+
+/// A function over the points of a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "RowScript")]
+pub struct ScriptStep {
+    /// The points that it is given, by identifier. A row that lacks one of them is left as it is.
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub reads: Vec<ElementName>,
+    /// JavaScript with a function `transform(row)`: it returns an object with values for `points`, where null
+    /// drops a value and what is not mentioned stays.
+    #[schemars(length(min = 1, max = SCRIPT_SOURCE_BYTES_MAX))]
+    pub source: String,
 }
 
 /// value × factor + offset.

@@ -582,13 +582,7 @@ impl<'r> Draft<'r> {
         self.has_stale_policies = true;
         let policies = Arc::make_mut(&mut self.snapshot.policies);
         policies.revision = policies.revision.max(revision);
-        let said = file.map(|file| {
-            Arc::new(Policy {
-                name: name.clone(),
-                file,
-                revision,
-            })
-        });
+        let said = file.map(|file| Arc::new(Policy::new(name.clone(), file, revision)));
         match &said {
             Some(policy) => policies.live.insert(name.clone(), Arc::clone(policy)),
             None => policies.live.remove(&name),

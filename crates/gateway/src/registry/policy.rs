@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     num::NonZeroU32,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use backtide_model::{ChannelName, ConflictPolicy, ElementName, Model, ObjectName};
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     limits,
-    policy::{Chain, Part, ReductionFile, RollupFile, StepFile, check_derived},
+    policy::{Chain, Part, Programs, ReductionFile, RollupFile, StepFile, check_derived},
 };
 
 /// A policy in an object file.
@@ -64,12 +64,30 @@ fn is_zero(order: &i32) -> bool {
 }
 
 /// A policy.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Policy {
     pub name: ObjectName,
     pub file: PolicyFile,
     /// The revision of all policies that brought it as it is.
     pub revision: u32,
+    programs: OnceLock<Programs>,
+}
+
+impl Policy {
+    pub(super) fn new(name: ObjectName, file: PolicyFile, revision: u32) -> Self {
+        Self {
+            name,
+            file,
+            revision,
+            programs: OnceLock::new(),
+        }
+    }
+
+    /// The programs of its steps, the same for as long as it says the same.
+    fn programs(&self) -> &Programs {
+        self.programs
+            .get_or_init(|| Programs::new(&self.name, self.revision, &self.file.processing))
+    }
 }
 
 /// What a policy said from a revision on; `None` where it was deleted.
@@ -251,11 +269,13 @@ fn check_size(file: &PolicyFile) -> Result<(), String> {
 /// Every step makes sense for each model that has its points, and some model has each of them.
 fn check_steps(name: &ObjectName, file: &PolicyFile, snapshot: &Snapshot) -> Result<(), String> {
     let mut seen: BTreeSet<(usize, ElementName)> = BTreeSet::new();
+    let programs = Programs::new(name, 1, &file.processing);
     for model in models(file, snapshot) {
         let model = &model.model;
         let part = Part {
             policy: name,
             steps: &file.processing,
+            programs: &programs,
         };
         let note = |_: &ObjectName, step: usize, point: &ElementName| {
             seen.insert((step, point.clone()));
@@ -318,6 +338,7 @@ pub fn chain(
         .map(|policy| Part {
             policy: &policy.name,
             steps: &policy.file.processing,
+            programs: policy.programs(),
         })
         .collect();
     let (Some(revision), false) = (NonZeroU32::new(revision), parts.is_empty()) else {
@@ -331,6 +352,23 @@ pub fn chain(
         |_, _, _| {},
     )
     .map_err(|fault| format!("policy {}, {fault}", fault.policy))
+}
+
+/// A policy by itself, compiled for each model that it is about.
+pub fn chains_of(policy: &Policy, snapshot: &Snapshot) -> Vec<Chain> {
+    let part = Part {
+        policy: &policy.name,
+        steps: &policy.file.processing,
+        programs: policy.programs(),
+    };
+    let models = models(&policy.file, snapshot).into_iter();
+    let chains = models.filter_map(|model| {
+        let conflict = ConflictPolicy::default();
+        let seen = |_: &ObjectName, _: usize, _: &ElementName| {};
+        // One that makes no sense was refused.
+        Chain::compile(&[part], &model.model, conflict, NonZeroU32::MIN, seen).ok()?
+    });
+    chains.collect()
 }
 
 impl Snapshot {

@@ -13,8 +13,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Policy, PolicyFile, Product, Snapshot};
-use crate::limits;
+use crate::{limits, query::aggregate::elapsed};
 
+/// When a day is quiet, unless a rule says so.
+const QUIET_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
 /// What of some points, or of events or attributes, is kept.
@@ -38,6 +40,10 @@ pub struct StorageRule {
     /// Only values that differ from the one before, and the first of each UTC day.
     #[serde(default, skip_serializing_if = "is_false")]
     pub change_only: bool,
+    /// With `changeOnly`: a day of a device is thinned once nothing of it arrived for so long; 1h unless given. What
+    /// comes later finds only the ends of stretches of equal values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet: Option<String>,
     /// For how long; for ever when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 36500))]
@@ -150,6 +156,12 @@ impl StorageRule {
         self.raw_days.map(|days| before(days, now_ms))
     }
 
+    /// How long nothing of a day must have arrived before it is thinned to its changes.
+    pub fn quiet_ms(&self) -> i64 {
+        let given = self.quiet.as_deref().and_then(|quiet| elapsed(quiet).ok());
+        given.unwrap_or(QUIET_MS)
+    }
+
     /// How it says what is kept: `365 days by event time, the last of each minute`.
     pub fn in_words(&self) -> String {
         let mut words = match self.keep_days {
@@ -166,6 +178,9 @@ impl StorageRule {
         }
         if self.change_only {
             words.push_str(", changes only");
+        }
+        if let Some(quiet) = &self.quiet {
+            words.push_str(&format!(" once {quiet} quiet"));
         }
         words
     }
@@ -185,11 +200,11 @@ impl StorageRule {
                 limits::POLICY_POINTS_MAX
             ));
         }
-        let is_plain = self.keep == Density::Raw && !self.change_only;
+        let is_plain = self.keep == Density::Raw && !self.change_only && self.quiet.is_none();
         if self.of != Of::Points && !(is_plain && self.points.is_empty() && self.raw_days.is_none())
         {
             return Err(format!(
-                "points, keep, changeOnly and rawDays are for points; a rule of {} has keepDays and by",
+                "points, keep, changeOnly, quiet and rawDays are for points; a rule of {} has keepDays and by",
                 self.of.word()
             ));
         }
@@ -199,6 +214,7 @@ impl StorageRule {
         if self.change_only && self.keep != Density::Raw {
             return Err("changeOnly and keep exclude each other; leave one out".to_owned());
         }
+        self.check_quiet()?;
         if self.change_only && self.by == KeptBy::Import && self.keep_days.is_some() {
             return Err(
                 "changeOnly cannot count by import: a value that is kept because it came first \
@@ -214,6 +230,20 @@ impl StorageRule {
                 "rawDays {raw} is not below keepDays {all}: nothing would be kept by the minute"
             )),
             _ => Ok(()),
+        }
+    }
+
+    fn check_quiet(&self) -> Result<(), String> {
+        let Some(quiet) = &self.quiet else {
+            return Ok(());
+        };
+        if !self.change_only {
+            return Err("quiet is for changeOnly: other thinning does not wait".to_owned());
+        }
+        let ms = elapsed(quiet).map_err(|error| format!("quiet: {error}"))?;
+        match (limits::CHANGES_QUIET_MS_MIN..=limits::CHANGES_QUIET_MS_MAX).contains(&ms) {
+            true => Ok(()),
+            false => Err(format!("quiet: {quiet} is not between 1m and 366d")),
         }
     }
 

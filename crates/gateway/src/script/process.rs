@@ -163,6 +163,7 @@ impl Process {
             source: program.source.to_string(),
             dialect: program.dialect,
             mapping: program.mapping.clone(),
+            rows: program.rows.clone(),
             keep_state: program.keep_state,
         })));
         self.drain_begun();

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::{
-    Dialect, Functions, Mapping,
+    Dialect, Functions, Mapping, Rows,
     breaker::{Breaker, Figures},
     dialect,
 };
@@ -28,6 +28,8 @@ pub struct Program {
     pub source: Arc<str>,
     pub dialect: Dialect,
     pub mapping: Option<Mapping>,
+    /// Of one over rows.
+    pub rows: Option<Rows>,
     /// The source is run once, not before every call.
     pub keep_state: bool,
     /// Replies are to go through its encoder, should it have one.
@@ -75,6 +77,24 @@ impl Program {
         Self::of((name, version), source, (Dialect::Transform, None), false)
     }
 
+    /// A step of a policy: a pure function of what it reads of a row.
+    ///
+    /// # Errors
+    /// What is wrong with the source's size.
+    pub fn over_rows(
+        name: &str,
+        revision: u32,
+        source: Arc<str>,
+        rows: Rows,
+    ) -> Result<Self, String> {
+        let of = (Dialect::Transform, None);
+        let program = Self::of((name, Some(revision)), source, of, false)?;
+        Ok(Self {
+            rows: Some(rows),
+            ..program
+        })
+    }
+
     fn of(
         (name, version): (&str, Option<u32>),
         source: Arc<str>,
@@ -102,11 +122,17 @@ impl Program {
             dialect,
             writes_replies: dialect.encodes_replies(mapping.as_ref()),
             mapping,
+            rows: None,
             keep_state,
             functions: OnceLock::new(),
             breaker: Mutex::default(),
             room: Arc::new(Semaphore::new(SCRIPT_CALLS_WAITING_MAX)),
         })
+    }
+
+    /// Unlike any other's of this process.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// `wind-frames@3`, or `wind-frames (draft)`.

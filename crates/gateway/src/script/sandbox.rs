@@ -4,6 +4,8 @@ mod confine;
 mod engine;
 mod output;
 #[cfg(test)]
+mod rows_tests;
+#[cfg(test)]
 mod tests;
 
 pub(super) use confine::confine;

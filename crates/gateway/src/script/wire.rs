@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Cause, Detail, Dialect, Done, Failure, Mapping, Operation};
+use super::{Call, Cause, Detail, Dialect, Done, Failure, Mapping, Operation, Rows};
 use crate::limits::{PAYLOAD_BYTES_MAX, SCRIPT_SLICE_BYTES, SCRIPT_SLICE_CALLS, Scripts as Limits};
 
 /// A frame's body at most: a slice whose last call is as large as one may be, with its JSON.
@@ -38,6 +38,7 @@ pub(super) struct Load {
     pub(super) source: String,
     pub(super) dialect: Dialect,
     pub(super) mapping: Option<Mapping>,
+    pub(super) rows: Option<Rows>,
     pub(super) keep_state: bool,
 }
 

@@ -53,6 +53,8 @@ pub(super) struct Query {
     /// Rows have the commit of their last value.
     has_sequences: bool,
     lead: Lead,
+    /// The veil hides something, whoever holds it meanwhile: commits are read for it.
+    is_veiled: bool,
     refusals: FirstRefusal,
 }
 
@@ -112,6 +114,7 @@ impl Query {
             refusals,
             wanted,
             range,
+            is_veiled: !veil.is_empty(),
             veil,
             every_row: false,
             has_sequences: true,
@@ -234,7 +237,7 @@ impl Query {
         // Where each row stands in one source only, no two versions meet, and nobody asks which came last.
         let is_woven = run.is_some() || !are_apart(&of_segments);
         let columns = Columns {
-            sequences: self.has_sequences || is_woven || !self.veil.is_empty(),
+            sequences: self.has_sequences || is_woven || self.is_veiled,
             ..self.columns.clone()
         };
         let mut sources: Vec<(Slices, usize)> = Vec::new();

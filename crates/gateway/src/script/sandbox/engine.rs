@@ -29,6 +29,19 @@ const PRELUDE: &str = include_str!("prelude.js");
 const FILE: &str = "script";
 /// Before the source where it becomes the body of a function; on its first line.
 const BODY_PREFIX: &str = "(function () {";
+/// The same of a script over rows: strict, so that what it cannot change it is told so.
+const ROWS_BODY_PREFIX: &str = "(function () {'use strict';";
+
+impl Load {
+    /// What stands before the source in its first line.
+    fn prefix(&self) -> &'static str {
+        match (&self.rows, self.keep_state) {
+            (Some(_), _) => ROWS_BODY_PREFIX,
+            (None, true) => "",
+            (None, false) => BODY_PREFIX,
+        }
+    }
+}
 
 /// A script, ready to be called.
 pub(in crate::script) struct Sandbox {
@@ -201,23 +214,32 @@ impl Sandbox {
     /// Whether no call since the last time has changed what a later one stands on. Where one has,
     /// every call from now on gets a realm of its own.
     pub(in crate::script) fn is_untouched(&mut self) -> bool {
-        let Some(realm) = &self.realm else {
-            return true;
-        };
-        if self.load.keep_state || self.needs_fresh_realm {
+        if self.realm.is_none() {
             return true;
         }
-        self.clock.set(self.limits.cpu_hard_ms * 1_000);
-        let is_untouched = realm.context.with(|ctx| {
-            let check = realm.is_untouched.clone().restore(&ctx)?;
-            check.call::<_, bool>(())
-        });
-        let is_untouched = is_untouched.unwrap_or(false);
+        // What a script over rows could change is frozen.
+        if self.load.keep_state || self.needs_fresh_realm || self.load.rows.is_some() {
+            return true;
+        }
+        let is_untouched = self.looks_untouched();
         if !is_untouched {
             self.needs_fresh_realm = true;
             self.realm = None;
         }
         is_untouched
+    }
+
+    /// Whether everything that a later call could see is as it was.
+    pub(super) fn looks_untouched(&self) -> bool {
+        let Some(realm) = &self.realm else {
+            return true;
+        };
+        self.clock.set(self.limits.cpu_hard_ms * 1_000);
+        let is_untouched = realm.context.with(|ctx| {
+            let check = realm.is_untouched.clone().restore(&ctx)?;
+            check.call::<_, bool>(())
+        });
+        is_untouched.unwrap_or(false)
     }
 
     /// A new engine with the script in it; `is_first` compiles the source alone too, and looks
@@ -260,7 +282,9 @@ impl Sandbox {
     fn compile_alone(&self, ctx: &Ctx<'_>) -> Result<(), Failure> {
         const STOP: &str = "throw 0;";
         let text = format!("{STOP}{}", self.load.source);
-        let outcome = ctx.eval_with_options::<(), _>(text, options(FILE));
+        let mut options = options(FILE);
+        options.strict = self.load.rows.is_some();
+        let outcome = ctx.eval_with_options::<(), _>(text, options);
         match outcome {
             Err(rquickjs::Error::Exception) => {
                 let thrown = ctx.catch();
@@ -313,6 +337,7 @@ impl Sandbox {
             "dialect": self.load.dialect.decoder(),
             "encoder": self.load.dialect.encoder(),
             "mapping": self.load.mapping,
+            "rows": self.load.rows,
             "consoleMax": self.limits.console_bytes_max,
             "outputMax": self.limits.output_bytes_max,
         });
@@ -341,9 +366,10 @@ impl Sandbox {
                 .and_then(take);
             return (0, outcome);
         }
-        let body = format!("{BODY_PREFIX}{source}\n;return {functions};}})");
+        let prefix = self.load.prefix();
+        let body = format!("{prefix}{source}\n;return {functions};}})");
         let outcome = ctx.eval_with_options(body, options(FILE)).and_then(take);
-        (BODY_PREFIX.len(), outcome)
+        (prefix.len(), outcome)
     }
 
     fn caught(
@@ -399,11 +425,7 @@ impl Realm {
         clock: &Clock,
         load: &Load,
     ) -> Result<Bytes, Failure> {
-        let prefix = if load.keep_state {
-            0
-        } else {
-            BODY_PREFIX.len()
-        };
+        let prefix = load.prefix().len();
         self.context.with(|ctx| {
             let outcome = match call.operation {
                 Operation::Decode => self.decode(&ctx, call, limits, load.dialect),

@@ -15,7 +15,7 @@
   const { imul } = Math;
   const { fromCharCode } = String;
   const TypeError_ = TypeError, String_ = String, Error_ = Error, Object_ = Object, Array_ = Array, Number_ = Number;
-  const freeze = Object_.freeze;
+  const { freeze, hasOwn } = Object_;
   const dateToString = Date.prototype.toString, getTime = Date.prototype.getTime, charCodeAt = String_.prototype.charCodeAt;
   const numberToString = Number_.prototype.toString, trimText = String_.prototype.trim;
 
@@ -27,7 +27,11 @@
   let now = 0;
   let chance = 0;
   const RealDate = Date;
+  // Of a script over the rows of a policy: the same row gives the same values, whenever it comes.
+  const rows = options.rows;
+  const absent = (what) => { throw new TypeError_(what + ' is not there in a policy: the same row gives the same values'); };
   function Date_(year, month, day, hours, minutes, seconds, ms) {
+    if (rows && (new.target === undefined || arguments.length === 0)) absent('the time of day');
     if (new.target === undefined) return apply(dateToString, new RealDate(now), []);
     return construct(RealDate, arguments.length === 0 ? [now] : arguments, new.target);
   }
@@ -35,12 +39,13 @@
   Date_.prototype = RealDate.prototype;
   defineProperty(Date_, 'prototype', { writable: false });
   hide(RealDate.prototype, 'constructor', Date_);
-  hide(Date_, 'now', function now_() { return now; });
+  hide(Date_, 'now', function now_() { return rows ? absent('Date.now') : now; });
   hide(Date_, 'parse', RealDate.parse);
   hide(Date_, 'UTC', RealDate.UTC);
   hide(global, 'Date', Date_);
 
   hide(Math, 'random', function random() {
+    if (rows) absent('Math.random');
     chance = (chance + 0x6d2b79f5) | 0;
     let t = imul(chance ^ (chance >>> 15), 1 | chance);
     t = (t + imul(t ^ (t >>> 7), 61 | t)) ^ t;
@@ -54,7 +59,11 @@
   // Text that is run outside of the script could declare what no sweep finds.
   let touched = false;
   const realEval = global.eval;
-  hide(global, 'eval', function eval_(text) { touched = true; return realEval(text); });
+  hide(global, 'eval', function eval_(text) {
+    if (rows) absent('eval');
+    touched = true;
+    return realEval(text);
+  });
 
   // --- console ---
 
@@ -86,8 +95,10 @@
   // --- what modules would have ---
 
   let module_ = { exports: {} };
-  hide(global, 'module', module_);
-  hide(global, 'exports', module_.exports);
+  if (!rows) {
+    hide(global, 'module', module_);
+    hide(global, 'exports', module_.exports);
+  }
 
   // --- calling a script ---
 
@@ -229,6 +240,58 @@
       return stringify(result);
     },
   };
+
+  // --- rows of a policy ---
+
+  // Names that an object has from the start are no place to assign to: what they come from is frozen.
+  let hasPlainNames = true;
+  if (rows) for (let j = 0; j < rows.reads.length; j++) if (rows.reads[j] in Object_.prototype) hasPlainNames = false;
+  // What it says of each point of each row: 0 where it says nothing, null, or the value in an array.
+  function saidOfAll(text) {
+    const given = parse(text);
+    let said = '[';
+    for (let i = 0; i < given.length; i++) {
+      const transform = body().decode;
+      if (transform === undefined) throw fail('function transform is not defined');
+      const row = {};
+      for (let j = 0; j < rows.reads.length; j++) {
+        if (hasPlainNames) row[rows.reads[j]] = given[i][j]; else hideNot(row, rows.reads[j], given[i][j]);
+      }
+      said += (i ? ',[' : '[') + saidOfRow(settled(transform(row))) + ']';
+    }
+    return said + ']';
+  }
+  function saidOfRow(result) {
+    if (result === undefined) throw fail('transform returned nothing; return an object of points, or null to drop them');
+    const { points } = rows;
+    const isBare = typeof result !== 'object' || isArray(result);
+    if (isBare && points.length > 1) throw fail('transform returned ' + shown(result) + ', not an object of points');
+    if (!isBare && result !== null) {
+      const names = ownKeys(result);
+      for (let i = 0; i < names.length; i++) if (!isAmong(points, names[i])) throw fail('transform returned ' + String_(names[i]) + ', which is none of the points of the step');
+    }
+    let said = '';
+    for (let j = 0; j < points.length; j++) {
+      const value = isBare ? result : result === null ? null : hasOwn(result, points[j]) ? result[points[j]] : undefined;
+      said += (j ? ',' : '') + (value === undefined ? '0' : value === null ? 'null' : '[' + jsonOf(value, points[j]) + ']');
+    }
+    return said;
+  }
+  function isAmong(names, name) {
+    for (let i = 0; i < names.length; i++) if (names[i] === name) return true;
+    return false;
+  }
+  function jsonOf(value, point) {
+    if (typeof value === 'number') {
+      if (value - value !== 0) throw fail('transform returned ' + value + ' for ' + point);
+      return '' + value;
+    }
+    if (typeof value === 'bigint') return '' + value;
+    const text = stringify(value);
+    if (text === undefined) throw fail('transform returned a ' + typeof value + ' for ' + point);
+    return text;
+  }
+
   const payload = (bytes) => (mapping.payload ? part(bytes, mapping.payload.from) : bytes);
   const port = (bytes) => {
     if (mapping.fPort === undefined) return 1;
@@ -265,6 +328,7 @@
   let body, kept;
   function functions() {
     if (kept !== undefined) return kept;
+    if (rows) return body();
     module_ = { exports: {} };
     global.module = module_;
     global.exports = module_.exports;
@@ -287,6 +351,7 @@
     if (object === null || (typeof object !== 'object' && typeof object !== 'function')) return;
     if (apply(has, seen, [object])) return;
     apply(add, seen, [object]);
+    if (rows) freeze(object);
     const keys = ownKeys(object);
     // A function without members worth changing is frozen: what is not there cannot leave a trace, and nobody
     // assigns to `Math.abs.x`.
@@ -329,6 +394,11 @@
     // Takes the script in: its body, to be run before each call, or what it has given already.
     take(given, isKept) {
       if (isKept) kept = given; else body = given;
+      if (rows) {
+        // Their setters keep what no freezing reaches.
+        defineProperty(Error_, 'stackTraceLimit', { value: traceLimit, writable: false });
+        defineProperty(Error_, 'prepareStackTrace', { value: traceMaker, writable: false });
+      }
       remember(global);
       const hidden = [function* () {}, async function () {}, async function* () {}, [][Symbol.iterator](), new Map()[Symbol.iterator](),
         new Set()[Symbol.iterator](), ''[Symbol.iterator](), 'a'.matchAll(/a/g), Iterator.from({ next() {} }), [].values().map((x) => x)];
@@ -344,6 +414,7 @@
     },
     decode(bytes, time, salt) {
       begin(time, salt);
+      if (rows) return saidOfAll(bytes);
       const decode = found(functions().decode, options.dialect);
       if (decode === undefined) throw fail('function ' + options.dialect + ' is not defined');
       return decoder(decode, bytes);

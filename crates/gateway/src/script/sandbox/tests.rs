@@ -30,6 +30,7 @@ fn loaded(
         source: source.to_owned(),
         dialect,
         mapping: serde_json::from_value(mapping).unwrap(),
+        rows: None,
         keep_state,
     };
     Sandbox::load(load, &Limits::default())
