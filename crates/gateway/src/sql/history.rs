@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use backtide_model::{DataType as PointType, DeviceKey, ElementName, Storage};
-use backtide_store::{Order, Range, Store, View, quality_column, value_column};
+use backtide_store::{Lead, Order, Range, Store, View, quality_column, value_column};
 use datafusion::{
     arrow::{
         array::{RecordBatch, RecordBatchOptions},
@@ -320,7 +320,7 @@ impl Source for Read {
         let with_sequences = fields.any(|field| field.name() == SEQUENCE);
         let slabs = match self.is_every_row {
             true => self.store.every_row(range, with_sequences),
-            false => self.store.values(range, View::Kept),
+            false => self.store.values(range, View::Kept, Lead::Ahead),
         };
         let slabs = slabs.map_err(unreadable)?;
         let (columns, schema) = (Arc::clone(&self.columns), Arc::clone(&self.schema));
