@@ -1,6 +1,6 @@
 //! Rows as they are kept: so many windows of one device together, a batch of Arrow under a checksum.
 
-use std::sync::Arc;
+use std::{io::Read, sync::Arc};
 
 use arrow_array::{
     Array, ArrayRef, Int64Array, RecordBatch, cast::AsArray, new_null_array, types::Int64Type,
@@ -59,7 +59,10 @@ impl Packer {
 }
 
 pub(super) fn decode(body: &[u8]) -> Result<RecordBatch, ChunkError> {
-    let mut reader = StreamReader::try_new(Decoder::new(body)?, None)?;
+    // To its end: there is the checksum.
+    let mut plain = Vec::new();
+    Decoder::new(body)?.read_to_end(&mut plain)?;
+    let mut reader = StreamReader::try_new(plain.as_slice(), None)?;
     let rows = reader.next();
     rows.ok_or_else(|| ChunkError("a chunk has no rows".to_owned()))?
         .map_err(Into::into)
