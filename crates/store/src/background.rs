@@ -51,10 +51,12 @@ impl Waits {
 }
 
 /// Requests to merge and classify everything now, not only in a quiet moment.
-#[derive(Default, Clone, Copy)]
+#[derive(Default)]
 struct Compactions {
     asked: u64,
     done: u64,
+    /// The requests made so far when a merge failed last, and why it did.
+    failed: Option<(u64, Arc<str>)>,
 }
 
 impl Signals {
@@ -68,27 +70,39 @@ impl Signals {
     }
 
     /// Asks for everything in segments to be merged and classified, and waits for it. Whether it
-    /// was done; not when the store stops.
-    pub(crate) fn compact(&self) -> bool {
+    /// was done; not when the store stops, or nothing is merged any more.
+    ///
+    /// # Errors
+    /// Why a merge failed.
+    pub(crate) fn compact(&self, is_over: impl Fn() -> bool) -> Result<bool, Arc<str>> {
         let mut compactions = self.compactions.lock();
         compactions.asked += 1;
         let mine = compactions.asked;
         self.tell();
-        while compactions.done < mine && !self.is_stopped() {
-            self.compacted.wait_for(&mut compactions, TICK);
+        while compactions.done < mine && !self.is_stopped() && !is_over() {
+            match &compactions.failed {
+                Some((asked, reason)) if *asked >= mine => return Err(Arc::clone(reason)),
+                Some(_) | None => self.compacted.wait_for(&mut compactions, TICK),
+            };
         }
-        compactions.done >= mine
+        Ok(compactions.done >= mine)
     }
 
     /// The requests made so far, where some are not done.
     fn compaction_asked(&self) -> Option<u64> {
-        let compactions = *self.compactions.lock();
+        let compactions = self.compactions.lock();
         (compactions.asked > compactions.done).then_some(compactions.asked)
     }
 
     /// There was nothing left to do after `asked` requests.
     fn compaction_done(&self, asked: u64) {
         self.compactions.lock().done = asked;
+        self.compacted.notify_all();
+    }
+
+    /// A merge failed after `asked` requests.
+    fn compaction_failed(&self, asked: u64, reason: &str) {
+        self.compactions.lock().failed = Some((asked, reason.into()));
         self.compacted.notify_all();
     }
 
@@ -206,6 +220,9 @@ pub(crate) fn merge(shared: &Arc<Shared>) {
             // Segments stay as they are: nothing is lost, only slower to read.
             Err(error) => {
                 tracing::warn!(%error, "a merge failed and is tried again");
+                if let Some(asked) = asked {
+                    signals.compaction_failed(asked, &error.to_string());
+                }
                 signals.wait(RETRY);
             }
         }

@@ -174,6 +174,16 @@ pub enum CommitError {
     Closing,
 }
 
+/// Why the store was not compacted.
+#[derive(Debug, thiserror::Error)]
+pub enum CompactError {
+    #[error(transparent)]
+    Unavailable(#[from] CommitError),
+    /// Segments stay as they are.
+    #[error("segments were not merged: {reason}")]
+    Merge { reason: Arc<str> },
+}
+
 /// Called once, on the committer's thread, with one result for each commit of the submission, in
 /// order. Must be quick and must not block.
 pub type Done = Box<dyn FnOnce(Vec<Result<Committed, CommitError>>) + Send>;

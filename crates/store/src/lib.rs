@@ -27,8 +27,8 @@ mod watch;
 mod weight;
 
 pub use commit::{
-    Commit, CommitError, Committed, Done, Origin, Part, Receipt, Redrive, Refused, RefusedItem,
-    Sequence,
+    Commit, CommitError, Committed, CompactError, Done, Origin, Part, Receipt, Redrive, Refused,
+    RefusedItem, Sequence,
 };
 pub use error::OpenError;
 pub use health::State;

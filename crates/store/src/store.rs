@@ -17,8 +17,8 @@ use backtide_model::{DeviceKey, ElementName, ProductKey, Storage};
 use parking_lot::Mutex;
 
 use crate::{
-    Commit, CommitError, Committed, Done, FollowError, Followed, FollowedSome, Keys, Lead,
-    MemtableStats, OpenError, Options, Origin, Range, ReadError, Receipt, Recovery, Salvaged,
+    Commit, CommitError, Committed, CompactError, Done, FollowError, Followed, FollowedSome, Keys,
+    Lead, MemtableStats, OpenError, Options, Origin, Range, ReadError, Receipt, Recovery, Salvaged,
     Sequence, Slabs, State, Wanted, Watch,
     background::{self, Signals, Waits},
     committer::{Committer, Storages},
@@ -595,14 +595,18 @@ impl Store {
     /// Takes its time; commits and reads go on beside it.
     ///
     /// # Errors
-    /// The disk is full, the store poisoned or closing.
-    pub fn compact(&self) -> Result<(), CommitError> {
+    /// The disk is full, the store poisoned or closing; or a merge failed, which goes on being tried.
+    pub fn compact(&self) -> Result<(), CompactError> {
         self.flush_now()?;
-        if self.shared().signals.compact() {
+        let Shared {
+            signals, health, ..
+        } = self.shared();
+        let merged = signals.compact(|| health.is_poisoned());
+        if merged.map_err(|reason| CompactError::Merge { reason })? {
             return Ok(());
         }
-        self.shared().health.check_poison()?;
-        Err(CommitError::Closing)
+        health.check_poison()?;
+        Err(CommitError::Closing.into())
     }
 
     /// Commits what is queued, then stops. Further submissions get [`CommitError::Closing`].

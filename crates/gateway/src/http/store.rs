@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
-use backtide_store::{CommitError, ReadError, Store};
+use backtide_store::{CompactError, ReadError, Store};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -94,7 +94,7 @@ async fn compact(State(api): State<Arc<Api>>) -> Result<Json<Figures>, Problem> 
     Ok(Json(api.streams.run(figures).await??))
 }
 
-fn unavailable(error: &CommitError) -> Problem {
+fn unavailable(error: &CompactError) -> Problem {
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "store-unavailable",

@@ -24,7 +24,7 @@ const SUBMISSIONS: usize = 25;
     clippy::disallowed_methods,
     reason = "the soak runs the same test with more seeds"
 )]
-fn seeds() -> u64 {
+pub(crate) fn seeds() -> u64 {
     std::env::var("BACKTIDE_SEEDS").map_or(50, |seeds| seeds.parse().unwrap())
 }
 

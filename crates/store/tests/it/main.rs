@@ -12,4 +12,5 @@ mod damage;
 mod fault_disk;
 mod faults;
 mod store;
+mod thinning;
 mod world;
