@@ -31,6 +31,21 @@ def test_a_policy_is_made_by_the_form_previewed_and_told_for_a_point(farm, conso
     console.inspect("policies")
 
 
+def test_a_script_over_the_points_of_a_row_is_written_in_the_form(farm, console, connect):
+    console.open("/new-policy").fill("Name", "gusts").choose("Products", "wind-farm").page.keyboard.press("Escape")
+    console.click("+ run a script").fill("1. run a script", "P_avg").page.keyboard.press("Enter")
+    console.page.keyboard.press("Escape")
+    console.fill("Reads 1", "Ws_avg").page.keyboard.press("Enter")
+    console.page.keyboard.press("Escape")
+    console.write("function transform(row) {\n  return { P_avg: row.Ws_avg ** 3 };\n}")
+    console.click("Preview")
+    expect(console.page.get_by_test_id("preview").get_by_role("row").filter(has_text="P_avg")).to_contain_text("script")
+    console.inspect("policy-script")
+    console.click("Make the policy").heading("gusts")
+    assert connect().post(("R80711", T0, {"P_avg": 1.0, "Ws_avg": 2.0}))["code"] == 200
+    assert farm.cells(devices=["R80711"], points=["P_avg"]) == {("R80711", T0, "P_avg"): 8.0}
+
+
 def test_what_would_be_too_old_is_told_before_it_goes(farm, console, connect):
     assert connect().post(*(("R80711", T0 + n, {"P_avg": 1.0}) for n in range(10)))["code"] == 200
     farm.compact()
