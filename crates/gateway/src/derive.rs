@@ -51,7 +51,7 @@ pub use self::{
     series::{Series, Work},
     shelf::{Change, ChangesAsked, ShelfError},
 };
-use self::{chunk::Packer, engine::Engine, publisher::Publisher, shelf::Shelf};
+use self::{engine::Engine, publisher::Publisher, shelf::Shelf};
 use crate::{bell::Bell, clock::Clock, kafka::Cluster, registry::Registry};
 
 /// The columns that all rows have, as the store names them.
@@ -185,7 +185,6 @@ impl Derived {
     fn engine(&self, setting: &Setting) -> Result<Engine, DerivedError> {
         Ok(Engine::new(
             Shelf::open(&self.path)?,
-            Packer::new().map_err(ShelfError::from)?,
             setting.store.clone(),
             Arc::clone(&setting.registry),
             setting.clock.clone(),

@@ -8,12 +8,12 @@ use arrow_array::{
 use arrow_ipc::{reader::StreamReader, writer::StreamWriter};
 use arrow_schema::{ArrowError, SchemaRef};
 use arrow_select::interleave::interleave;
-use zstd::{bulk::Compressor, stream::read::Decoder};
+use lz4_flex::frame::{FrameDecoder, FrameEncoder, FrameInfo};
 
 use super::TIME;
 
-/// A quick one: it is paid for with every value that comes late.
-const LEVEL: i32 = -3;
+/// How chunks are laid down: what was laid down otherwise is computed anew.
+pub(super) const FORMAT: &str = "arrow.lz4";
 
 /// Why rows cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
@@ -32,36 +32,20 @@ impl From<std::io::Error> for ChunkError {
     }
 }
 
-/// Packs rows; what packing needs is kept from one to the next.
-pub(super) struct Packer {
-    compressor: Compressor<'static>,
-    plain: Vec<u8>,
-}
-
-impl Packer {
-    pub(super) fn new() -> Result<Self, ChunkError> {
-        let mut compressor = Compressor::new(LEVEL)?;
-        compressor.include_checksum(true)?;
-        Ok(Self {
-            compressor,
-            plain: Vec::new(),
-        })
-    }
-
-    pub(super) fn pack(&mut self, rows: &RecordBatch) -> Result<Vec<u8>, ChunkError> {
-        self.plain.clear();
-        let mut writer = StreamWriter::try_new(&mut self.plain, &rows.schema())?;
-        writer.write(rows)?;
-        writer.finish()?;
-        drop(writer);
-        Ok(self.compressor.compress(&self.plain)?)
-    }
+/// Quick rather than small: it is paid for with every value that comes late.
+pub(super) fn encode(rows: &RecordBatch) -> Result<Vec<u8>, ChunkError> {
+    let about = FrameInfo::new().content_checksum(true);
+    let packed = FrameEncoder::with_frame_info(about, Vec::new());
+    let mut writer = StreamWriter::try_new(packed, &rows.schema())?;
+    writer.write(rows)?;
+    let packed = writer.into_inner()?.finish();
+    packed.map_err(|error| ChunkError(error.to_string()))
 }
 
 pub(super) fn decode(body: &[u8]) -> Result<RecordBatch, ChunkError> {
     // To its end: there is the checksum.
     let mut plain = Vec::new();
-    Decoder::new(body)?.read_to_end(&mut plain)?;
+    FrameDecoder::new(body).read_to_end(&mut plain)?;
     let mut reader = StreamReader::try_new(plain.as_slice(), None)?;
     let rows = reader.next();
     rows.ok_or_else(|| ChunkError("a chunk has no rows".to_owned()))?
@@ -142,7 +126,7 @@ mod tests {
     #[test]
     fn rows_read_back_and_damage_is_told() {
         let rows = rows(&[(1, Some(0.5)), (2, None)]);
-        let mut body = Packer::new().unwrap().pack(&rows).unwrap();
+        let mut body = encode(&rows).unwrap();
         assert_eq!(decode(&body).unwrap(), rows);
         for at in (0..body.len()).step_by(7) {
             body[at] ^= 0x10;

@@ -15,7 +15,6 @@ use backtide_store::{FollowError, Keys, ReadError, Sequence, Store};
 
 use super::{
     CURSOR, Shared, Standing,
-    chunk::Packer,
     compute::{self, ComputeError, Piece},
     keeper::Keeper,
     marks::{Marks, Span},
@@ -71,7 +70,6 @@ pub(super) struct Engine {
     let_go_at: Instant,
     holds_log: bool,
     share: Share,
-    packer: Packer,
 }
 
 /// A series under upkeep.
@@ -108,7 +106,6 @@ struct Known {
 impl Engine {
     pub(super) fn new(
         shelf: Shelf,
-        packer: Packer,
         store: Store,
         registry: Arc<Registry>,
         clock: Clock,
@@ -131,7 +128,6 @@ impl Engine {
             let_go_at: now,
             holds_log: false,
             share: Share::new(now),
-            packer,
         }
     }
 
@@ -517,12 +513,7 @@ impl Engine {
             frozen_before_ms: self.frozen_before(&series, now_ms),
             now_ms,
         };
-        let kept = keeper.keep(
-            &mut self.shelf,
-            &mut self.packer,
-            &computed.batches,
-            CHANGES_KEPT_MAX,
-        )?;
+        let kept = keeper.keep(&mut self.shelf, &computed.batches, CHANGES_KEPT_MAX)?;
         let live = &mut self.live[at];
         for (device, span) in &computed.done {
             live.marks.remove(device.as_str(), *span);

@@ -8,7 +8,7 @@ use arrow_select::concat::concat_batches;
 
 use super::{
     DEVICE, TIME,
-    chunk::{self, ChunkError, Packer},
+    chunk::{self, ChunkError},
     series::{Series, Work},
     shelf::{Change, Chunk, Shelf, ShelfError},
 };
@@ -41,7 +41,6 @@ impl Keeper<'_> {
     pub(super) fn keep(
         &self,
         shelf: &mut Shelf,
-        packer: &mut Packer,
         batches: &[RecordBatch],
         changes_max: u64,
     ) -> Result<Sum, ShelfError> {
@@ -66,7 +65,7 @@ impl Keeper<'_> {
             chunks.push(Chunk {
                 device: part.device,
                 number: part.number,
-                body: packer.pack(&merged)?,
+                body: chunk::encode(&merged)?,
             });
         }
         if !chunks.is_empty() {

@@ -9,6 +9,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use backtide_model::{ElementName, ObjectName, Storage};
 use jiff::tz::TimeZone;
 
+use super::chunk::FORMAT;
 use crate::{
     policy::{Keep, Pace, ReductionFile, RollupFile, is_number, points_of},
     query::{
@@ -313,5 +314,6 @@ fn mark_column(point: &AskedPoint) -> OutColumn {
 }
 
 fn print_of(file: &impl serde::Serialize) -> String {
-    serde_json::to_string(file).expect("a file that was read writes")
+    let file = serde_json::to_string(file).expect("a file that was read writes");
+    format!("{FORMAT} {file}")
 }

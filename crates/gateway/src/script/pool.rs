@@ -309,8 +309,12 @@ fn held(program: &Program) -> Option<Done> {
         metrics::gauge!("backtide_script_paused", "script" => program.name.to_string()).set(0);
     }
     let pause = breaker.paused(now)?;
+    let cure = match program.rows {
+        Some(_) => "apply a policy",
+        None => "publish a version",
+    };
     let message = format!(
-        "script {} is paused for {} s more: {}; publish a version that cures it, then re-drive",
+        "script {} is paused for {} s more: {}; {cure} that cures it, then re-drive",
         program.label(),
         pause.seconds,
         pause.reason
