@@ -291,9 +291,10 @@ fn declared(api: &Api, name: &str) -> Result<Arc<Archive>, Problem> {
 }
 
 async fn stands(api: &Api, archive: &Arc<Archive>) -> Result<Status, Problem> {
+    // First: a run that is no more when this is asked has left its record.
+    let is_running = api.archives.is_running(archive);
     let (archives, of) = (Arc::clone(&api.archives), Arc::clone(archive));
     let mut standing = api.pool.run(move || archives.standing(&of)).await??;
-    let is_running = api.archives.is_running(archive);
     if is_running {
         standing.next_run = None;
     }
