@@ -53,6 +53,23 @@ def test_a_file_is_imported_with_what_its_columns_are_and_every_count_leads_to_i
     expect(console.page.get_by_role("table", name="Log")).to_contain_text("import:1")
 
 
+def test_an_import_tells_what_was_there_already(farm, console):
+    for _ in range(2):
+        farm.cli("import", "upload", SAMPLE, "--channel", CHANNEL, "--device-column", "Wind_turbine_name", "--time-column", "Date_time")
+    farm.compact()
+    again = farm.http("GET", "/api/v1/imports/2").json()
+    assert again["repeated"]["complete"] and again["repeated"]["values"] > 1000
+    console.open("/imports/2").see("Values that were there already").see(f"{again['repeated']['values']:,}")
+
+
+def test_an_archive_of_events_is_declared_in_the_form(farm, console):
+    console.open("/new-archive").fill("Name", "alarms").fill("Folder", "alarms")
+    console.page.get_by_role("radio", name="events").check()
+    expect(console.page.get_by_role("radio", name="wide: a column for each point")).to_have_count(0)
+    console.inspect("archive-events").click("Make the archive").heading("alarms")
+    assert farm.http("GET", "/api/v1/archives/alarms").json()["of"] == "events"
+
+
 def test_bad_rows_are_counted_told_and_led_to(farm, console, tmp_path):
     path = given(tmp_path, "bad.csv", f"turbine;at;power\nR80711;{T0};1\nstranger;{T0};2\nR80711;noon;3\n")
     console.open(f"/new-import?channel={CHANNEL}")

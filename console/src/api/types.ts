@@ -483,6 +483,7 @@ export interface ArchiveFile {
   kind: 'Archive';
   name: string;
   products?: string[];
+  of?: 'points' | 'events' | 'attributes';
   form?: 'wide' | 'long';
   format?: 'parquet' | 'csv';
   byPoint?: boolean;

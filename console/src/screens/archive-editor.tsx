@@ -13,7 +13,7 @@ import { Turn, kept, useDraft } from './draft';
 
 const Editor = lazy(() => import('../ui/editor'));
 
-const KNOWN = ['kind', 'name', 'products', 'form', 'format', 'byPoint', 'schedule', 'to', 'description'];
+const KNOWN = ['kind', 'name', 'products', 'of', 'form', 'format', 'byPoint', 'schedule', 'to', 'description'];
 const BEGUN: ArchiveFile = { kind: 'Archive', name: '', to: { folder: '' }, schedule: { at: '02:30' } };
 const HOURLY = 60;
 const ZONES = Intl.supportedValuesOf('timeZone');
@@ -116,17 +116,26 @@ function Place({ file, isNew, onChange }: Part) {
 
 function Shape({ file, isNew, onChange }: Part) {
   const { t } = useWords();
+  const of = file.of ?? 'points';
+  // What events and attributes look like in a file is not for choosing.
+  const about = (of: NonNullable<ArchiveFile['of']>) => {
+    const { form: _, byPoint: __, ...rest } = file;
+    onChange((of === 'points' ? { ...file, of: undefined } : { ...rest, of }) as ArchiveFile);
+  };
   return (
     <Section title={t('What files are')}>
+      <Radio.Group label={t('Of what')} value={of} onChange={(of) => about(of as 'points')}>
+        <Group mt="xs"><Radio value="points" label={t('values of points')} disabled={!isNew} /><Radio value="events" label={t('events')} disabled={!isNew} /><Radio value="attributes" label={t('attributes, with their earlier values')} disabled={!isNew} /></Group>
+      </Radio.Group>
       <Group gap="xl" align="flex-start">
         <Radio.Group label={t('Format')} value={file.format ?? 'parquet'} onChange={(format) => onChange({ ...file, format: format as 'parquet' })}>
           <Group mt="xs"><Radio value="parquet" label="Parquet" disabled={!isNew} /><Radio value="csv" label="CSV" disabled={!isNew} /></Group>
         </Radio.Group>
-        <Radio.Group label={t('Layout')} value={file.form ?? 'wide'} onChange={(form) => onChange({ ...file, form: form as 'wide' })}>
+        {of === 'points' && <Radio.Group label={t('Layout')} value={file.form ?? 'wide'} onChange={(form) => onChange({ ...file, form: form as 'wide' })}>
           <Group mt="xs"><Radio value="wide" label={t('wide: a column for each point')} disabled={!isNew} /><Radio value="long" label={t('long: a row for each point')} disabled={!isNew} /></Group>
-        </Radio.Group>
+        </Radio.Group>}
       </Group>
-      <Checkbox label={t('A file for each point too, not only for each product and day')} disabled={!isNew} checked={file.byPoint ?? false} onChange={(e) => onChange({ ...file, byPoint: e.currentTarget.checked || undefined } as ArchiveFile)} />
+      {of === 'points' && <Checkbox label={t('A file for each point too, not only for each product and day')} disabled={!isNew} checked={file.byPoint ?? false} onChange={(e) => onChange({ ...file, byPoint: e.currentTarget.checked || undefined } as ArchiveFile)} />}
     </Section>
   );
 }

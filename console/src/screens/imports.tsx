@@ -144,6 +144,7 @@ function Details({ one }: { one: ImportOf }) {
           [t('Rows empty'), count(rows.empty)],
           [t('Rows answered from the beginning'), count(rows.answered)],
           [t('Values'), count(rows.values)],
+          [t('Values that were there already'), one.repeated ? (one.repeated.complete ? count(one.repeated.values) : t('{n} so far; the rest is still compared', { n: count(one.repeated.values) })) : '–'],
           [t('Messages'), <Anchor key="m" component={Link} to={logOf(one)}>{count(rows.messages)}</Anchor>],
           [t('Channel'), <Anchor key="c" component={Link} to={`/channels/${at(one.channel)}`}>{one.channel}</Anchor>],
           [t('Client'), <span key="k" className="mono">{one.clientId}</span>],
