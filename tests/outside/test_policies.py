@@ -5,10 +5,9 @@ import time
 
 import pytest
 
-from mqtt import Client
+from pump import POST, T0, client, post, stored
 from world import FAILED, OK, eventually
 
-T0 = 1_388_534_400_000
 DAY = 24 * 3600 * 1000
 
 PLANT = """
@@ -71,7 +70,6 @@ processing:
   - points: [t]
     range: { min: -20, max: 60, otherwise: %s }
 """
-POST = "/sys/PUMPS/integration/measurepoint/post"
 
 
 @pytest.fixture
@@ -80,27 +78,8 @@ def plant(gateway):
     return gateway
 
 
-@pytest.fixture
-def client(plant):
-    made = []
-
-    def make(channel="history"):
-        made.append(Client(plant.mqtt_address, plant.channel(channel)).connect())
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
 def rows(gateway, points="t,p,p_raw,flow,power,rpm"):
-    asked = ["--product", "pumps", "--device", "pump-7", "--points", points,
-             "--from", "1970-01-01T00:00:00Z", "--to", "2100-01-01T00:00:00Z"]
-    return gateway.cli("query", *asked, "-o", "ndjson").ndjson()
-
-
-def post(client, *values):
-    return client.post(*(("pump-7", T0 + 1000 * n, of_row) for n, of_row in enumerate(values)), topic=POST)
+    return stored(gateway, points)
 
 
 def test_values_are_processed_before_they_are_stored_and_say_so(plant, client):

@@ -5,11 +5,9 @@ import random
 
 import pytest
 
-from mqtt import Client
+from pump import POST, T0, client, post, stored
 from world import FAILED
 
-T0 = 1_388_534_400_000
-POST = "/sys/PUMPS/integration/measurepoint/post"
 PLANT = """
 kind: Model
 name: pump
@@ -67,27 +65,8 @@ def plant(gateway):
     return gateway
 
 
-@pytest.fixture
-def client(plant):
-    made = []
-
-    def make(channel="history"):
-        made.append(Client(plant.mqtt_address, plant.channel(channel)).connect())
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
 def rows(gateway, points="p,flow,power,state,label"):
-    asked = ["--product", "pumps", "--device", "pump-7", "--points", points,
-             "--from", "1970-01-01T00:00:00Z", "--to", "2100-01-01T00:00:00Z"]
-    return gateway.cli("query", *asked, "-o", "ndjson").ndjson()
-
-
-def post(client, *values):
-    return client.post(*(("pump-7", T0 + 1000 * n, of_row) for n, of_row in enumerate(values)), topic=POST)
+    return stored(gateway, points)
 
 
 def test_a_script_computes_points_of_the_row_between_other_steps_and_its_text_stays_known(plant, client):
