@@ -9,7 +9,7 @@ import { Waiting } from '../ui/page';
 import { ProblemAlert, tell } from '../ui/problem';
 import { useProducts } from './channels';
 import { declare } from './declare';
-import { Turn, kept, useDraft } from './draft';
+import { Turn, kept, keptTo, useDraft } from './draft';
 
 const Editor = lazy(() => import('../ui/editor'));
 
@@ -20,9 +20,8 @@ const ZONES = Intl.supportedValuesOf('timeZone');
 const DAYS = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'];
 
 function tidy(file: ArchiveFile): ArchiveFile {
-  const to = Object.fromEntries(Object.entries(file.to).map(([kind, of]) => [kind, of !== null && typeof of === 'object' ? kept(of) : of])) as ArchiveFile['to'];
   const schedule = file.schedule && kept(file.schedule);
-  return { ...kept({ ...file, schedule } as ArchiveFile, KNOWN), to };
+  return { ...kept({ ...file, schedule } as ArchiveFile, KNOWN), to: keptTo(file.to) };
 }
 
 export function ArchiveEditor({ file: given, readOnly = false, onSaved }: { file?: ArchiveFile; readOnly?: boolean; onSaved: (name: string) => void }) {

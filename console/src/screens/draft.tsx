@@ -64,3 +64,6 @@ export function Turn({ draft }: { draft: Pick<Draft<object>, 'text' | 'turn'> })
     </Radio.Group>
   );
 }
+
+/** A destination: of each kind what is not empty. */
+export const keptTo = <To extends object>(to: To) => Object.fromEntries(Object.entries(to).map(([kind, of]) => [kind, of !== null && typeof of === 'object' ? kept(of) : of])) as To;

@@ -11,7 +11,7 @@ import { ProblemAlert, tell } from '../ui/problem';
 import { Kept, others } from '../ui/kept';
 import { useProducts } from './channels';
 import { declare } from './declare';
-import { Turn, kept, useDraft } from './draft';
+import { Turn, kept, keptTo, useDraft } from './draft';
 import { Conditions, Entries, Steps } from './rule-steps';
 import { Trial } from './rule-trial';
 
@@ -21,8 +21,7 @@ const KNOWN = ['kind', 'name', 'from', 'make', 'to', 'begin', 'description'];
 const BEGUN: RuleFile = { kind: 'Rule', name: '', from: { type: 'points' }, make: [], to: { webhook: { url: '' } } };
 
 function tidy(file: RuleFile): RuleFile {
-  const to = Object.fromEntries(Object.entries(file.to).map(([kind, of]) => [kind, of !== null && typeof of === 'object' ? kept(of) : of])) as RuleFile['to'];
-  return { ...kept({ ...file, from: kept(file.from ?? {}) }, KNOWN), to };
+  return { ...kept({ ...file, from: kept(file.from ?? {}) }, KNOWN), to: keptTo(file.to) };
 }
 
 export function RuleEditor({ file: given, readOnly = false, onSaved }: { file?: RuleFile; readOnly?: boolean; onSaved: (name: string) => void }) {
