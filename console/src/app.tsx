@@ -2,7 +2,7 @@
 import { AppShell, Badge, Burger, Button, Group, Menu, Modal, NavLink, PasswordInput, Select, Stack, Text, UnstyledButton, useMantineColorScheme } from '@mantine/core';
 import { useDisclosure, useHotkeys } from '@mantine/hooks';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { Suspense, createContext, lazy, useContext, useEffect, useState, type FormEvent } from 'react';
+import { Suspense, createContext, lazy, useContext, useDeferredValue, useEffect, useState, type FormEvent } from 'react';
 import { Link, Route, Routes, useLocation } from 'react-router';
 import { Problem, api, ok, setCsrf, whenSignedOut, type Schemas } from './api/client';
 import { useWords } from './i18n';
@@ -91,7 +91,11 @@ export function App() {
 
 function Frame() {
   const { t } = useWords();
-  const { pathname } = useLocation();
+  const location = useLocation();
+  const { pathname } = location;
+  // A screen stays until the next one is there; within a screen the address is followed at once.
+  const drawn = useDeferredValue(location);
+  const shown = drawn.pathname === pathname ? location : drawn;
   const [isOpen, { toggle, close }] = useDisclosure();
   const isAdmin = useMay('admin');
   const [isFinding, finding] = useDisclosure();
@@ -148,7 +152,7 @@ function Frame() {
       {isFinding && <Suspense><Find screens={screens} onClose={finding.close} /></Suspense>}
       <AppShell.Main id="main" tabIndex={-1} style={{ outline: 'none' }}>
         <Suspense fallback={<Waiting />}>
-          <Routes>
+          <Routes location={shown}>
             <Route path="/" element={<Overview />} />
             <Route path="/channels" element={<Channels />} />
             <Route path="/channels/:name/:tab?" element={<Channel />} />

@@ -41,7 +41,8 @@ createRoot(root).render(
       <QueryClientProvider client={client}>
         <WordsProvider>
           <ZoneProvider>
-            <BrowserRouter>
+            {/* A filter that is set is seen at once: the next key stroke goes on from it. */}
+            <BrowserRouter useTransitions={false}>
               <App />
             </BrowserRouter>
           </ZoneProvider>

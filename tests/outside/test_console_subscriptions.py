@@ -30,11 +30,13 @@ def test_a_key_and_a_subscription_are_made_and_the_pasted_program_reads(farm, co
     program.write_text(console.copy("Python, enos-subscribe"))
     assert secret in program.read_text()
     console.inspect("subscription-connect")
-    reader = subprocess.Popen([TOOLS / "enos-subscribe/bin/python", "-u", program], stdout=subprocess.PIPE, text=True)
+    complaints = tmp_path / "stderr"
+    with complaints.open("w") as stderr:
+        reader = subprocess.Popen([TOOLS / "enos-subscribe/bin/python", "-u", program], stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         connect().post(("R80711", T0, {"P_avg": 1.5, "Ws_avg": 7.0}))
         line = reader.stdout.readline()
-        assert "1.5" in line and "Ws_avg" not in line
+        assert "1.5" in line and "Ws_avg" not in line, complaints.read_text()
         console.tab("Groups and offsets")
         group = console.page.get_by_role("region", name="Group reports")
         expect(group).to_contain_text("1 member")

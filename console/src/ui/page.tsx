@@ -145,14 +145,13 @@ export function Sure({ label, title, children, color = 'red', variant = 'light',
 export function useFilters() {
   const [params, setParams] = useSearchParams();
   const set = (changes: Record<string, string | null | undefined>) => {
-    setParams((before) => {
-      const after = new URLSearchParams(before);
-      for (const [name, value] of Object.entries(changes)) {
-        if (value) after.set(name, value);
-        else after.delete(name);
-      }
-      return after;
-    }, { replace: true });
+    // The address itself, not what was drawn of it: of two changes at once none is lost.
+    const after = new URLSearchParams(window.location.search);
+    for (const [name, value] of Object.entries(changes)) {
+      if (value) after.set(name, value);
+      else after.delete(name);
+    }
+    setParams(after, { replace: true });
   };
   return { get: (name: string) => params.get(name) ?? '', set };
 }
@@ -162,6 +161,7 @@ export function FilterText({ label, value, onChange, placeholder, w }: { label: 
   const [text, setText] = useState(value);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
   useEffect(() => setText(value), [value]);
+  useEffect(() => () => clearTimeout(timer.current), []);
   return (
     <TextInput
       label={label} size="sm" value={text} placeholder={placeholder ?? ''} w={w ?? 200}
