@@ -16,5 +16,8 @@ mod fault;
 mod hooks;
 mod login;
 mod session;
+mod settings;
+mod statements;
+mod transactions;
 
 pub use door::{BindError, Door, bind};

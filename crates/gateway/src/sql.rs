@@ -14,11 +14,13 @@ mod computed;
 mod encode;
 mod error;
 mod history;
+mod pg_tables;
 mod points;
 mod read_only;
 mod records;
 mod rows;
 mod scan;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod truncate;
@@ -63,8 +65,12 @@ use tokio_util::sync::CancellationToken;
 pub use datafusion::arrow::{array::RecordBatch, datatypes::SchemaRef};
 pub use encode::{Encoder, Form};
 pub use error::SqlError;
+pub use pg_tables::is_added;
 pub use read_only::{check_plan, check_statement};
 pub use rows::Rows;
+pub use settings::{SETTINGS, Setting, setting};
+
+use pg_tables::PgTables;
 
 use crate::{
     channel_log::Log,
@@ -78,6 +84,7 @@ use crate::{
 /// What PostgreSQL's clients see as the database, and where its tables are.
 pub const DATABASE: &str = "backtide";
 const SCHEMA: &str = "public";
+const PG_CATALOG: &str = "pg_catalog";
 
 /// Where the tables come from.
 #[derive(Clone)]
@@ -305,6 +312,11 @@ fn session(
     setup_pg_catalog(&session, DATABASE, EmptyContextProvider).map_err(|error| *error)?;
     session.register_udf(truncate::truncate());
     session.register_udf(catalog::version());
-    session.register_udf(catalog::current_setting());
+    session.register_udf(settings::current_setting());
+    if let Some(database) = session.catalog(DATABASE)
+        && let Some(library) = database.schema(PG_CATALOG)
+    {
+        database.register_schema(PG_CATALOG, Arc::new(PgTables::new(library)?))?;
+    }
     Ok(session)
 }

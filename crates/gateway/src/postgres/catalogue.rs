@@ -5,17 +5,28 @@
 //! enumerations. A select over one of those has no rows, whatever else it says, so that nothing of it
 //! has to be planned: it is answered with its columns and no rows, as a value with NULL.
 
+mod values;
+
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::{
-    ast::{
-        Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
-        JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr, SetOperator, Statement,
-        TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
-    },
-    dialect::PostgreSqlDialect,
-    parser::Parser,
+use datafusion::sql::sqlparser::ast::{
+    Expr, GroupByExpr, Ident, JoinOperator, ObjectName, ObjectNamePart, Query, Select, SelectItem,
+    SetExpr, SetOperator, Statement, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
 };
+
+use crate::sql::is_added;
+use values::{null, simple};
+
+const PG_CATALOG: &str = "pg_catalog";
+/// Who asks the catalogue says one of these.
+const MENTIONS: &[&str] = &[
+    "pg_",
+    "to_reg",
+    "txid_",
+    "inet_",
+    "_privilege",
+    "_description",
+];
 
 /// Tables of the catalogue that have no row about anything here.
 const NOTHING_OF: &[&str] = &[
@@ -41,10 +52,6 @@ const NOTHING_OF: &[&str] = &[
     "pg_trigger",
     "pg_user_mapping",
 ];
-/// Nothing here has a collation of its own: as values these are NULL. They can be listed.
-const NOTHING_AS_VALUE: &[&str] = &["pg_collation"];
-/// Columns that tables of the catalogue do not have here: NULL.
-const ABSENT_COLUMNS: &[(&str, &str)] = &[("pg_class", "reloptions")];
 /// With these a select without groups has a row, whatever it is over.
 const AGGREGATES: &[&str] = &[
     "array_agg",
@@ -63,7 +70,11 @@ const AGGREGATES: &[&str] = &[
 /// Makes a statement simpler; whether it did.
 pub(super) fn simplify(statement: &mut Statement) -> bool {
     // Who does not ask the catalogue is left alone.
-    if !matches!(statement, Statement::Query(_)) || !statement.to_string().contains("pg_") {
+    if !matches!(statement, Statement::Query(_)) {
+        return false;
+    }
+    let text = statement.to_string();
+    if !MENTIONS.iter().any(|mention| text.contains(mention)) {
         return false;
     }
     let mut simplifier = Simplifier { did: false };
@@ -79,17 +90,35 @@ impl VisitorMut for Simplifier {
     type Break = ();
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        let mut named: Vec<String> = Vec::new();
         for item in &mut select.projection {
             // It keeps its name.
             if let SelectItem::UnnamedExpr(expr) = item
-                && is_absent(expr)
+                && let Some(simple) = simple(expr)
             {
+                let mut name = name_of(expr);
+                while named.contains(&name) {
+                    name.push('_');
+                }
+                named.push(name.clone());
                 *item = SelectItem::ExprWithAlias {
-                    alias: Ident::with_quote('"', name_of(expr)),
-                    expr: null(),
+                    alias: Ident::with_quote('"', name),
+                    expr: simple,
                 };
                 self.did = true;
             }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &mut ObjectName) -> ControlFlow<()> {
+        // The library's own are found without their schema already.
+        if let [ObjectNamePart::Identifier(name)] = relation.0.as_slice()
+            && is_added(&name.value)
+        {
+            let schema = ObjectNamePart::Identifier(Ident::new(PG_CATALOG));
+            relation.0.insert(0, schema);
+            self.did = true;
         }
         ControlFlow::Continue(())
     }
@@ -218,7 +247,7 @@ fn is_of_catalogue(name: &ObjectName, names: &[&str]) -> bool {
         .filter_map(|part| part.as_ident().map(|ident| ident.value.as_str()))
         .collect();
     match parts.as_slice() {
-        [table] | ["pg_catalog", table] => names.contains(table),
+        [table] | [PG_CATALOG, table] => names.contains(table),
         _ => false,
     }
 }
@@ -254,7 +283,9 @@ fn name_of(expr: &Expr) -> String {
     match expr {
         Expr::Identifier(name) => name.value.clone(),
         Expr::CompoundIdentifier(names) => names.last().map_or_else(unnamed, |n| n.value.clone()),
-        Expr::Function(function) => last(&function.name).map_or_else(unnamed, str::to_owned),
+        Expr::Function(function) => {
+            values::last(&function.name).map_or_else(unnamed, str::to_owned)
+        }
         Expr::Cast { expr, .. } | Expr::Nested(expr) => name_of(expr),
         _ => unnamed(),
     }
@@ -264,142 +295,10 @@ fn unnamed() -> String {
     "?column?".to_owned()
 }
 
-// --- values ---
-
-fn null() -> Expr {
-    Expr::value(Value::Null)
-}
-
-fn is_null(expr: &Expr) -> bool {
-    matches!(expr, Expr::Value(value) if value.value == Value::Null)
-}
-
-fn is_absent(expr: &Expr) -> bool {
-    let Expr::CompoundIdentifier(names) = expr else {
-        return false;
-    };
-    let [.., table, column] = names.as_slice() else {
-        return false;
-    };
-    ABSENT_COLUMNS.contains(&(table.value.as_str(), column.value.as_str()))
-}
-
-/// An expression that says the same, where it can be told.
-fn simple(expr: &Expr) -> Option<Expr> {
-    match expr {
-        Expr::CompoundIdentifier(_) if is_absent(expr) => Some(null()),
-        Expr::Subquery(query) if is_nothing_as_value(query) => Some(null()),
-        Expr::Exists { subquery, negated } if has_nothing(subquery) => {
-            Some(Expr::value(Value::Boolean(*negated)))
-        }
-        Expr::InSubquery {
-            subquery, negated, ..
-        } if has_nothing(subquery) => Some(Expr::value(Value::Boolean(*negated))),
-        Expr::Case {
-            conditions,
-            else_result,
-            ..
-        } => {
-            let otherwise = else_result.as_ref().is_none_or(|expr| is_null(expr));
-            let all = otherwise && conditions.iter().all(|when| is_null(&when.result));
-            all.then(null)
-        }
-        Expr::Function(function) => call(function),
-        Expr::Like {
-            escape_char: Some(escape),
-            negated,
-            any,
-            expr,
-            pattern,
-        } => {
-            let escape = match &escape.value {
-                Value::SingleQuotedString(escape) if escape != "\\" => escape,
-                _ => return None,
-            };
-            Some(Expr::Like {
-                negated: *negated,
-                any: *any,
-                expr: expr.clone(),
-                pattern: Box::new(escaped_by_backslash(pattern, escape)?),
-                escape_char: None,
-            })
-        }
-        _ => None,
-    }
-}
-
-fn is_nothing_as_value(query: &Query) -> bool {
-    let of_value = |from: &TableWithJoins| joined_has_nothing(from, NOTHING_AS_VALUE);
-    let is_of_value = match &*query.body {
-        SetExpr::Select(select) => select.from.iter().any(of_value),
-        _ => false,
-    };
-    is_of_value || has_nothing(query)
-}
-
-fn last(name: &ObjectName) -> Option<&str> {
-    let ident = name.0.last()?.as_ident()?;
-    Some(ident.value.as_str())
-}
-
-/// Functions that have one answer here, or are a look into the catalogue.
-fn call(function: &Function) -> Option<Expr> {
-    match last(&function.name)?.to_lowercase().as_str() {
-        "pg_type_is_visible"
-        | "pg_function_is_visible"
-        | "pg_operator_is_visible"
-        | "pg_collation_is_visible" => Some(Expr::value(Value::Boolean(true))),
-        "pg_get_serial_sequence"
-        | "pg_get_indexdef"
-        | "pg_get_viewdef"
-        | "pg_get_triggerdef"
-        | "obj_description"
-        | "col_description"
-        | "shobj_description" => Some(null()),
-        "to_regtype" => looked_up(function, "typname", "pg_type"),
-        "to_regclass" => looked_up(function, "relname", "pg_class"),
-        _ => None,
-    }
-}
-
-/// The oid of what has a name, NULL where nothing has.
-fn looked_up(function: &Function, column: &str, table: &str) -> Option<Expr> {
-    let FunctionArguments::List(list) = &function.args else {
-        return None;
-    };
-    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(name))] = list.args.as_slice() else {
-        return None;
-    };
-    parsed(&format!(
-        "(SELECT min(oid) FROM pg_catalog.{table} WHERE {column} = {name})"
-    ))
-}
-
-/// A pattern whose escapes are backslashes, the only ones that are understood.
-fn escaped_by_backslash(pattern: &Expr, escape: &str) -> Option<Expr> {
-    let mut letters = escape.chars();
-    let (letter, None) = (letters.next()?, letters.next()) else {
-        return None;
-    };
-    let letter = if letter == '\'' {
-        "''".to_owned()
-    } else {
-        letter.to_string()
-    };
-    // Escaped escapes stand aside while the others become backslashes.
-    parsed(&format!(
-        "replace(replace(replace(replace({pattern}, '\\', '\\\\'), '{letter}{letter}', '\u{1}'), \
-         '{letter}', '\\'), '\u{1}', '{letter}')"
-    ))
-}
-
-fn parsed(text: &str) -> Option<Expr> {
-    let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(text);
-    parser.ok()?.parse_expr().ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use datafusion::sql::sqlparser::{dialect::PostgreSqlDialect, parser::Parser};
+
     use super::*;
 
     fn simplified(sql: &str) -> String {
@@ -457,6 +356,24 @@ mod tests {
         assert_eq!(
             simplified("SELECT pg_catalog.pg_class.reloptions, relname FROM pg_catalog.pg_class"),
             r#"SELECT NULL AS "reloptions", relname FROM pg_catalog.pg_class"#
+        );
+    }
+
+    #[test]
+    fn tables_of_ours_are_found_without_their_schema() {
+        assert_eq!(
+            simplified("SELECT l.pid FROM pg_locks AS l"),
+            "SELECT l.pid FROM pg_catalog.pg_locks AS l"
+        );
+        let already = "SELECT pid FROM pg_catalog.pg_stat_activity";
+        assert_eq!(simplified(already), already);
+    }
+
+    #[test]
+    fn functions_of_one_answer_keep_their_name() {
+        assert_eq!(
+            simplified("SELECT pg_get_ruledef(1), pg_get_ruledef(2), pg_is_in_recovery()"),
+            r#"SELECT NULL AS "pg_get_ruledef", NULL AS "pg_get_ruledef_", false AS "pg_is_in_recovery""#
         );
     }
 

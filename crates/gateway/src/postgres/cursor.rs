@@ -1,4 +1,5 @@
-//! Cursors: a query whose rows a client fetches some at a time (`DECLARE`, `FETCH`, `CLOSE`).
+//! Cursors: a query whose rows a client fetches some at a time (`DECLARE`, `FETCH`,
+//! `MOVE`, `CLOSE`).
 //!
 //! The rows come from one read, which stands still between two fetches; nothing is kept. A cursor counts
 //! as a query of its caller until it is closed: by its client, by the end of its transaction unless it
@@ -44,6 +45,8 @@ const IDLE: Duration = Duration::from_secs(SQL_CURSOR_IDLE_S);
 pub(super) enum Asked<'s> {
     Declare(&'s Declare, &'s Query),
     Fetch(&'s str, &'s FetchDirection),
+    /// As a fetch whose rows nobody sees.
+    Move(&'s str, &'s FetchDirection),
     Close(&'s CloseCursor),
 }
 
@@ -60,9 +63,13 @@ impl<'s> Asked<'s> {
             Statement::Fetch {
                 name,
                 direction,
-                into: None,
+                into,
                 ..
-            } => Some(Self::Fetch(&name.value, direction)),
+            } => match into {
+                None => Some(Self::Fetch(&name.value, direction)),
+                Some(nothing) if nothing.0.is_empty() => Some(Self::Move(&name.value, direction)),
+                Some(_) => None,
+            },
             Statement::Close { cursor } => Some(Self::Close(cursor)),
             _ => None,
         }
@@ -228,6 +235,30 @@ impl Cursors {
         Ok(Response::Query(response))
     }
 
+    /// Goes on without the rows; says how many they were.
+    ///
+    /// # Errors
+    /// There is no such cursor, it is asked to go back, or its query fails.
+    pub(super) async fn pass(
+        &self,
+        name: &str,
+        direction: &FetchDirection,
+        cancelled: CancellationToken,
+    ) -> PgWireResult<Response> {
+        let mut rows_left = forward(direction)?;
+        let mut cursor = self.find(name)?.lock_owned().await;
+        if let Some(answer) = &mut cursor.answer {
+            answer.cancelled = cancelled;
+        }
+        let mut passed = 0;
+        while let Some(batch) = cursor.next(rows_left).await {
+            let rows = batch.map_err(|error| fault::of_sql(&error))?.num_rows();
+            rows_left -= rows;
+            passed += rows;
+        }
+        Ok(Response::Execution(Tag::new("MOVE").with_rows(passed)))
+    }
+
     /// Closes one or all; the names of those that were open.
     ///
     /// # Errors
@@ -331,7 +362,7 @@ fn back() -> PgWireError {
     refusal(
         "55000",
         "a cursor goes forward only",
-        "declare it again to begin anew; FETCH takes NEXT, a number, FORWARD or ALL",
+        "declare it again to begin anew; FETCH and MOVE take NEXT, a number, FORWARD or ALL",
     )
 }
 

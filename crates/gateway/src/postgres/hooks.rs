@@ -17,15 +17,12 @@ use datafusion_postgres::{
     QueryHook,
     hooks::HookClient,
     pgwire::{
-        api::{
-            ClientInfo,
-            results::{Response, Tag},
-        },
+        api::{ClientInfo, results::Response},
         error::{PgWireError, PgWireResult},
     },
 };
 
-use super::{catalogue::simplify, cursor::Asked, fault, login::Login};
+use super::{catalogue::simplify, cursor::Asked, fault, login::Login, settings::is_of_session};
 use crate::sql::check_statement;
 
 /// The plan of a statement.
@@ -58,32 +55,21 @@ impl ReadOnly {
             return Some(error);
         }
         // A cursor's query is checked as every plan is.
-        if savepoint(statement).is_some() || Asked::of(statement).is_some() {
+        let is_of_savepoint = matches!(
+            statement,
+            Statement::Savepoint { .. } | Statement::ReleaseSavepoint { .. }
+        );
+        if is_of_savepoint || is_of_session(statement) || Asked::of(statement).is_some() {
             return None;
         }
         check_statement(statement)
             .err()
             .map(|error| fault::of_sql(&error))
     }
-
-    fn said(&self, statement: &Statement) -> Option<PgWireResult<Response>> {
-        match self.refusal(statement) {
-            Some(error) => Some(Err(error)),
-            None => savepoint(statement).map(|tag| Ok(Response::Execution(Tag::new(tag)))),
-        }
-    }
 }
 
-/// Drivers nest transactions by savepoints. Nothing was changed, so that there is nothing to keep.
-fn savepoint(statement: &Statement) -> Option<&'static str> {
-    match statement {
-        Statement::Savepoint { .. } => Some("SAVEPOINT"),
-        Statement::ReleaseSavepoint { .. } => Some("RELEASE"),
-        _ => None,
-    }
-}
-
-fn nothing() -> LogicalPlan {
+/// The plan of a statement that has no rows to plan.
+pub(super) fn nothing() -> LogicalPlan {
     LogicalPlan::EmptyRelation(EmptyRelation {
         produce_one_row: false,
         schema: Arc::new(DFSchema::empty()),
@@ -98,7 +84,7 @@ impl QueryHook for ReadOnly {
         _: &SessionContext,
         _: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
-        self.said(statement)
+        self.refusal(statement).map(Err)
     }
 
     async fn handle_extended_parse_query(
@@ -107,7 +93,7 @@ impl QueryHook for ReadOnly {
         _: &SessionContext,
         _: &(dyn ClientInfo + Send + Sync),
     ) -> Option<PgWireResult<LogicalPlan>> {
-        self.said(statement).map(|said| said.map(|_| nothing()))
+        self.refusal(statement).map(Err)
     }
 
     async fn handle_extended_query(
@@ -118,7 +104,7 @@ impl QueryHook for ReadOnly {
         _: &SessionContext,
         _: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
-        self.said(statement)
+        self.refusal(statement).map(Err)
     }
 }
 
@@ -144,7 +130,7 @@ impl QueryHook for Planned {
     ) -> Option<PgWireResult<LogicalPlan>> {
         match Asked::of(statement) {
             Some(Asked::Declare(_, query)) => Some(planned_query(context, query).await),
-            Some(Asked::Fetch(..) | Asked::Close(_)) => Some(Ok(nothing())),
+            Some(Asked::Fetch(..) | Asked::Move(..) | Asked::Close(_)) => Some(Ok(nothing())),
             None => {
                 let mut simple = statement.clone();
                 match simplify(&mut simple) {

@@ -28,6 +28,7 @@ use futures::{Sink, SinkExt as _};
 use super::{
     cancel::{Cancels, Current, Listed},
     fault,
+    settings::at_startup,
 };
 use crate::{
     access::{self, Access, AccessError, Caller},
@@ -131,6 +132,7 @@ impl StartupHandler for Login {
             PgWireFrontendMessage::Startup(ref startup) => {
                 protocol_negotiation(client, startup).await?;
                 save_startup_parameters_to_metadata(client, startup);
+                at_startup(client)?;
                 self.refuse_plain(client.is_secure())?;
                 client.set_state(PgWireConnectionState::AuthenticationInProgress);
                 let ask = PgWireBackendMessage::Authentication(Authentication::CleartextPassword);

@@ -2,21 +2,24 @@
 
 mod cursors;
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
     arrow::datatypes::DataType, common::ParamValues, execution::context::SessionContext,
     logical_expr::LogicalPlan, sql::sqlparser::ast::Statement,
 };
-use datafusion_postgres::pgwire::api::store::PortalStore;
+use datafusion_postgres::pgwire::api::{
+    DEFAULT_NAME,
+    store::{Entry, PortalStore},
+};
 use datafusion_postgres::{
-    DfSessionService, Parser, QueryHook,
+    DfSessionService, QueryHook,
     arrow_pg::datatypes::{
         arrow_schema_to_pg_fields, df::deserialize_parameters_with_server_types, encode_recordbatch,
     },
     datafusion_pg_catalog::sql::PostgresCompatibilityParser,
-    hooks::{set_show::SetShowHook, transactions::TransactionStatementHook},
+    hooks::set_show::SetShowHook,
     pgwire::{
         api::{
             ClientInfo, ClientPortalStore, ErrorHandler, PgWireServerHandlers, Type,
@@ -28,7 +31,10 @@ use datafusion_postgres::{
             stmt::{QueryParser, StoredStatement},
         },
         error::{PgWireError, PgWireResult},
-        messages::{PgWireBackendMessage, response::TransactionStatus},
+        messages::{
+            PgWireBackendMessage, extendedquery::Execute, response::TransactionStatus,
+            simplequery::Query,
+        },
         types::format::FormatOptions,
     },
 };
@@ -43,15 +49,15 @@ use super::{
     fault::{self, Faults},
     hooks::{Planned, ReadOnly, planned},
     login::Login,
+    settings::{Settings, statement_timeout},
+    statements::{Statements, statements},
+    transactions::{Transactions, ends, mends},
 };
 use crate::{
     limits::SQL_ROWS_AT_ONCE_MAX as ROWS_AT_ONCE_MAX,
     sql::{Engine, Rows, SqlError},
 };
 use cursors::OfCursor;
-
-/// Where datafusion-postgres notes `SET statement_timeout`, milliseconds.
-const STATEMENT_TIMEOUT: &str = "statement_timeout_ms";
 
 pub(super) const TOO_MANY_ROWS: &str = "a prepared statement gives its rows at once, and these are more than a \
     million; set a fetch size, or ask over HTTP";
@@ -111,20 +117,24 @@ struct Session {
     context: Arc<SessionContext>,
     /// Before anything is planned: what is refused, and what is no query.
     hooks: Vec<Arc<dyn QueryHook>>,
-    texts: PostgresCompatibilityParser,
-    parser: Arc<Parser>,
+    texts: Arc<PostgresCompatibilityParser>,
+    parser: Arc<Statements>,
+    settings: Arc<Settings>,
     cursors: Cursors,
 }
 
 impl Session {
     fn new(engine: Arc<Engine>, login: Arc<Login>, watched: TcpStream) -> Result<Self, SqlError> {
         let context = engine.session()?;
+        let settings = Arc::new(Settings::default());
         let hooks: Vec<Arc<dyn QueryHook>> = vec![
             Arc::new(ReadOnly(Arc::clone(&login))),
+            Arc::new(Transactions),
+            Arc::clone(&settings) as Arc<dyn QueryHook>,
             Arc::new(Planned),
             Arc::new(SetShowHook),
-            Arc::new(TransactionStatementHook),
         ];
+        let texts = Arc::new(PostgresCompatibilityParser::new());
         let service = DfSessionService::new_with_hooks(Arc::clone(&context), hooks.clone());
         Ok(Self {
             engine,
@@ -132,8 +142,9 @@ impl Session {
             watched: Arc::new(watched),
             context,
             hooks,
-            texts: PostgresCompatibilityParser::new(),
-            parser: service.query_parser(),
+            parser: Arc::new(Statements::new(Arc::clone(&texts), service.query_parser())),
+            texts,
+            settings,
             cursors: Cursors::default(),
         })
     }
@@ -145,9 +156,7 @@ impl Session {
         client: &(dyn ClientInfo + Send + Sync),
     ) -> PgWireResult<(Rows, CancellationToken)> {
         let caller = self.login.caller()?;
-        let timeout = client.metadata().get(STATEMENT_TIMEOUT);
-        let timeout = timeout.and_then(|ms| ms.parse().ok());
-        let timeout = timeout.map(Duration::from_millis);
+        let timeout = statement_timeout(client);
         let cancelled = self.login.current.begin();
         let begun = self.engine.run(&caller.name, &self.context, plan, timeout);
         let rows = tokio::select! {
@@ -221,6 +230,22 @@ impl Answer {
 
 #[async_trait]
 impl SimpleQueryHandler for Session {
+    async fn on_query<C>(&self, client: &mut C, query: Query) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if client.transaction_status() == TransactionStatus::Error
+            && let Ok(said) = self.parsed(&query.query)
+            && said.first().is_some_and(mends)
+        {
+            client.set_transaction_status(TransactionStatus::Transaction);
+        }
+        self._on_query(client, query).await
+    }
+
     async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -228,24 +253,18 @@ impl SimpleQueryHandler for Session {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let statements = self
-            .texts
-            .parse(query)
-            .map_err(|error| fault::of_sql(&SqlError::Syntax(error.to_string())))?;
+        let statements = self.parsed(query)?;
         if statements.is_empty() {
             return Ok(vec![Response::EmptyQuery]);
         }
         let mut responses = Vec::with_capacity(statements.len());
         let mut is_in_transaction = client.transaction_status() == TransactionStatus::Transaction;
         'statements: for mut statement in statements {
-            match &statement {
-                Statement::StartTransaction { .. } => is_in_transaction = true,
-                Statement::Commit { .. } | Statement::Rollback { .. } => {
-                    self.end_transaction(client);
-                    is_in_transaction = false;
-                }
-                _ => {}
+            self.end_by(&statement, client);
+            if matches!(statement, Statement::StartTransaction { .. }) {
+                is_in_transaction = true;
             }
+            is_in_transaction &= !ends(&statement);
             for hook in &self.hooks {
                 let said = hook
                     .handle_simple_query(&statement, &self.context, client)
@@ -278,11 +297,29 @@ impl SimpleQueryHandler for Session {
 
 #[async_trait]
 impl ExtendedQueryHandler for Session {
-    type Statement = (String, Option<(Statement, LogicalPlan)>);
-    type QueryParser = Parser;
+    type Statement = Parsed;
+    type QueryParser = Statements;
 
-    fn query_parser(&self) -> Arc<Parser> {
+    fn query_parser(&self) -> Arc<Statements> {
         Arc::clone(&self.parser)
+    }
+
+    async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        if client.transaction_status() == TransactionStatus::Error
+            && let Some(Entry::Value(portal)) = client.portal_store().get_portal(name)
+            && let (_, Some((statement, _))) = &portal.statement.statement
+            && mends(statement)
+        {
+            client.set_transaction_status(TransactionStatus::Transaction);
+        }
+        self._on_execute(client, message).await
     }
 
     async fn do_query<C>(
@@ -301,12 +338,7 @@ impl ExtendedQueryHandler for Session {
             return Ok(Response::EmptyQuery);
         };
         let values = self.parameters(portal, plan)?;
-        if matches!(
-            statement,
-            Statement::Commit { .. } | Statement::Rollback { .. }
-        ) {
-            self.end_transaction(client);
-        }
+        self.end_by(statement, client);
         for hook in &self.hooks {
             let said = hook
                 .handle_extended_query(statement, plan, &values, &self.context, client)
@@ -370,15 +402,16 @@ impl ExtendedQueryHandler for Session {
 }
 
 /// A statement as the library keeps it: its text, and what it is.
-type Parsed = (String, Option<(Statement, LogicalPlan)>);
+pub(super) type Parsed = (String, Option<(Statement, LogicalPlan)>);
 
 impl Session {
+    fn parsed(&self, text: &str) -> PgWireResult<Vec<Statement>> {
+        statements(&self.texts, text)
+            .map_err(|error| fault::of_sql(&SqlError::Syntax(error.to_string())))
+    }
+
     /// The values of `$1`, `$2` and so on, as the plan needs them.
-    fn parameters(
-        &self,
-        portal: &Portal<(String, Option<(Statement, LogicalPlan)>)>,
-        plan: &LogicalPlan,
-    ) -> PgWireResult<ParamValues> {
+    fn parameters(&self, portal: &Portal<Parsed>, plan: &LogicalPlan) -> PgWireResult<ParamValues> {
         let types = plan.get_parameter_types();
         let types = types.map_err(|error| fault::of_sql(&error.into()))?;
         let mut types: Vec<(String, Option<DataType>)> = types.into_iter().collect();

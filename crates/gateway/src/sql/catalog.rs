@@ -5,10 +5,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
-    arrow::{
-        array::{AsArray, StringArray},
-        datatypes::DataType,
-    },
+    arrow::datatypes::DataType,
     catalog::{SchemaProvider, TableProvider},
     common::{Result, ScalarValue},
     logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
@@ -129,33 +126,6 @@ impl SchemaProvider for Tables {
                 .iter()
                 .any(|table| table.name == name)
     }
-}
-
-/// `current_setting(name)`: what clients look at before they ask.
-pub(super) fn current_setting() -> ScalarUDF {
-    let setting = |name: &str| match name.to_lowercase().as_str() {
-        "server_version" => Some("16.6"),
-        "server_version_num" => Some("160006"),
-        "server_encoding" | "client_encoding" => Some("UTF8"),
-        "search_path" => Some(super::SCHEMA),
-        "timezone" => Some("UTC"),
-        "is_superuser" => Some("off"),
-        "transaction_read_only" | "default_transaction_read_only" => Some("on"),
-        _ => None,
-    };
-    let settings = move |asked: &[ColumnarValue]| -> Result<ColumnarValue> {
-        let arrays = ColumnarValue::values_to_arrays(asked)?;
-        let names = arrays[0].as_string::<i32>();
-        let found: StringArray = names.iter().map(|name| name.and_then(setting)).collect();
-        Ok(ColumnarValue::Array(Arc::new(found)))
-    };
-    create_udf(
-        "current_setting",
-        vec![DataType::Utf8],
-        DataType::Utf8,
-        Volatility::Stable,
-        Arc::new(settings),
-    )
 }
 
 /// `version()`, as PostgreSQL's clients expect it.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use datafusion::{logical_expr::LogicalPlan, sql::sqlparser::ast::Statement};
+use datafusion::{
+    logical_expr::LogicalPlan,
+    sql::sqlparser::ast::{CloseCursor, Statement},
+};
 use datafusion_postgres::pgwire::api::store::PortalStore as _;
 use datafusion_postgres::{
     arrow_pg::datatypes::arrow_schema_to_pg_fields,
@@ -14,6 +17,7 @@ use datafusion_postgres::{
             stmt::{QueryParser as _, StoredStatement},
         },
         error::PgWireResult,
+        messages::response::TransactionStatus,
         types::format::FormatOptions,
     },
 };
@@ -22,6 +26,8 @@ use super::{
     super::{
         cursor::{Asked, Declared, Taking},
         hooks::planned_query,
+        settings::discards_all,
+        transactions::ends,
     },
     Answer, Parsed, Session,
 };
@@ -45,7 +51,7 @@ impl Session {
         let asked = statement.1.as_ref().map(|(statement, _)| statement);
         match asked.and_then(Asked::of) {
             // Its columns are those of its rows, which come with FETCH.
-            Some(Asked::Declare(..) | Asked::Close(_)) => Ok(Vec::new()),
+            Some(Asked::Declare(..) | Asked::Move(..) | Asked::Close(_)) => Ok(Vec::new()),
             Some(Asked::Fetch(name, _)) => {
                 let schema = self.cursors.schema(name).await?;
                 arrow_schema_to_pg_fields(&schema, format.unwrap_or(&Format::UnifiedText), None)
@@ -96,6 +102,10 @@ impl Session {
                 };
                 self.cursors.fetch(name, direction, taking).await
             }
+            Asked::Move(name, direction) => {
+                let cancelled = self.login.current.begin();
+                self.cursors.pass(name, direction, cancelled).await
+            }
             Asked::Close(which) => {
                 for name in self.cursors.close(which)? {
                     HookClient::portal_store(client).rm_portal(&name);
@@ -105,7 +115,21 @@ impl Session {
         }
     }
 
-    pub(super) fn end_transaction(&self, client: &impl HookClient) {
+    /// What a statement ends beside what it says: its transaction, or all that the session has.
+    pub(super) fn end_by(&self, statement: &Statement, client: &mut impl HookClient) {
+        if ends(statement) {
+            self.end_transaction(client);
+        }
+        let is_idle = client.transaction_status() == TransactionStatus::Idle;
+        if discards_all(statement) && is_idle {
+            for name in self.cursors.close(&CloseCursor::All).unwrap_or_default() {
+                HookClient::portal_store(client).rm_portal(&name);
+            }
+        }
+    }
+
+    fn end_transaction(&self, client: &mut impl HookClient) {
+        self.settings.end_transaction(client);
         for name in self.cursors.end_transaction() {
             HookClient::portal_store(client).rm_portal(&name);
         }
