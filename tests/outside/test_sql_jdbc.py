@@ -32,7 +32,7 @@ def test_the_driver_describes_the_database(jdbc):
     assert (about["catalog"], about["schema"]) == ("backtide", "public")
     assert about["version"].startswith("16.6")
     assert "public" in [schema["TABLE_SCHEM"] for schema in jdbc.meta("getSchemas")]
-    assert [catalog["TABLE_CAT"] for catalog in jdbc.meta("getCatalogs")] == ["backtide"]
+    assert "backtide" in [catalog["TABLE_CAT"] for catalog in jdbc.meta("getCatalogs")]
     assert {"TABLE", "VIEW"} <= {kind["TABLE_TYPE"] for kind in jdbc.meta("getTableTypes")}
     tables = jdbc.meta("getTables", None, "public", "%", None)
     assert {"points", "wind-farm", "wind-farm_hourly", "channel_log"} <= {table["TABLE_NAME"] for table in tables}
@@ -68,8 +68,8 @@ def test_what_there_never_is_is_answered_with_nothing(jdbc, asked):
 
 def test_the_driver_asks_about_limits_and_rights(jdbc):
     assert jdbc.meta("getMaxColumnNameLength") == 63
-    assert "count" in (jdbc.meta("getNumericFunctions") + jdbc.meta("getSQLKeywords") + "count")
-    assert jdbc.meta("isReadOnly") in (False, True)
+    assert jdbc.meta("getMaxIndexLength") == 0 and jdbc.meta("getMaxColumnsInIndex") == 32
+    assert "window" in jdbc.meta("getSQLKeywords")
     assert jdbc.meta("getURL").startswith("jdbc:postgresql:")
     for method, *arguments in [("getTablePrivileges", None, "public", "wind-farm"),
                                ("getColumnPrivileges", None, "public", "wind-farm", "%"),
@@ -120,7 +120,7 @@ def test_parameters_bound_what_is_read(jdbc, history, times):  # noqa: F811
 
 def test_rows_come_by_the_fetch_size_inside_a_transaction(jdbc, history):  # noqa: F811
     _, engine = history
-    total = engine.sql("SELECT count(*) FROM history WHERE P_avg IS NOT NULL").fetchone()[0]
+    total = engine.sql("SELECT count(*) FROM history WHERE P_avg IS NOT NULL").fetchall()[0][0]
     sql = 'SELECT device, time, "P_avg" FROM "wind-farm" WHERE "P_avg" IS NOT NULL ORDER BY device, time'
     at_once = jdbc.rows(sql)
     jdbc.ask("set", autoCommit=False)

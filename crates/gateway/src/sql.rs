@@ -14,6 +14,7 @@ mod computed;
 mod encode;
 mod error;
 mod history;
+mod information;
 mod pg_tables;
 mod points;
 mod read_only;
@@ -35,7 +36,7 @@ use std::{
 
 use backtide_store::Store;
 use datafusion::{
-    catalog::{CatalogProvider, MemoryCatalogProvider},
+    catalog::{CatalogProvider, MemoryCatalogProvider, information_schema::INFORMATION_SCHEMA},
     common::DataFusionError,
     execution::{
         context::SessionContext,
@@ -70,6 +71,7 @@ pub use read_only::{check_plan, check_statement};
 pub use rows::Rows;
 pub use settings::{SETTINGS, Setting, setting};
 
+use information::Information;
 use pg_tables::PgTables;
 
 use crate::{
@@ -291,10 +293,12 @@ fn session(
     limits: &limits::Sql,
 ) -> Result<SessionContext, DataFusionError> {
     let mut config = SessionConfig::new()
-        .with_information_schema(true)
+        // There is one of our own.
+        .with_information_schema(false)
         .with_create_default_catalog_and_schema(false)
         .with_default_catalog_and_schema(DATABASE, SCHEMA)
         .with_target_partitions(limits.threads);
+    config.options_mut().execution.time_zone = Some("+00:00".to_owned());
     config.options_mut().sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
     let spilled = DiskManagerBuilder::default()
         .with_mode(DiskManagerMode::Directories(vec![spill.to_owned()]))
@@ -317,6 +321,8 @@ fn session(
         && let Some(library) = database.schema(PG_CATALOG)
     {
         database.register_schema(PG_CATALOG, Arc::new(PgTables::new(library)?))?;
+        let information = Information::new(session.state_ref().read().catalog_list());
+        database.register_schema(INFORMATION_SCHEMA, Arc::new(information))?;
     }
     Ok(session)
 }

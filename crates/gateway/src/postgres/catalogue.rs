@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::sql::is_added;
-use values::{null, simple};
+use values::{null, simple, value};
 
 const PG_CATALOG: &str = "pg_catalog";
 /// Who asks the catalogue says one of these.
@@ -94,7 +94,7 @@ impl VisitorMut for Simplifier {
         for item in &mut select.projection {
             // It keeps its name.
             if let SelectItem::UnnamedExpr(expr) = item
-                && let Some(simple) = simple(expr)
+                && let Some(simple) = simple(expr).or_else(|| value(expr))
             {
                 let mut name = name_of(expr);
                 while named.contains(&name) {
@@ -375,6 +375,41 @@ mod tests {
             simplified("SELECT pg_get_ruledef(1), pg_get_ruledef(2), pg_is_in_recovery()"),
             r#"SELECT NULL AS "pg_get_ruledef", NULL AS "pg_get_ruledef_", false AS "pg_is_in_recovery""#
         );
+    }
+
+    #[test]
+    fn values_without_a_name_have_one_each() {
+        assert_eq!(
+            simplified("SELECT oid, NULL, NULL FROM pg_proc"),
+            r#"SELECT oid, NULL AS "?column?", NULL AS "?column?_" FROM pg_proc"#
+        );
+    }
+
+    #[test]
+    fn functions_are_known_by_their_names() {
+        assert_eq!(
+            simplified(
+                "SELECT t.oid FROM pg_type AS t WHERE t.typinput = (SELECT oid FROM pg_catalog.pg_proc WHERE proname = 'array_in')"
+            ),
+            "SELECT t.oid FROM pg_type AS t WHERE t.typinput = 'array_in'"
+        );
+        assert_eq!(
+            simplified("SELECT rulename <> '_RETURN'::name AS a FROM pg_rewrite AS r"),
+            "SELECT rulename <> '_RETURN'::TEXT AS a FROM pg_rewrite AS r"
+        );
+    }
+
+    #[test]
+    fn one_value_of_the_row_of_an_oid_is_planned_whatever_it_is_joined_to() {
+        assert_eq!(
+            simplified(
+                "SELECT (SELECT typname FROM pg_type WHERE oid = t.typbasetype LIMIT 1) AS a FROM pg_type AS t"
+            ),
+            "SELECT (SELECT min(typname) FROM pg_type WHERE oid = t.typbasetype) AS a FROM pg_type AS t"
+        );
+        let counted =
+            "SELECT (SELECT count(*) FROM pg_type WHERE oid = t.oid) AS a FROM pg_type AS t";
+        assert_eq!(simplified(counted), counted);
     }
 
     #[test]

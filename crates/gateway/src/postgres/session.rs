@@ -379,7 +379,13 @@ impl ExtendedQueryHandler for Session {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let types = self.parser.get_parameter_types(&target.statement)?;
+        let mut types = self.parser.get_parameter_types(&target.statement)?;
+        // What the client has said of its parameters it is not told otherwise.
+        for (told, said) in types.iter_mut().zip(&target.parameter_types) {
+            if let Some(said) = said.as_ref().filter(|said| **said != Type::UNKNOWN) {
+                *told = said.clone();
+            }
+        }
         let columns = self.columns(&target.statement, None).await?;
         Ok(DescribeStatementResponse::new(types, columns))
     }

@@ -7,14 +7,15 @@ use async_trait::async_trait;
 use datafusion::{
     arrow::datatypes::{DataType, Field, Schema, TimeUnit},
     catalog::{SchemaProvider, TableProvider},
-    common::Result,
-    datasource::MemTable,
+    common::{Result, ScalarValue},
+    datasource::{MemTable, ViewTable, provider_as_source},
+    logical_expr::{Expr, LogicalPlanBuilder, ident, lit},
 };
 
 use super::settings;
 
 /// Columns: `name` is a text, `name:oid`, `name:int8` and so on are not.
-type Columns = &'static [&'static str];
+pub(super) type Columns = &'static [&'static str];
 
 /// Nothing is ever in them.
 const EMPTY: &[(&str, Columns)] = &[
@@ -285,6 +286,18 @@ const EMPTY: &[(&str, Columns)] = &[
 ];
 
 const SETTINGS: &str = "pg_settings";
+/// Columns that the library's tables lack; NULL in every row.
+const LACKING: &[(&str, &[&str])] = &[
+    (
+        "pg_attribute",
+        &["attacl", "attoptions", "attfdwoptions", "attmissingval"],
+    ),
+    ("pg_class", &["relacl", "reloptions"]),
+    ("pg_database", &["datacl"]),
+    ("pg_namespace", &["nspacl"]),
+];
+/// It names functions where PostgreSQL has their oids. There are none of our own.
+const AGGREGATES: (&str, &str) = ("pg_aggregate", "aggfnoid");
 
 /// Whether a table of this name is added to the library's.
 pub fn is_added(name: &str) -> bool {
@@ -310,7 +323,35 @@ impl PgTables {
     }
 }
 
-fn empty(columns: Columns) -> Result<Arc<dyn TableProvider>> {
+/// A table of the library's with what it lacks.
+fn completed(name: &str, table: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
+    let schema = table.schema();
+    if name == AGGREGATES.0 {
+        let oid = |field: &Arc<Field>| match field.name() == AGGREGATES.1 {
+            true => Arc::new(Field::new(AGGREGATES.1, DataType::Int32, true)),
+            false => Arc::clone(field),
+        };
+        let fields: Vec<Arc<Field>> = schema.fields().iter().map(oid).collect();
+        let schema = Arc::new(Schema::new(fields));
+        return Ok(Arc::new(MemTable::try_new(schema, vec![Vec::new()])?));
+    }
+    let Some((_, lacking)) = LACKING.iter().find(|(lacks, _)| *lacks == name) else {
+        return Ok(table);
+    };
+    let there = schema.fields().iter().map(|field| ident(field.name()));
+    let added = lacking
+        .iter()
+        .filter(|column| schema.field_with_name(column).is_err())
+        .map(|column| lit(ScalarValue::Utf8(None)).alias(*column));
+    let columns: Vec<Expr> = there.chain(added).collect();
+    let plan = LogicalPlanBuilder::scan(name, provider_as_source(table), None)?
+        .project(columns)?
+        .build()?;
+    Ok(Arc::new(ViewTable::new(plan, None)))
+}
+
+/// A table of these columns, without rows.
+pub(super) fn empty(columns: Columns) -> Result<Arc<dyn TableProvider>> {
     let fields: Vec<Field> = columns.iter().map(|column| field(column)).collect();
     let schema = Arc::new(Schema::new(fields));
     Ok(Arc::new(MemTable::try_new(schema, vec![Vec::new()])?))
@@ -349,7 +390,10 @@ impl SchemaProvider for PgTables {
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         match self.ours.get(name) {
             Some(table) => Ok(Some(Arc::clone(table))),
-            None => self.library.table(name).await,
+            None => match self.library.table(name).await? {
+                Some(table) => completed(name, table).map(Some),
+                None => Ok(None),
+            },
         }
     }
 

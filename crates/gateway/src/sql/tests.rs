@@ -1,6 +1,7 @@
 //! SQL over a store and a registry of the test's own.
 
 mod computed;
+mod described;
 mod keeps;
 
 use std::{

@@ -2,14 +2,14 @@
 
 use datafusion::sql::sqlparser::{
     ast::{
-        Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Query,
-        SetExpr, TableWithJoins, Value,
+        BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
+        ObjectName, Query, SelectItem, SetExpr, TableWithJoins, Value,
     },
     dialect::PostgreSqlDialect,
     parser::Parser,
 };
 
-use super::{has_nothing, joined_has_nothing};
+use super::{has_nothing, is_one_row, joined_has_nothing};
 
 /// Nothing here has a collation of its own: as values these are NULL. They can be listed.
 const NOTHING_AS_VALUE: &[&str] = &["pg_collation"];
@@ -38,6 +38,7 @@ pub(super) fn simple(expr: &Expr) -> Option<Expr> {
     match expr {
         Expr::CompoundIdentifier(_) if is_absent(expr) => Some(null()),
         Expr::Subquery(query) if is_nothing_as_value(query) => Some(null()),
+        Expr::Subquery(query) => of_one_oid(query),
         Expr::Exists { subquery, negated } if has_nothing(subquery) => {
             Some(Expr::value(Value::Boolean(*negated)))
         }
@@ -54,6 +55,24 @@ pub(super) fn simple(expr: &Expr) -> Option<Expr> {
             all.then(null)
         }
         Expr::Function(function) => call(function),
+        Expr::BinaryOp {
+            left,
+            op: BinaryOperator::Eq,
+            right,
+        } => named_function(left, right),
+        Expr::Cast {
+            kind,
+            expr,
+            data_type: DataType::Custom(name, _),
+            array,
+            format,
+        } if last(name) == Some("name") => Some(Expr::Cast {
+            kind: kind.clone(),
+            expr: expr.clone(),
+            data_type: DataType::Text,
+            array: *array,
+            format: format.clone(),
+        }),
         Expr::Like {
             escape_char: Some(escape),
             negated,
@@ -77,6 +96,67 @@ pub(super) fn simple(expr: &Expr) -> Option<Expr> {
     }
 }
 
+/// A value as such, so that it can have a name of its own.
+pub(super) fn value(expr: &Expr) -> Option<Expr> {
+    matches!(expr, Expr::Value(_)).then(|| expr.clone())
+}
+
+/// `typinput = 'array_in'::regproc`: functions are known by their names here, not by an oid.
+fn named_function(left: &Expr, right: &Expr) -> Option<Expr> {
+    let column = match left {
+        Expr::Identifier(name) => name,
+        Expr::CompoundIdentifier(names) => names.last()?,
+        _ => return None,
+    };
+    let Expr::Subquery(query) = right else {
+        return None;
+    };
+    let text = query.to_string();
+    if !NAMED_FUNCTIONS.contains(&column.value.as_str()) || !text.contains("pg_proc") {
+        return None;
+    }
+    let name = text.split('\'').nth(1)?;
+    let name = name.rsplit('.').next()?;
+    parsed(&format!("{left} = '{name}'"))
+}
+
+/// One value of the row that has an oid: said in a way that is planned, whatever it is joined to.
+fn of_one_oid(query: &Query) -> Option<Expr> {
+    let SetExpr::Select(select) = &*query.body else {
+        return None;
+    };
+    let by_oid = |part: &Expr| {
+        let Expr::BinaryOp {
+            left,
+            op: BinaryOperator::Eq,
+            ..
+        } = part
+        else {
+            return false;
+        };
+        match &**left {
+            Expr::Identifier(name) => name.value == "oid",
+            Expr::CompoundIdentifier(names) => names.last().is_some_and(|name| name.value == "oid"),
+            _ => false,
+        }
+    };
+    let [SelectItem::UnnamedExpr(of)] = select.projection.as_slice() else {
+        return None;
+    };
+    let is_alone = select.from.len() == 1 && select.from.iter().all(|from| from.joins.is_empty());
+    if !is_alone || is_one_row(select) || !select.selection.as_ref().is_some_and(by_oid) {
+        return None;
+    }
+    let least = parsed(&format!("min({of})"))?;
+    let mut query = query.clone();
+    query.limit_clause = None;
+    query.order_by = None;
+    if let SetExpr::Select(select) = &mut *query.body {
+        select.projection = vec![SelectItem::UnnamedExpr(least)];
+    }
+    Some(Expr::Subquery(Box::new(query)))
+}
+
 fn is_nothing_as_value(query: &Query) -> bool {
     let of_value = |from: &TableWithJoins| joined_has_nothing(from, NOTHING_AS_VALUE);
     let is_of_value = match &*query.body {
@@ -90,6 +170,17 @@ pub(super) fn last(name: &ObjectName) -> Option<&str> {
     let ident = name.0.last()?.as_ident()?;
     Some(ident.value.as_str())
 }
+
+/// Columns of functions: their names.
+const NAMED_FUNCTIONS: &[&str] = &[
+    "typinput",
+    "typoutput",
+    "typreceive",
+    "typsend",
+    "amhandler",
+];
+/// They want an int4, and clients write numbers without a type.
+const OF_INT4: &[&str] = &["pg_relation_size", "pg_total_relation_size"];
 
 /// They are true of everything here.
 const TRUE: &[&str] = &[
@@ -153,6 +244,7 @@ fn call(function: &Function) -> Option<Expr> {
     match name {
         "to_regtype" => looked_up(function, "typname", "pg_type"),
         "to_regclass" => looked_up(function, "relname", "pg_class"),
+        _ if OF_INT4.contains(&name) => of_int4(function, name),
         _ if TRUE.contains(&name) => boolean(true),
         _ if FALSE.contains(&name) => boolean(false),
         _ if NULL.contains(&name) => Some(null()),
@@ -160,14 +252,24 @@ fn call(function: &Function) -> Option<Expr> {
     }
 }
 
-/// The oid of what has a name, NULL where nothing has.
-fn looked_up(function: &Function, column: &str, table: &str) -> Option<Expr> {
+fn only_argument(function: &Function) -> Option<&Expr> {
     let FunctionArguments::List(list) = &function.args else {
         return None;
     };
-    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(name))] = list.args.as_slice() else {
-        return None;
-    };
+    match list.args.as_slice() {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(only))] => Some(only),
+        _ => None,
+    }
+}
+
+fn of_int4(function: &Function, name: &str) -> Option<Expr> {
+    let argument = only_argument(function)?;
+    parsed(&format!("{name}(CAST({argument} AS int))"))
+}
+
+/// The oid of what has a name, NULL where nothing has.
+fn looked_up(function: &Function, column: &str, table: &str) -> Option<Expr> {
+    let name = only_argument(function)?;
     parsed(&format!(
         "(SELECT min(oid) FROM pg_catalog.{table} WHERE {column} = {name})"
     ))
