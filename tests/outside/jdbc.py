@@ -1,4 +1,4 @@
-"""PostgreSQL's JDBC driver as the tests drive it: one process of clients/Jdbc.java is one connection."""
+"""PostgreSQL's JDBC driver as the tests drive it: one process of clients/Jdbc.java has one connection at a time."""
 
 import json
 import subprocess
@@ -19,11 +19,17 @@ class Refused(Exception):
 class Jdbc:
     def __init__(self, place, password, user="backtide", **properties):
         host, port = place
+        self.url = f"jdbc:postgresql://{host}:{port}/backtide"
+        self.properties = {"user": user, "password": password, "connectTimeout": "20"}
         self.process = subprocess.Popen(["java", "-XX:TieredStopAtLevel=1", "-Duser.timezone=Europe/Paris", "-cp",
                                          f"{LIBRARIES / 'classes'}:{LIBRARIES}/*", "Jdbc"],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        given = {"user": user, "password": password, "connectTimeout": "20", **properties}
-        self.ask("connect", url=f"jdbc:postgresql://{host}:{port}/backtide", properties=given)
+        self.connect(**properties)
+
+    def connect(self, **properties):
+        """A new connection in place of the one before."""
+        self.ask("connect", url=self.url, properties={**self.properties, **properties})
+        return self
 
     def __enter__(self):
         return self

@@ -99,6 +99,9 @@ public class Jdbc {
         for (Map.Entry<String, JsonElement> property : request.getAsJsonObject("properties").entrySet()) {
             properties.setProperty(property.getKey(), property.getValue().getAsString());
         }
+        if (connection != null) {
+            connection.close();
+        }
         connection = DriverManager.getConnection(request.get("url").getAsString(), properties);
         return new JsonObject();
     }
@@ -136,6 +139,9 @@ public class Jdbc {
         PreparedStatement statement = connection.prepareStatement(request.get("sql").getAsString());
         if (request.has("fetch")) {
             statement.setFetchSize(request.get("fetch").getAsInt());
+        }
+        if (request.has("most")) {
+            statement.setMaxRows(request.get("most").getAsInt());
         }
         if (request.has("timeout")) {
             statement.setQueryTimeout(request.get("timeout").getAsInt());
