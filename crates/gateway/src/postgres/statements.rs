@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::{
     ast::{FetchDirection, FetchPosition, Ident, ObjectName, Statement, Value, ValueWithSpan},
     dialect::PostgreSqlDialect,
     parser::ParserError,
-    tokenizer::{Token, Tokenizer, Word},
+    tokenizer::{Span, Token, Tokenizer, Word},
 };
 use datafusion_postgres::{
     Parser,
@@ -169,7 +169,7 @@ impl Words<'_> {
             [Token::Word(word)] => Ok(Ident {
                 value: word.value.clone(),
                 quote_style: word.quote_style,
-                span: datafusion::sql::sqlparser::tokenizer::Span::empty(),
+                span: Span::empty(),
             }),
             _ => Err(self.expected("the name of a cursor, and nothing behind it")),
         }
@@ -212,7 +212,7 @@ impl QueryParser for Statements {
         let syntax = |error: ParserError| fault::of_sql(&SqlError::Syntax(error.to_string()));
         // The library takes the first and forgets the rest.
         if sql.trim_end().trim_end_matches(';').contains(';') {
-            let count = parts(sql).map_err(|error| syntax(error))?.len();
+            let count = parts(sql).map_err(syntax)?.len();
             if count > 1 {
                 return Err(fault::of_sql(&SqlError::Statements(count)));
             }

@@ -211,7 +211,9 @@ impl SchemaProvider for Information {
             return empty(columns).map(Some);
         }
         match (self.library(), self.0.upgrade()) {
-            (Some(_), Some(catalogs)) if name == COLUMNS => columns(catalogs).await.map(Some),
+            (Some(_), Some(catalogs)) if name == COLUMNS => {
+                columns(catalogs.as_ref()).await.map(Some)
+            }
             (Some(library), _) => library.table(name).await,
             _ => Ok(None),
         }
@@ -237,7 +239,7 @@ struct Column {
 }
 
 /// Every column of every table but those of this schema.
-async fn columns(catalogs: Arc<dyn CatalogProviderList>) -> Result<Arc<dyn TableProvider>> {
+async fn columns(catalogs: &dyn CatalogProviderList) -> Result<Arc<dyn TableProvider>> {
     let mut all = Vec::new();
     for catalog_name in catalogs.catalog_names() {
         let Some(catalog) = catalogs.catalog(&catalog_name) else {
