@@ -212,7 +212,7 @@ impl QueryParser for Statements {
         let syntax = |error: ParserError| fault::of_sql(&SqlError::Syntax(error.to_string()));
         // The library takes the first and forgets the rest.
         if sql.trim_end().trim_end_matches(';').contains(';') {
-            let count = parts(sql).map_err(syntax)?.len();
+            let count = parts(sql).map_err(&syntax)?.len();
             if count > 1 {
                 return Err(fault::of_sql(&SqlError::Statements(count)));
             }
