@@ -28,6 +28,7 @@ pub mod quarantine;
 pub mod query;
 pub mod rollup;
 mod rule;
+mod running;
 mod salvage;
 pub mod script;
 pub mod send;
