@@ -187,6 +187,20 @@ def test_an_export_has_what_was_asked_for(plant):
     assert wrong.code == USAGE and not (plant.folder / "a.csv").exists()
 
 
+def test_latest_values_are_the_same_in_every_format(plant):
+    fill(plant)
+    asked = "/api/v1/latest?product=plant&points=d,l,i,b"
+    wanted = {(item["deviceKey"], point, at["time"], at["value"], at.get("quality"))
+              for item in plant.http("GET", asked).json()["items"] for point, at in item["points"].items()}
+    assert len(wanted) == 5
+    lines = plant.http("GET", f"{asked}&format=ndjson").content.decode().splitlines()
+    assert {(row["deviceKey"], row["point"], row["time"], row["value"], row.get("quality")) for row in map(json.loads, lines)} == wanted
+    table = pyarrow.parquet.read_table(pyarrow.BufferReader(plant.http("GET", f"{asked}&format=parquet").content))
+    assert {(row["deviceKey"], row["point"], round(row["time"].timestamp() * 1000), json.loads(row["value"]), row["quality"])
+            for row in table.to_pylist()} == wanted
+    assert plant.http("GET", f"{asked}&format=csv").text.count("\n") == 1 + len(wanted)
+
+
 @pytest.mark.parametrize("format", ["parquet", "csv"])
 def test_an_archive_of_attributes_can_be_sent_to_another_gateway(plant, other, format):
     fill(plant)
@@ -298,6 +312,6 @@ def test_send_gives_no_number_that_it_does_not_know(farm):
     assert "new" not in sent["compared"]
     # Without the API there is the way to ask.
     strings = farm.channel()
-    run = farm.cli("send", written(farm, ROWS[:3]), "--broker-url", strings["brokerUrl"], "--client-id", strings["clientId"],
-                   "--username", strings["username"], "--password", strings["password"], "-o", "json")
+    run = farm.cli("send", written(farm, ROWS[:3]), "--broker-url", strings.brokerUrl, "--client-id", strings.clientId,
+                   "--username", strings.username, "--password", strings.password, "-o", "json")
     assert "compared" not in run.json() and f"backtide compare --messages {run.json()['messagesBegin']}" in run.err
