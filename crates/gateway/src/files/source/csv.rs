@@ -170,7 +170,7 @@ mod tests {
         let mut csv = Csv::open(
             Box::new(text.as_bytes()),
             mapping,
-            &points(),
+            &Points::of(mapping.items(), points()),
             Clockwork::new(zone),
         )?;
         read_all(&mut csv)
