@@ -14,7 +14,7 @@ use backtide_store::Latest;
 
 use super::{
     OutColumn, RowError,
-    cells::{array_of, cell_of},
+    cells::{Cells, cell_of},
     columns::{DEVICE, TIME},
     records::{longs, names},
     rows::write_cell,
@@ -165,8 +165,9 @@ impl Long {
                 let is_json = self.parts[*part].sources[at].1;
                 Some(fitting(cell, column, is_json))
             };
-            let cells: Vec<Option<Cell>> = picks.iter().map(cell).collect();
-            out.push(array_of(column.storage, &cells));
+            let mut cells = Cells::new(column.storage);
+            picks.iter().map(cell).for_each(|cell| cells.push(cell));
+            out.push(cells.take(picks.len()));
         }
         RecordBatch::try_new(Arc::clone(&self.schema), out).map_err(|_| RowError::of(POINT, None))
     }
