@@ -186,20 +186,20 @@ impl Long {
             let part = self.parts.iter().find(|part| part.point == point);
             part.is_some_and(|part| part.sources[0].1)
         };
-        let cell = |found: &Latest| {
+        let mut values = Cells::new(value.storage);
+        let mut qualities = Cells::new(Storage::Int);
+        for found in latest {
             let is_json = is_json(found.point.as_str());
-            Some(fitting(found.cell.clone(), value, is_json))
-        };
-        let quality =
-            |found: &Latest| (found.quality != NO_QUALITY).then(|| Cell::Int(found.quality.into()));
-        let cells: Vec<Option<Cell>> = latest.iter().map(cell).collect();
-        let qualities: Vec<Option<Cell>> = latest.iter().map(quality).collect();
+            values.push(Some(fitting(found.cell.clone(), value, is_json)));
+            let quality = (found.quality != NO_QUALITY).then(|| Cell::Int(found.quality.into()));
+            qualities.push(quality);
+        }
         let columns = vec![
             names(latest, |found| found.device.as_str()),
             longs(latest, |found| found.time_ms),
             names(latest, |found| found.point.as_str()),
-            array_of(value.storage, &cells),
-            array_of(Storage::Int, &qualities),
+            values.take(latest.len()),
+            qualities.take(latest.len()),
         ];
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
             .map_err(|_| RowError::of(POINT, None))
