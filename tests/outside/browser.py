@@ -163,8 +163,10 @@ class Console:
 
     def copy(self, label):
         """Presses the copy button of a text and reads the clipboard, as a person would paste it."""
+        # The page writes it when it comes to it: what was copied before must not be read again.
+        self.page.evaluate("navigator.clipboard.writeText('')")
         self.front.get_by_role("button", name=f"Copy {label}", exact=True).click()
-        return self.page.evaluate("navigator.clipboard.readText()")
+        return self.page.wait_for_function("() => navigator.clipboard.readText()").json_value()
 
     def download(self, name):
         with self.page.expect_download() as download:
