@@ -150,7 +150,7 @@ impl World {
         let request = Request::post(path)
             .header("apim-accesstoken", &self.token)
             .header("content-type", "application/json");
-        let request = request.body(body.to_string().into()).unwrap();
+        let request: Request<Body> = request.body(body.to_string().into()).unwrap();
         router(Arc::clone(&self.api))
             .oneshot(request)
             .await
