@@ -36,13 +36,15 @@ pub(super) fn changes<E>(
     carried.map(Ok).into_iter().chain(changed)
 }
 
+/// States in the order in which they were met, each with the milliseconds that it lasted.
+pub(super) type Lasted = Vec<(Option<String>, i64)>;
+
 /// How long each state lasts: from each change to the next. Before the first nothing is known (`None`).
 #[derive(Debug)]
 pub(super) struct Durations {
     state: Option<String>,
     since_ms: i64,
-    /// In the order in which they were met.
-    lasted: Vec<(Option<String>, i64)>,
+    lasted: Lasted,
     places: HashMap<Option<String>, usize>,
     bytes: usize,
 }
@@ -77,7 +79,7 @@ impl Durations {
 
     /// # Errors
     /// [`TooMany`].
-    pub(super) fn end(mut self, to_ms: i64) -> Result<Vec<(Option<String>, i64)>, TooMany> {
+    pub(super) fn end(mut self, to_ms: i64) -> Result<Lasted, TooMany> {
         self.count(to_ms)?;
         Ok(self.lasted)
     }
@@ -152,7 +154,7 @@ mod tests {
         assert_eq!(told, [Ok(reading(0)), Err("torn")]);
     }
 
-    fn lasted(changes: &[(i64, &str)], to_ms: i64) -> Vec<(Option<String>, i64)> {
+    fn lasted(changes: &[(i64, &str)], to_ms: i64) -> Lasted {
         let mut durations = Durations::from(0);
         for (time_ms, state) in changes {
             durations.change(*time_ms, (*state).to_owned()).unwrap();

@@ -27,7 +27,7 @@ use super::{
     call::{Call, Params},
     fold::{self, Grid, Logic},
     items::{Ended, Opening},
-    states::Durations,
+    states::{Durations, Lasted},
 };
 use crate::{http::Api, limits, query};
 
@@ -158,7 +158,7 @@ fn durations(
     asset: &Asset,
     point: &ElementName,
     span: (i64, i64),
-) -> Result<(Vec<(Option<String>, i64)>, i64), Ended> {
+) -> Result<(Lasted, i64), Ended> {
     let too_many = |_| {
         Refusal::new(
             TOO_LARGE,
