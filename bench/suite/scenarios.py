@@ -134,6 +134,29 @@ def wait_for_rollups(gateway, within_s=300):
         time.sleep(0.2)
 
 
+PROCESSING = {
+    "none": "",
+    "steps": "  - points: [P_avg]\n    scale: { factor: 1.5, offset: -40 }\n  - points: [P_avg]\n    unit: { from: W, to: kW }\n"
+             "  - points: [P_avg]\n    clamp: { min: -1000, max: 1000 }\n",
+    "expression": "  - points: [P_avg]\n    expression: P_avg * 1.5 - 40\n",
+    "script": "  - points: [P_avg]\n    script:\n      reads: [P_avg]\n      source: |\n"
+              "        function transform(row) { return row.P_avg * 1.5 - 40; }\n",
+}
+
+
+def policies(plan):
+    """The load in order with a policy for one of the seven points of each row, beside the same without one: CPU of the
+    server and its workers for a value."""
+    found = {}
+    for name, steps in PROCESSING.items():
+        with plan.farm() as (gateway, channel):
+            if steps:
+                gateway.cli("apply", "-f", "-", input=f"kind: Policy\nname: bench\nmodels: [turbine]\nprocessing:\n{steps}")
+            found[name] = load.send(gateway.mqtt, [gateway], "--order", "in-order", "--seconds", max(5, plan.seconds // 4),
+                                    secret=channel["secret"], product_key=channel["productKey"])
+    return {"with": found}
+
+
 def small_messages(plan):
     """200 clients that wait for each reply before they send the next row: what a message costs."""
     with plan.farm() as (gateway, channel):
@@ -420,6 +443,7 @@ def backtide_scenarios(plan):
     yield "half-target-reading", lambda done: paced(plan, TARGET_POINTS_PER_SECOND / 2, reading=True)
     yield "rollups-in-order", lambda done: rollups(plan, "in-order")
     yield "rollups-shuffled", lambda done: rollups(plan, "shuffled")
+    yield "policies", lambda done: policies(plan)
     yield "small-messages", lambda done: small_messages(plan)
     yield "decodes", lambda done: decodes(plan)
     yield "raw-channel", lambda done: raw_channel(plan, keep_state=True)

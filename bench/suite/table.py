@@ -103,6 +103,11 @@ def others(rounds, say):
         for run in of(rounds, f"rollups-{order}")[:1]:
             line(f"upkeep of an hourly rollup, {order}", f"{run['share']:.0%} of the rest of the server's CPU: {run['upkeepSeconds']:.1f} of "
                  f"{run['cpuSeconds']:.1f} s, {run['upkeepSecondsLoaded']:.1f} of it during the load; {run['points']:,} values, {run['rollupRows']:,} windows")
+    for run in of(rounds, "policies")[:1]:
+        cost = {name: sum(one["serverCpuSeconds"].values()) / one["points"] for name, one in run["with"].items()}
+        for name, one in run["with"].items():
+            line(f"a policy of one point in seven: {name}", f"{one['pointsPerSecond'] / 1e3:,.0f} k points/s, CPU of the server and its workers "
+                 f"{cost[name] * 1e6:.2f} µs a value, {cost[name] / cost['none']:.2f} times that without")
     for run in of(rounds, "small-messages")[:1]:
         line("200 clients, one row, one message in flight", f"{run['messagesPerSecond']:,.0f} messages/s, "
              f"{run['serverCpuMicrosecondsPerMessage']:.1f} µs of server CPU each, p99 {run['latencyMs']['p99']:.1f} ms")

@@ -1151,6 +1151,7 @@ export const zh: Record<string, string> = {
   'Rows go the way of the channel’s messages: checked against the model, processed by policies, stored once. A bad row harms no other; it is in quarantine with its number.': '文件中的行与通道消息走同样的流程：按模型校验、由策略处理、只存储一次。坏行不影响其他行，会带行号进入隔离区。',
   'Rows rejected': '被拒绝的行',
   'Values that were there already': '原已存在的值',
+  'Values other than what stood there': '与原有值不同的值',
   '{n} so far; the rest is still compared': '目前 {n} 个；其余仍在比对',
   'Of what': '内容',
   'attributes, with their earlier values': '属性及其历史值',

@@ -145,13 +145,14 @@ function Details({ one }: { one: ImportOf }) {
           [t('Rows answered from the beginning'), count(rows.answered)],
           [t('Values'), count(rows.values)],
           [t('Values that were there already'), one.repeated ? (one.repeated.complete ? count(one.repeated.values) : t('{n} so far; the rest is still compared', { n: count(one.repeated.values) })) : '–'],
+          [t('Values other than what stood there'), one.conflicts ? (one.conflicts.complete ? count(one.conflicts.values) : t('{n} so far; the rest is still compared', { n: count(one.conflicts.values) })) : '–'],
           [t('Messages'), <Anchor key="m" component={Link} to={logOf(one)}>{count(rows.messages)}</Anchor>],
           [t('Channel'), <Anchor key="c" component={Link} to={`/channels/${at(one.channel)}`}>{one.channel}</Anchor>],
           [t('Client'), <span key="k" className="mono">{one.clientId}</span>],
           [t('By'), one.by],
         ]} />
       </Card>
-      <Snippet title={t('On the command line')} text={`backtide import show ${one.id}\nbacktide quarantine ls --client ${one.clientId}`} />
+      <Snippet title={t('On the command line')} text={`backtide import show ${one.id}\nbacktide conflicts --import ${one.id}\nbacktide quarantine ls --client ${one.clientId}`} />
     </Stack>
   );
 }

@@ -10,6 +10,7 @@ pub mod archive;
 pub mod cert;
 pub mod channel;
 pub mod client;
+pub mod compare;
 pub mod completions;
 pub mod config;
 pub mod conflicts;
@@ -27,6 +28,7 @@ pub mod quarantine;
 pub mod query;
 pub mod rollup;
 mod rule;
+mod running;
 mod salvage;
 pub mod script;
 pub mod send;
@@ -108,13 +110,15 @@ pub enum Command {
     Query(query::Query),
     /// Ask in SQL, and print the rows
     Sql(sql::Sql),
-    /// Write points into a file
+    /// Write points, events or attributes into a file
     Export(export::Export),
     /// Archives: list, show, run, start, stop; set the secret of their S3 access key
     #[command(subcommand)]
     Archive(archive::Archive),
     /// List values that were overwritten by different ones
     Conflicts(conflicts::Conflicts),
+    /// Tell how much of some messages was there already, and how much was other
+    Compare(compare::Compare),
     /// What was refused: list, show and export it, drive it again, discard it
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
@@ -327,6 +331,7 @@ fn dispatch(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failu
         Command::Export(export) => export.run(&connection, terminal),
         Command::Archive(archive) => archive.run(&connection, terminal),
         Command::Conflicts(conflicts) => conflicts.run(&connection, terminal),
+        Command::Compare(compare) => compare.run(&connection, terminal),
         Command::Quarantine(quarantine) => quarantine.run(&connection, terminal),
         Command::Script(script) => script.run(&connection, terminal),
         Command::Policy(policy) => policy.run(&connection, terminal),

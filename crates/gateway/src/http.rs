@@ -17,6 +17,7 @@ mod archives;
 mod attributes;
 mod changes;
 mod channels;
+mod comparison;
 mod conflicts;
 mod console;
 mod devices;
@@ -161,6 +162,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(events::routes())
         .merge(attributes::routes())
         .merge(conflicts::routes())
+        .merge(comparison::routes())
         .merge(receipts::routes())
         .merge(imports::routes())
         .merge(quarantine::routes())

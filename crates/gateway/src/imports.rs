@@ -15,13 +15,13 @@ mod run;
 mod shelf;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use backtide_model::{ChannelName, Model};
+use backtide_model::{ChannelName, Items, Model};
 use backtide_store::{ReadError, Sequence};
 use bytes::Bytes;
 use futures::Stream;
@@ -29,9 +29,10 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub use shelf::{Counts, Import, Repeated, State};
+pub use shelf::{Compared, Counts, Import, State};
 
 use crate::{
+    compared::{Stretch, Whose, compare},
     files::{
         mapping::{Mapping, Points},
         source::Kind,
@@ -43,9 +44,6 @@ use crate::{
     registry::{Product, Snapshot},
 };
 use shelf::{Shelf, Span};
-
-/// Commits that are looked up together.
-const REPEATS_AT_ONCE: usize = 4_096;
 
 /// Why a file is not imported, or not to its end.
 #[derive(Debug, thiserror::Error)]
@@ -154,41 +152,39 @@ impl Imports {
             return Ok(None);
         };
         if let Some(span) = span {
-            import.repeated = Some(self.repeated(&import, span)?);
+            let (whose, stretch) = self.commits_of(&import, span);
+            let found = compare(&self.ingest.store, &whose, stretch)?;
+            let complete = found.is_complete && import.ended.is_some();
+            let compared = |values| Compared { values, complete };
+            import.repeated = Some(compared(found.repeated));
+            import.conflicts = Some(compared(found.conflicts));
         }
         Ok(Some(import))
     }
 
-    /// Counts what an import brought again: of the commits between which its own are, those of its client.
-    fn repeated(&self, import: &Import, span: Span) -> Result<Repeated, ImportError> {
-        let store = &self.ingest.store;
-        // Asked before the counting: what is said to be complete then is.
-        let is_compared = store.stats().memtable.commits == 0
-            && store.segment_stats()?.unclassified_segments == 0;
-        let through = span.through.map_or_else(|| store.durable(), Sequence);
-        let (mut after, mut values) = (Sequence(span.after), 0);
-        loop {
-            let repeats = store.repeats(after, through, REPEATS_AT_ONCE)?;
-            let Some((last, _)) = repeats.last() else {
-                break;
-            };
-            after = *last;
-            let sequences: Vec<Sequence> = repeats.iter().map(|(sequence, _)| *sequence).collect();
-            let own: HashSet<Sequence> = store
-                .origins(&sequences)?
-                .into_iter()
-                .filter(|lineage| *lineage.origin.client == *import.client_id)
-                .map(|lineage| lineage.sequence)
-                .collect();
-            let of_import = repeats
-                .iter()
-                .filter(|(sequence, _)| own.contains(sequence));
-            values += of_import.map(|(_, values)| values).sum::<u64>();
-        }
-        Ok(Repeated {
-            values,
-            complete: is_compared && import.ended.is_some(),
-        })
+    /// Whose the commits of an import are, and between which they are; `None` where there is no such
+    /// import, or where that is not known of it. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn commits(&self, id: i64) -> Result<Option<(Whose, Stretch)>, ImportError> {
+        let shelf = self.shelf.lock();
+        let (import, span) = (shelf.get(id)?, shelf.span(id)?);
+        let both = import.zip(span);
+        Ok(both.map(|(import, span)| self.commits_of(&import, span)))
+    }
+
+    fn commits_of(&self, import: &Import, span: Span) -> (Whose, Stretch) {
+        let whose = Whose {
+            client: Some(import.client_id.clone()),
+            ..Whose::default()
+        };
+        let newest = || self.ingest.store.durable();
+        let stretch = Stretch {
+            after: Sequence(span.after),
+            through: span.through.map_or_else(newest, Sequence),
+        };
+        (whose, stretch)
     }
 
     /// Imports a file whose bytes come from `body`. Goes on to where they end, whether or not anybody
@@ -203,7 +199,11 @@ impl Imports {
     ) -> Result<Import, ImportError> {
         let seat = Arc::clone(&self.seats).try_acquire_owned();
         let seat = seat.map_err(|_| ImportError::TooMany)?;
-        let target = Target::of(&self.ingest.registry.snapshot(), &asked.channel)?;
+        let target = Target::of(
+            &self.ingest.registry.snapshot(),
+            &asked.channel,
+            asked.mapping.items(),
+        )?;
         let this = Arc::clone(self);
         let taken = tokio::spawn(async move {
             let _seat = seat;
@@ -234,7 +234,9 @@ impl Imports {
     ) -> Result<(Import, CancellationToken), ImportError> {
         let (this, asked) = (Arc::clone(self), asked.clone());
         let (channel, now_ms) = (target.channel.to_string(), self.ingest.clock.now_ms());
-        let after = self.ingest.store.durable().0;
+        // Events and attributes are not compared one by one.
+        let is_compared = asked.mapping.items() == Items::Points;
+        let after = is_compared.then(|| self.ingest.store.durable().0);
         let stop = self.closing.child_token();
         let add = move || -> Result<_, ImportError> {
             let of = (channel.as_str(), asked.file.as_str(), asked.by.as_str());
@@ -255,7 +257,7 @@ struct Target {
 }
 
 impl Target {
-    fn of(snapshot: &Snapshot, channel: &str) -> Result<Self, ImportError> {
+    fn of(snapshot: &Snapshot, channel: &str, items: Items) -> Result<Self, ImportError> {
         let no_channel = || ImportError::NoChannel(channel.to_owned());
         let channel = snapshot.channel(channel).ok_or_else(no_channel)?;
         let product = snapshot.product(&channel.product).ok_or_else(no_channel)?;
@@ -267,20 +269,26 @@ impl Target {
         }
         Ok(Self {
             channel: channel.name.clone(),
-            topic: format!("/sys/{}/integration/measurepoint/post", product.key),
-            points: points(product),
+            topic: format!("/sys/{}/integration/{}", product.key, items.path()),
+            points: points(product, items),
         })
     }
 }
 
-fn points(product: &Product) -> Points {
+/// What the model declares of these.
+fn points(product: &Product, items: Items) -> Points {
     let model: &Model = &product.model;
-    let forms = model.measurepoints.iter();
-    Points::Declared {
+    let points = model.measurepoints.iter();
+    let points = points.map(|(name, point)| (name.to_string(), Form::of_type(&point.data_type)));
+    let attributes = model.attributes.iter();
+    let attributes = attributes.map(|(name, of)| (name.to_string(), Form::of_type(&of.data_type)));
+    let declared = Points::Declared {
         model: product.model_name.to_string(),
-        forms: forms
-            .map(|(name, point)| (name.to_string(), Form::of_type(&point.data_type)))
-            .collect(),
+        forms: match items {
+            Items::Points | Items::Events => points.collect(),
+            Items::Attributes => attributes.collect(),
+        },
         passthrough: model.passthrough,
-    }
+    };
+    Points::of(items, declared)
 }

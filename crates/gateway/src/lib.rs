@@ -11,6 +11,7 @@ mod bell;
 pub mod channel_log;
 pub mod cli;
 pub mod clock;
+pub mod compared;
 pub mod config;
 pub mod derive;
 pub mod expression;

@@ -19,6 +19,7 @@ mod lines;
 mod long;
 mod question;
 mod readings;
+mod records;
 mod rows;
 mod shape;
 mod time;
@@ -31,11 +32,12 @@ pub use events::events_asked;
 pub use extremes::{Extremes, TooManySeries};
 pub use files::{FileError, FileRows};
 pub use filter::{Filter, FilterError};
-pub use lines::{Line, LineWriter};
+pub use lines::{Line, LineWriter, came_columns, slab_of_lines};
 pub use long::Long;
 pub use question::{
     Asked, AskedPoint, Question, QuestionError, asked_point, declared_points, is_json, product_of,
 };
 pub use readings::{Reading, number, readings};
+pub use records::{longs, names, texts};
 pub use rows::{RowError, RowForm, RowWriter, write_cell};
 pub use time::{TimeError, moment, moment_in, zone};

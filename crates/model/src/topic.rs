@@ -31,6 +31,24 @@ impl Items {
             Self::Attributes => "integration.attribute.post",
         }
     }
+
+    /// What follows `/sys/<product key>/integration/` in their topic.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Points => "measurepoint/post",
+            Self::Events => "event/post",
+            Self::Attributes => "attribute/post",
+        }
+    }
+
+    /// The member of an item that holds its values.
+    pub const fn member(self) -> &'static str {
+        match self {
+            Self::Points => "measurepoints",
+            Self::Events => "events",
+            Self::Attributes => "attributes",
+        }
+    }
 }
 
 impl Kind {

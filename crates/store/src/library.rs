@@ -495,6 +495,33 @@ impl Library {
         Ok(self.manifest.repeats(after, through, limit)?)
     }
 
+    /// Commits behind `after` up to `through` of which values were other than what stood there, `limit` at
+    /// most, in order, and how many.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub(crate) fn differences(
+        &self,
+        after: Sequence,
+        through: Sequence,
+        limit: usize,
+    ) -> Result<Vec<(Sequence, u64)>, ReadError> {
+        let differences = |db: &_| conflicts::differences(db, after, through, limit);
+        Ok(self.manifest.list(differences)?)
+    }
+
+    /// The last commit up to which everything is compared with what stood there.
+    pub(crate) fn compared(&self) -> Sequence {
+        let shelf = self.shelf();
+        let segments = shelf.products.values().flatten();
+        let open = segments.filter(|segment| !segment.card.is_classified);
+        let first = open.map(|segment| segment.card.sequence_min).min();
+        match first {
+            Some(first) => Sequence(first.saturating_sub(1)).min(shelf.flushed),
+            None => shelf.flushed,
+        }
+    }
+
     /// Conflicts, in the order in which they were found.
     ///
     /// # Errors

@@ -382,7 +382,7 @@ impl Store {
     }
 
     /// Commits behind `after` up to `through` of which some values were there already, `limit` at most, in
-    /// order, and how many. Known once what they stored is classified ([`Stats::unclassified_segments`]).
+    /// order, and how many. Known up to [`Store::compared`].
     ///
     /// # Errors
     /// The manifest cannot be read.
@@ -393,6 +393,25 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<(Sequence, u64)>, ReadError> {
         self.shared().library.repeats(after, through, limit)
+    }
+
+    /// Commits behind `after` up to `through` of which some values were other than what stood there, `limit`
+    /// at most, in order, and how many. Known up to [`Store::compared`].
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn differences(
+        &self,
+        after: Sequence,
+        through: Sequence,
+        limit: usize,
+    ) -> Result<Vec<(Sequence, u64)>, ReadError> {
+        self.shared().library.differences(after, through, limit)
+    }
+
+    /// The last commit up to which every value is compared with what stood there before it.
+    pub fn compared(&self) -> Sequence {
+        self.shared().library.compared()
     }
 
     /// Values that were overwritten by different ones, in the order in which they were found.

@@ -2,35 +2,24 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, UInt64Array};
 use arrow_schema::ArrowError;
 use backtide_model::{ProductKey, Storage};
 use backtide_store::{AttributeRange, EventRange, ReadError, Store, StoredAttribute, StoredEvent};
 
 use super::ArchiveError;
-use crate::query::OutColumn;
+use crate::query::{OutColumn, longs, names};
 
 /// Slabs of what a file is made of.
 pub(super) type Slabs = Box<dyn Iterator<Item = Result<RecordBatch, ArchiveError>>>;
 
-fn column(name: &str, storage: Storage, is_time: bool) -> OutColumn {
-    OutColumn {
-        name: name.to_owned(),
-        source: name.to_owned(),
-        quality: None,
-        storage,
-        is_json: false,
-        is_time,
-    }
-}
-
 /// Behind device and time: which event, what it says as JSON, and how it came.
 pub(super) fn event_columns() -> Vec<OutColumn> {
     vec![
-        column("event", Storage::Text, false),
-        column("output", Storage::Text, false),
-        column("channel", Storage::Text, false),
-        column("arrived", Storage::Long, true),
+        OutColumn::of_records("event", Storage::Text),
+        OutColumn::of_records("output", Storage::Text),
+        OutColumn::of_records("channel", Storage::Text),
+        OutColumn::of_moments("arrived"),
     ]
 }
 
@@ -38,11 +27,11 @@ pub(super) fn event_columns() -> Vec<OutColumn> {
 /// whether it is the one in force, when it arrived last, and how.
 pub(super) fn attribute_columns() -> Vec<OutColumn> {
     vec![
-        column("attribute", Storage::Text, false),
-        column("value", Storage::Text, false),
-        column("current", Storage::Bool, false),
-        column("confirmed", Storage::Long, true),
-        column("channel", Storage::Text, false),
+        OutColumn::of_records("attribute", Storage::Text),
+        OutColumn::of_records("value", Storage::Text),
+        OutColumn::of_records("current", Storage::Bool),
+        OutColumn::of_moments("confirmed"),
+        OutColumn::of_records("channel", Storage::Text),
     ]
 }
 
@@ -56,13 +45,13 @@ fn event_slab(events: &[StoredEvent]) -> Result<RecordBatch, ArchiveError> {
     slab(vec![
         (
             "_device",
-            texts(events, |event| event.place.device.as_str()),
+            names(events, |event| event.place.device.as_str()),
         ),
         ("_time", longs(events, |event| event.place.time_ms)),
         ("_sequence", sequences(events, |event| event.sequence.0)),
-        ("event", texts(events, |event| event.place.event.as_str())),
-        ("output", texts(events, |event| &event.output)),
-        ("channel", texts(events, |event| event.channel.as_str())),
+        ("event", names(events, |event| event.place.event.as_str())),
+        ("output", names(events, |event| &event.output)),
+        ("channel", names(events, |event| event.channel.as_str())),
         ("arrived", longs(events, |event| event.arrived_ms)),
     ])
 }
@@ -122,7 +111,7 @@ fn attribute_slab(
     slab(vec![
         (
             "_device",
-            texts(values, |value| value.place.device.as_str()),
+            names(values, |value| value.place.device.as_str()),
         ),
         ("_time", longs(values, |value| value.arrived_ms)),
         (
@@ -131,21 +120,13 @@ fn attribute_slab(
         ),
         (
             "attribute",
-            texts(values, |value| value.place.attribute.as_str()),
+            names(values, |value| value.place.attribute.as_str()),
         ),
-        ("value", texts(values, |value| &value.value)),
+        ("value", names(values, |value| &value.value)),
         ("current", Arc::new(current)),
         ("confirmed", longs(values, |value| value.confirmed_ms)),
-        ("channel", texts(values, |value| value.channel.as_str())),
+        ("channel", names(values, |value| value.channel.as_str())),
     ])
-}
-
-fn texts<'r, R>(rows: &'r [R], text: impl Fn(&'r R) -> &'r str) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(rows.iter().map(text)))
-}
-
-fn longs<R>(rows: &[R], number: impl Fn(&R) -> i64) -> ArrayRef {
-    Arc::new(Int64Array::from_iter_values(rows.iter().map(number)))
 }
 
 fn sequences<R>(rows: &[R], sequence: impl Fn(&R) -> u64) -> ArrayRef {

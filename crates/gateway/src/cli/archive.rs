@@ -1,6 +1,6 @@
 //! `backtide archive ls|show|run|start|stop|secret`.
 
-use std::io::{self, Read, Write};
+use std::io::Write;
 
 use clap::Subcommand;
 use serde::Deserialize;
@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::{
     Connection, Exit, Failure, Terminal,
-    client::{Client, segment},
+    client::Client,
     listing::{self, Columns, text, time},
     output::Format,
+    running::{Ls, Named, Running, Secret, Show},
 };
 
 /// How often a run that is waited for is asked how far it is.
@@ -33,19 +34,6 @@ pub enum Archive {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Ls {
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct Show {
-    name: String,
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-}
-
-#[derive(Debug, clap::Args)]
 pub struct Run {
     name: String,
     /// Say what would be written, and write nothing
@@ -58,22 +46,9 @@ pub struct Run {
     output: Format,
 }
 
-#[derive(Debug, clap::Args)]
-pub struct Named {
-    name: String,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct Secret {
-    name: String,
-    /// Take it away
-    #[arg(long)]
-    remove: bool,
-}
-
+/// The days that a run would write.
 #[derive(Deserialize)]
-struct List {
-    #[serde(default)]
+struct Plan {
     days: u64,
     items: Vec<Value>,
 }
@@ -102,47 +77,36 @@ impl Archive {
         terminal: &mut Terminal,
     ) -> Result<Exit, Failure> {
         let client = Client::new(connection)?;
+        let archives = Running {
+            client: &client,
+            word: "archive",
+        };
         match self {
             Self::Ls(ls) => {
-                let all: List = client.get("/api/v1/archive-status", &[])?;
-                listing::print(&all.items, COLUMNS, ls.output, terminal)?;
+                listing::print(&archives.statuses()?, COLUMNS, ls.output, terminal)?;
             }
             Self::Show(show) => {
-                let status: Value = client.get(&path(&show.name, "status"), &[])?;
-                print(&status, show.output, terminal)?;
+                print(&archives.status(&show.name)?, show.output, terminal)?;
             }
-            Self::Run(run) => return run.run(&client, terminal),
+            Self::Run(run) => return run.run(archives, terminal),
             Self::Start(Named { name }) => {
-                let _: Value = post(&client, &path(&name, "start"), b"")?;
+                archives.tell(&name, "start")?;
                 writeln!(terminal.talk, "archive {name} runs by its schedule")?;
             }
             Self::Stop(Named { name }) => {
-                let _: Value = post(&client, &path(&name, "stop"), b"")?;
+                archives.tell(&name, "stop")?;
                 writeln!(terminal.talk, "archive {name} is stopped")?;
             }
-            Self::Secret(secret) => {
-                let given = match secret.remove {
-                    true => None,
-                    false => Some(from_input()?),
-                };
-                let body = json!({ "secret": given }).to_string();
-                let _: Value = post(&client, &path(&secret.name, "secret"), body.as_bytes())?;
-                let done = if secret.remove { "removed" } else { "set" };
-                writeln!(
-                    terminal.talk,
-                    "the secret of archive {} is {done}",
-                    secret.name
-                )?;
-            }
+            Self::Secret(secret) => archives.set_secret(&secret, terminal)?,
         }
         Ok(Exit::Ok)
     }
 }
 
 impl Run {
-    fn run(self, client: &Client, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    fn run(self, archives: Running<'_>, terminal: &mut Terminal) -> Result<Exit, Failure> {
         if self.dry_run {
-            let plan: List = post(client, &path(&self.name, "dry-run"), b"")?;
+            let plan: Plan = archives.post(&self.name, "dry-run", &[], &json!({}))?;
             listing::print(&plan.items, PLAN_COLUMNS, self.output, terminal)?;
             writeln!(
                 terminal.talk,
@@ -151,10 +115,10 @@ impl Run {
             )?;
             return Ok(Exit::Ok);
         }
-        let mut status: Value = post(client, &path(&self.name, "runs"), b"")?;
+        let mut status = archives.tell(&self.name, "runs")?;
         while self.wait && text(&status, "state") == "running" {
             std::thread::park_timeout(LOOK_EVERY);
-            status = client.get(&path(&self.name, "status"), &[])?;
+            status = archives.status(&self.name)?;
         }
         print(&status, self.output, terminal)?;
         let has_failed = self.wait && text(&status, "state") == "failed";
@@ -169,28 +133,4 @@ fn print(status: &Value, format: Format, terminal: &mut Terminal) -> Result<(), 
             listing::print(std::slice::from_ref(status), COLUMNS, format, terminal)
         }
     }
-}
-
-fn from_input() -> Result<String, Failure> {
-    let mut text = String::new();
-    io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|error| Failure::io("cannot read the secret from standard input", error))?;
-    let text = text.trim_end_matches(['\r', '\n']).to_owned();
-    if text.is_empty() {
-        return Err(Failure::Usage("standard input has no secret".to_owned()));
-    }
-    Ok(text)
-}
-
-fn path(name: &str, verb: &str) -> String {
-    format!("/api/v1/archives/{}/{verb}", segment(name))
-}
-
-fn post<T: serde::de::DeserializeOwned>(
-    client: &Client,
-    path: &str,
-    body: &[u8],
-) -> Result<T, Failure> {
-    client.post(path, &[], "application/json", body)
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use super::{
     Connection, Exit, Failure, Terminal,
     client::Client,
+    compare::Whose,
     listing::{Columns, Listing, given, text, time},
     output::Format,
 };
@@ -26,11 +27,23 @@ pub struct Conflicts {
     /// End, exclusive
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<String>,
+    #[command(flatten)]
+    later: Later,
     /// One line for each row with conflicts, counted
     #[arg(long)]
     by_row: bool,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
+}
+
+/// Whose messages brought the later values.
+#[derive(Debug, clap::Args)]
+struct Later {
+    /// Only those that this import brought
+    #[arg(long, value_name = "ID", conflicts_with_all = ["channel", "client", "messages", "after", "through"])]
+    import: Option<String>,
+    #[command(flatten)]
+    whose: Whose,
 }
 
 const VALUE_COLUMNS: Columns = &[
@@ -65,6 +78,8 @@ impl Conflicts {
             ("from", &self.from),
             ("to", &self.to),
         ]);
+        query.extend(given(&[("import", &self.later.import)]));
+        query.extend(self.later.whose.asked());
         query.push(("limit", "10000"));
         query.push(("by", if self.by_row { "row" } else { "value" }));
         let columns = if self.by_row {

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use backtide_model::Items;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::runtime::Runtime;
@@ -124,7 +125,7 @@ impl Demo {
         };
         let client = Client::new(&connection)?;
         let _: Box<RawValue> = client.post("/api/v1/apply", &[], "application/yaml", FARM)?;
-        let target = Target::ask(&client, CHANNEL)?;
+        let target = Target::ask(&client, CHANNEL, Items::Points)?;
         writeln!(
             terminal.out,
             "a gateway is up, the wind farm La Haute Borne is declared"

@@ -1,4 +1,4 @@
-//! `backtide export FILE`: points into a file, whose ending says how.
+//! `backtide export FILE`: points, events or attributes into a file, whose ending says how.
 
 use std::{
     ffi::OsStr,
@@ -10,7 +10,7 @@ use std::{
 use super::{
     Connection, Exit, Failure, Terminal,
     client::Client,
-    query::{Computed, Selection, copy},
+    query::{Computed, Records, Selection, copy},
 };
 
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,8 @@ pub struct Export {
     selection: Selection,
     #[command(flatten)]
     computed: Computed,
+    #[command(flatten)]
+    records: Records,
     /// Write the quality of values that have one
     #[arg(long)]
     quality: bool,
@@ -42,9 +44,12 @@ impl Export {
         let client = Client::new(connection)?;
         let quality = self.quality.then(|| "true".to_owned());
         self.computed.check(false)?;
-        let (path, computed) = self.computed.asked();
+        let (points, computed) = self.computed.asked();
+        let path = self.records.path().unwrap_or(points);
+        let records = self.records.asked();
         let mut more = vec![("quality", &quality)];
-        more.extend(computed.iter().map(|(name, value)| (*name, value)));
+        let further = computed.iter().chain(&records);
+        more.extend(further.map(|(name, value)| (*name, value)));
         let answer = self.selection.ask(&client, path, format, &more)?;
         // Under another name until it is whole: a file of the right name is never half of one.
         let mut part = self.file.clone().into_os_string();

@@ -77,9 +77,10 @@ impl Import {
                 let import: Value = client.get(&format!("{PATH}/{}", segment(&show.id)), &[])?;
                 match show.output {
                     Format::Table | Format::Csv => {
-                        let columns: Vec<_> = COLUMNS.iter().chain(REPEATED).copied().collect();
+                        let columns: Vec<_> = COLUMNS.iter().chain(COMPARED).copied().collect();
                         let import = std::slice::from_ref(&import);
                         listing::print(import, &columns, show.output, terminal)?;
+                        tell(&import[0], terminal)?;
                     }
                     Format::Json | Format::Ndjson => print(&import, show.output, terminal)?,
                 }
@@ -106,12 +107,33 @@ const COLUMNS: Columns = &[
     ("error", |import| text(import, "error")),
 ];
 
-/// Values that were there already, and whether that is all of them.
-const REPEATED: Columns = &[
+/// Values that were there already, or were other than what stood there, and whether that is all of them.
+const COMPARED: Columns = &[
     ("values", |import| text(&import["rows"], "values")),
     ("repeated", |import| text(&import["repeated"], "values")),
+    ("conflicts", |import| text(&import["conflicts"], "values")),
     ("compared", |import| text(&import["repeated"], "complete")),
 ];
+
+/// Where the conflicts are, and whether there may be more.
+fn tell(import: &Value, terminal: &mut Terminal) -> Result<(), Failure> {
+    terminal.out.flush()?;
+    let conflicts = import["conflicts"]["values"].as_u64().unwrap_or(0);
+    if conflicts > 0 {
+        let id = text(import, "id");
+        writeln!(
+            terminal.talk,
+            "see the conflicts with: backtide conflicts --import {id}"
+        )?;
+    }
+    if import["repeated"]["complete"] == false {
+        writeln!(
+            terminal.talk,
+            "not everything is compared with what was there yet; it is within a minute of quiet"
+        )?;
+    }
+    Ok(())
+}
 
 fn print(import: &Value, format: Format, terminal: &mut Terminal) -> Result<(), Failure> {
     match format {
@@ -160,6 +182,8 @@ fn parameters(mapping: Mapping) -> impl Iterator<Item = (&'static str, String)> 
         time_column,
         timezone,
         long,
+        events,
+        attributes,
         point_column,
         value_column,
         quality_column,
@@ -168,6 +192,11 @@ fn parameters(mapping: Mapping) -> impl Iterator<Item = (&'static str, String)> 
         absent,
         mapping: _,
     } = mapping;
+    let of = match (events, attributes) {
+        (true, _) => Some("events"),
+        (false, true) => Some("attributes"),
+        (false, false) => None,
+    };
     let list = |items: Vec<String>| (!items.is_empty()).then(|| items.join(","));
     let map = map
         .into_iter()
@@ -177,6 +206,7 @@ fn parameters(mapping: Mapping) -> impl Iterator<Item = (&'static str, String)> 
         ("device", device),
         ("timeColumn", time_column),
         ("timezone", timezone),
+        ("of", of.map(str::to_owned)),
         ("long", long.then(|| "true".to_owned())),
         ("pointColumn", point_column),
         ("valueColumn", value_column),

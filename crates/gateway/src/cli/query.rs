@@ -19,7 +19,7 @@ pub struct Query {
     #[command(flatten)]
     computed: Computed,
     /// Print what is there of each point, and what is missing
-    #[arg(long, conflicts_with_all = ["aggregate", "quality", "long"])]
+    #[arg(long, conflicts_with_all = ["aggregate", "quality", "long", "events", "attributes"])]
     coverage: bool,
     /// With --coverage: tell spans longer than this that have no value, such as 1h
     #[arg(
@@ -38,21 +38,8 @@ pub struct Query {
     /// With --reduction: all values, each with what is said of it
     #[arg(long, requires = "reduction")]
     processing: bool,
-    /// Print events instead of points
-    #[arg(long, conflicts_with_all = ["attributes", "points", "quality", "aggregate", "coverage", "filter", "long"])]
-    events: bool,
-    /// With --events: only these, separated by commas
-    #[arg(long, requires = "events")]
-    event: Option<String>,
-    /// Print the values of attributes instead of points
-    #[arg(long, conflicts_with_all = ["points", "quality", "from", "to", "timezone", "aggregate", "coverage", "filter", "long"])]
-    attributes: bool,
-    /// With --attributes: only these, separated by commas
-    #[arg(long, requires = "attributes")]
-    attribute: Option<String>,
-    /// With --attributes: the earlier values too, oldest first
-    #[arg(long, requires = "attributes")]
-    history: bool,
+    #[command(flatten)]
+    records: Records,
     /// Rows at most
     #[arg(long)]
     limit: Option<usize>,
@@ -84,6 +71,46 @@ pub struct Selection {
     /// Where times without an offset are local and days begin, such as Europe/Paris [default: UTC]
     #[arg(long, value_name = "ZONE")]
     timezone: Option<String>,
+}
+
+/// What else than points.
+#[derive(Debug, clap::Args)]
+pub struct Records {
+    /// Events instead of points
+    #[arg(long, conflicts_with_all = ["attributes", "points", "quality", "aggregate", "filter", "long"])]
+    events: bool,
+    /// With --events: only these, separated by commas
+    #[arg(long, requires = "events")]
+    event: Option<String>,
+    /// The values of attributes instead of points
+    #[arg(long, conflicts_with_all = ["points", "quality", "from", "to", "timezone", "aggregate", "filter", "long"])]
+    attributes: bool,
+    /// With --attributes: only these, separated by commas
+    #[arg(long, requires = "attributes")]
+    attribute: Option<String>,
+    /// With --attributes: the earlier values too, oldest first
+    #[arg(long, requires = "attributes")]
+    history: bool,
+}
+
+impl Records {
+    /// Where to ask; `None` for points.
+    pub(super) fn path(&self) -> Option<&'static str> {
+        match (self.events, self.attributes) {
+            (true, _) => Some("/api/v1/events"),
+            (_, true) => Some("/api/v1/attributes"),
+            (false, false) => None,
+        }
+    }
+
+    /// What to ask beside the selection.
+    pub(super) fn asked(&self) -> [(&'static str, Option<String>); 3] {
+        [
+            ("event", self.event.clone()),
+            ("attribute", self.attribute.clone()),
+            ("history", self.history.then(|| "true".to_owned())),
+        ]
+    }
 }
 
 /// What is computed of points, and which of their values count.
@@ -181,25 +208,22 @@ impl Query {
         };
         let limit = self.limit.map(|limit| limit.to_string());
         let given = |flag: bool| flag.then(|| "true".to_owned());
-        let (quality, history) = (given(self.quality), given(self.history));
-        let processing = given(self.processing);
+        let (quality, processing) = (given(self.quality), given(self.processing));
         let (path, computed) = self.computed.asked();
+        let records = self.records.asked();
         let mut more = vec![
             ("limit", &limit),
             ("gap", &self.gap),
             ("quality", &quality),
-            ("event", &self.event),
-            ("attribute", &self.attribute),
-            ("history", &history),
             ("reduction", &self.reduction),
             ("processing", &processing),
         ];
-        more.extend(computed.iter().map(|(name, value)| (*name, value)));
+        let further = computed.iter().chain(&records);
+        more.extend(further.map(|(name, value)| (*name, value)));
         // What is text stands to the left, numbers to the right.
-        let (path, texts) = match (self.events, self.attributes, self.coverage) {
-            (true, _, _) => ("/api/v1/events", usize::MAX),
-            (_, true, _) => ("/api/v1/attributes", usize::MAX),
-            (_, _, true) => ("/api/v1/points/coverage", 3),
+        let (path, texts) = match self.records.path() {
+            Some(path) => (path, usize::MAX),
+            None if self.coverage => ("/api/v1/points/coverage", 3),
             _ if self.computed.long => (path, 3),
             _ => (path, 2),
         };

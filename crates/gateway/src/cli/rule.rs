@@ -9,14 +9,14 @@ use std::{
 };
 
 use clap::Subcommand;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     Connection, Exit, Failure, Terminal,
-    client::{Client, segment},
+    client::Client,
     listing::text,
     output::{self, Column, Format},
+    running::{Ls, Named, Running, Secret, Show},
 };
 
 #[derive(Debug, Subcommand)]
@@ -38,32 +38,6 @@ pub enum Rule {
     /// What could not be made or delivered: list, show, drive again, discard
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
-}
-
-#[derive(Debug, clap::Args)]
-pub struct Ls {
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct Show {
-    name: String,
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct Named {
-    name: String,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct Secret {
-    name: String,
-    /// Take it away
-    #[arg(long)]
-    remove: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -120,11 +94,6 @@ struct SampleOf {
     device: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Statuses {
-    items: Vec<Value>,
-}
-
 impl Rule {
     pub(super) fn run(
         self,
@@ -132,44 +101,33 @@ impl Rule {
         terminal: &mut Terminal,
     ) -> Result<Exit, Failure> {
         let client = Client::new(connection)?;
+        let rules = Running {
+            client: &client,
+            word: "rule",
+        };
         match self {
             Self::Ls(ls) => {
-                let all: Statuses = client.get("/api/v1/rule-status", &[])?;
-                list(terminal, ls.output, &all.items)?;
+                list(terminal, ls.output, &rules.statuses()?)?;
             }
             Self::Show(show) => {
-                let status: Value = client.get(&path(&show.name, "status"), &[])?;
-                print(terminal, show.output, &status)?;
+                print(terminal, show.output, &rules.status(&show.name)?)?;
             }
             Self::Start(Named { name }) => {
-                let status: Value = post(&client, &path(&name, "start"), &[], &json!({}))?;
+                let status = rules.tell(&name, "start")?;
                 writeln!(terminal.talk, "rule {name} is {}", text(&status, "state"))?;
                 if let Some(reason) = status["reason"].as_str() {
                     writeln!(terminal.talk, "{reason}")?;
                 }
             }
             Self::Stop(Named { name }) => {
-                let _: Value = post(&client, &path(&name, "stop"), &[], &json!({}))?;
+                rules.tell(&name, "stop")?;
                 writeln!(terminal.talk, "rule {name} is stopped")?;
             }
-            Self::Secret(secret) => {
-                let given = match secret.remove {
-                    true => Value::Null,
-                    false => read(Path::new("-"))?.trim_end_matches(['\r', '\n']).into(),
-                };
-                let body = json!({ "secret": given });
-                let _: Value = post(&client, &path(&secret.name, "secret"), &[], &body)?;
-                let done = if secret.remove { "removed" } else { "set" };
-                writeln!(
-                    terminal.talk,
-                    "the secret of rule {} is {done}",
-                    secret.name
-                )?;
-            }
+            Self::Secret(secret) => rules.set_secret(&secret, terminal)?,
             Self::Replay(Replay { name, from, to }) => {
                 let mut query = vec![("from", from.as_str())];
                 query.extend(to.as_deref().map(|to| ("to", to)));
-                let replayed: Value = post(&client, &path(&name, "replay"), &query, &json!({}))?;
+                let replayed: Value = rules.post(&name, "replay", &query, &json!({}))?;
                 let (from, until) = (text(&replayed, "from"), text(&replayed, "until"));
                 writeln!(
                     terminal.talk,
@@ -177,24 +135,28 @@ impl Rule {
                      it is"
                 )?;
             }
-            Self::Test(test) => return test.run(&client, terminal),
-            Self::DeadLetters(letters) => return letters.run(&client, terminal),
+            Self::Test(test) => return test.run(rules, terminal),
+            Self::DeadLetters(letters) => return letters.run(rules, terminal),
         }
         Ok(Exit::Ok)
     }
 }
 
 impl Test {
-    fn run(self, client: &Client, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    fn run(self, rules: Running<'_>, terminal: &mut Terminal) -> Result<Exit, Failure> {
         let sample = self.sample()?;
         let trial: Value = match (&self.name, &self.file) {
             (_, Some(file)) => {
                 let body = json!({ "rule": read(file)?, "sample": sample });
-                post(client, "/api/v1/rule-files/test", &[], &body)?
+                let body = body.to_string();
+                let path = "/api/v1/rule-files/test";
+                rules
+                    .client
+                    .post(path, &[], "application/json", body.as_bytes())?
             }
             (name, None) => {
                 let name = name.as_deref().unwrap_or_default();
-                post(client, &path(name, "test"), &[], &sample)?
+                rules.post(name, "test", &[], &sample)?
             }
         };
         let errors = items(&trial, "errors");
@@ -266,19 +228,6 @@ fn read(path: &Path) -> Result<String, Failure> {
         return Ok(text);
     }
     fs::read_to_string(path).map_err(failed)
-}
-
-fn path(name: &str, verb: &str) -> String {
-    format!("/api/v1/rules/{}/{verb}", segment(name))
-}
-
-fn post<T: serde::de::DeserializeOwned>(
-    client: &Client,
-    path: &str,
-    query: &[(&str, &str)],
-    body: &Value,
-) -> Result<T, Failure> {
-    client.post(path, query, "application/json", body.to_string().as_bytes())
 }
 
 fn items<'v>(of: &'v Value, member: &str) -> &'v [Value] {

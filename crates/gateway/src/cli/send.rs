@@ -5,6 +5,7 @@
 //! no reply when a link or the server is lost is sent again, which the gateway takes for what it
 //! is: the same values.
 
+pub mod account;
 pub mod checkpoint;
 pub mod delivery;
 #[cfg(test)]
@@ -22,10 +23,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use backtide_model::Items;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
+    account::{Account, Compared},
     checkpoint::{Checkpoint, Identity, Place},
     delivery::{End, Job, Sight, Tally},
     progress::Progress,
@@ -73,6 +76,10 @@ pub struct Send {
     /// Where that is remembered [default: beside the file, or in the current folder]
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+    /// At the end wait until all is compared with what was there, to tell what was new: within a minute
+    /// of quiet
+    #[arg(long, conflicts_with_all = ["dry_run", "broker_url"])]
+    compare: bool,
     #[command(flatten)]
     pace: Pace,
     #[command(flatten)]
@@ -125,6 +132,11 @@ struct Counts {
     /// Rows of the file that were answered in an earlier run.
     resumed_at: u64,
     seconds: f64,
+    /// What the ids of this run's messages begin with.
+    messages_begin: String,
+    /// What of it was there already, where the gateway could be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared: Option<Compared>,
 }
 
 impl Send {
@@ -142,7 +154,7 @@ impl Send {
             .is_none()
             .then(|| Client::new(connection))
             .transpose()?;
-        let target = self.target(client.as_ref())?;
+        let target = self.target(client.as_ref(), mapping.items())?;
         let source = Source::open(&self.file, &mapping, &target.points)
             .map_err(|error| self.unusable(error))?;
         if self.dry_run {
@@ -151,13 +163,15 @@ impl Send {
         let place = Place::new(self.checkpoint.as_deref(), &self.file);
         let begin = self.beginning(&place, &identity, terminal)?;
         let logins = target.logins(self.pace.connections.into(), Clock::system().now_ms())?;
+        let mut account =
+            Account::begin(client.as_ref(), &self.channel, run_id(), mapping.items())?;
         let job = Job {
             source,
             start_row: begin.rows_answered,
             logins,
             rows_max: self.pace.batch.into(),
             window: self.pace.window.into(),
-            run: run_id(),
+            run: account.run.clone(),
         };
         let mut keeper = Keeper {
             place,
@@ -165,10 +179,13 @@ impl Send {
             last: Instant::now(),
         };
         let (tally, end) = run_until_stopped(job, &mut keeper, &mut *terminal.talk)?;
-        self.finish(&keeper, &tally, end, target.is_strict, terminal)
+        if matches!(end, End::Complete(_)) {
+            account.compare(&tally, self.compare)?;
+        }
+        self.finish(&keeper, (&tally, &account), end, target.is_strict, terminal)
     }
 
-    fn target(&self, client: Option<&Client>) -> Result<Target, Failure> {
+    fn target(&self, client: Option<&Client>, items: Items) -> Result<Target, Failure> {
         let Some(client) = client else {
             let text = |given: &Option<String>| given.clone().unwrap_or_default();
             let Broker {
@@ -182,9 +199,10 @@ impl Send {
                 text(client_id),
                 text(username),
                 text(password),
+                items,
             ));
         };
-        Target::ask(client, &self.channel)
+        Target::ask(client, &self.channel, items)
     }
 
     fn unusable(&self, error: SourceError) -> Failure {
@@ -247,7 +265,7 @@ impl Send {
     fn finish(
         &self,
         keeper: &Keeper,
-        tally: &Tally,
+        (tally, account): (&Tally, &Account<'_>),
         end: End,
         is_strict: bool,
         terminal: &mut Terminal,
@@ -256,8 +274,9 @@ impl Send {
             End::Complete(readout) => {
                 keeper.place.remove();
                 let rejected_before = keeper.begin.rows_rejected;
-                let counts = self.counts(tally, &readout, keeper.begin.rows_answered);
+                let counts = self.counts((tally, account), &readout, keeper.begin.rows_answered);
                 self.print(&counts, terminal)?;
+                account.tell(&mut *terminal.talk)?;
                 tell_reading(&readout, &mut *terminal.talk)?;
                 self.tell_rejections(tally, is_strict, rejected_before, &mut *terminal.talk)?;
                 let is_partial = counts.rejected + rejected_before > 0;
@@ -268,7 +287,11 @@ impl Send {
             End::Source(error) if tally.answered_prefix == 0 => return Err(self.unusable(error)),
             End::Source(error) => self.unusable(error).to_string(),
         };
-        let counts = self.counts(tally, &Readout::default(), keeper.begin.rows_answered);
+        let counts = self.counts(
+            (tally, account),
+            &Readout::default(),
+            keeper.begin.rows_answered,
+        );
         self.print(&counts, terminal)?;
         self.tell_rejections(
             tally,
@@ -286,7 +309,12 @@ impl Send {
         )))
     }
 
-    fn counts(&self, tally: &Tally, readout: &Readout, resumed_at: u64) -> Counts {
+    fn counts(
+        &self,
+        (tally, account): (&Tally, &Account<'_>),
+        readout: &Readout,
+        resumed_at: u64,
+    ) -> Counts {
         Counts {
             rows: tally.rows,
             values: tally.values,
@@ -295,6 +323,8 @@ impl Send {
             empty: readout.empty,
             resumed_at,
             seconds: tally.begun.elapsed().as_secs_f64(),
+            messages_begin: account.messages_begin(),
+            compared: account.compared.clone(),
         }
     }
 
@@ -375,7 +405,8 @@ impl Send {
             .transpose()?;
         let begun = Instant::now();
         let mut unknown: BTreeMap<String, u64> = BTreeMap::new();
-        let mut builder = message::Builder::new("dry-run", 0, self.pace.batch.into());
+        let mut builder =
+            message::Builder::new("dry-run", 0, self.pace.batch.into()).of(source.items);
         let mut first: Option<message::Message> = None;
         let (mut rows, mut values, mut messages) = (0, 0, 0);
         let readout = message::read(source.rows.as_mut(), 0, |row, item| {
@@ -417,6 +448,8 @@ impl Send {
             empty: readout.empty,
             resumed_at: 0,
             seconds: begun.elapsed().as_secs_f64(),
+            messages_begin: String::new(),
+            compared: None,
         };
         self.print(&counts, terminal)?;
         tell_reading(&readout, &mut *terminal.talk)?;

@@ -3,14 +3,14 @@
 use std::io::Write;
 
 use clap::Subcommand;
-use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Connection, Exit, Failure, Terminal,
-    client::{Client, segment},
+    client::Client,
     listing::text,
     output::{self, Column, Format},
+    running::{Ls, Named, Running, Show},
 };
 
 #[derive(Debug, Subcommand)]
@@ -28,24 +28,6 @@ pub enum Subscription {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Ls {
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct Show {
-    name: String,
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct Named {
-    name: String,
-}
-
-#[derive(Debug, clap::Args)]
 pub struct Replay {
     name: String,
     /// When messages came: ISO-8601 with an offset, or epoch milliseconds
@@ -56,11 +38,6 @@ pub struct Replay {
     group: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Statuses {
-    items: Vec<Value>,
-}
-
 impl Subscription {
     pub(super) fn run(
         self,
@@ -68,27 +45,29 @@ impl Subscription {
         terminal: &mut Terminal,
     ) -> Result<Exit, Failure> {
         let client = Client::new(connection)?;
+        let subscriptions = Running {
+            client: &client,
+            word: "subscription",
+        };
         match self {
             Self::Ls(ls) => {
-                let all: Statuses = client.get("/api/v1/subscription-status", &[])?;
-                list(terminal, ls.output, &all.items)?;
+                list(terminal, ls.output, &subscriptions.statuses()?)?;
             }
             Self::Show(show) => {
-                let status: Value = client.get(&path(&show.name, "status"), &[])?;
-                print(terminal, show.output, &status)?;
+                print(terminal, show.output, &subscriptions.status(&show.name)?)?;
             }
             Self::Start(Named { name }) => {
-                let _: Value = post(&client, &path(&name, "start"), &[])?;
+                subscriptions.tell(&name, "start")?;
                 writeln!(terminal.talk, "subscription {name} runs")?;
             }
             Self::Stop(Named { name }) => {
-                let _: Value = post(&client, &path(&name, "stop"), &[])?;
+                subscriptions.tell(&name, "stop")?;
                 writeln!(terminal.talk, "subscription {name} is stopped")?;
             }
             Self::Replay(Replay { name, from, group }) => {
                 let mut query = vec![("from", from.as_str())];
                 query.extend(group.as_deref().map(|group| ("group", group)));
-                let replayed: Value = post(&client, &path(&name, "replay"), &query)?;
+                let replayed: Value = subscriptions.post(&name, "replay", &query, &json!({}))?;
                 let offsets = replayed["offsets"].as_array().cloned().unwrap_or_default();
                 for at in &offsets {
                     let (group, partition) = (text(at, "group"), text(at, "partition"));
@@ -102,14 +81,6 @@ impl Subscription {
         }
         Ok(Exit::Ok)
     }
-}
-
-fn path(name: &str, verb: &str) -> String {
-    format!("/api/v1/subscriptions/{}/{verb}", segment(name))
-}
-
-fn post(client: &Client, path: &str, query: &[(&str, &str)]) -> Result<Value, Failure> {
-    client.post(path, query, "application/json", b"")
 }
 
 fn list(terminal: &mut Terminal, format: Format, items: &[Value]) -> Result<(), Failure> {

@@ -11,6 +11,8 @@
 //! absent: [NaN]
 //! ```
 //!
+//! Files of events and attributes are long ones, the event or attribute in the place of the point.
+//!
 //! A wide file has a column for each point; a long one a row for each, its name in `point-column`.
 
 use std::{
@@ -19,6 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use backtide_model::Items;
 use serde::Deserialize;
 
 use super::value::{self, Form};
@@ -30,6 +33,11 @@ const TIME_COLUMN: &str = "time";
 const POINT_COLUMN: &str = "point";
 const VALUE_COLUMN: &str = "value";
 const QUALITY_COLUMN: &str = "quality";
+const OUTPUT_COLUMN: &str = "output";
+/// What files of events and attributes say beside them.
+const CAME_COLUMNS: [&str; 5] = ["channel", "arrived", "receipt", "confirmed", CURRENT_COLUMN];
+/// Archives of attributes have it. Their values are JSON, texts too.
+const CURRENT_COLUMN: &str = "current";
 /// A column of qualities has its point's name with this ending.
 pub const QUALITY_ENDING: &str = ".quality";
 
@@ -60,6 +68,13 @@ pub struct Mapping {
     /// A row for each point: columns point, value and quality unless others are named
     #[arg(long)]
     pub long: bool,
+    /// A row for each event: columns event and output, as `export --events` writes them
+    #[arg(long, conflicts_with_all = ["attributes", "long", "quality_column"])]
+    pub events: bool,
+    /// A row for each value of an attribute: columns attribute and value, as `export --attributes` writes
+    /// them
+    #[arg(long, conflicts_with_all = ["long", "quality_column", "time_column", "timezone"])]
+    pub attributes: bool,
     /// Column of a long file that holds the name of the point [default: point]
     #[arg(long, value_name = "NAME")]
     pub point_column: Option<String>,
@@ -119,6 +134,8 @@ impl Mapping {
             time_column: self.time_column.or(file.time_column),
             timezone: self.timezone.or(file.timezone),
             long: self.long || file.long,
+            events: self.events || file.events,
+            attributes: self.attributes || file.attributes,
             point_column: self.point_column.or(file.point_column),
             value_column: self.value_column.or(file.value_column),
             quality_column: self.quality_column.or(file.quality_column),
@@ -143,8 +160,38 @@ impl Mapping {
         serde_saphyr::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// Whether the file has a row for each point.
+    /// What the rows of the file are.
+    pub fn items(&self) -> Items {
+        match (self.events, self.attributes) {
+            (true, _) => Items::Events,
+            (false, true) => Items::Attributes,
+            (false, false) => Items::Points,
+        }
+    }
+
+    /// What has a row of its own in a long file.
+    pub fn noun(&self) -> &'static str {
+        match self.items() {
+            Items::Points => POINT_COLUMN,
+            Items::Events => "event",
+            Items::Attributes => "attribute",
+        }
+    }
+
+    /// Whether a column says how a record came, or another thing that is not sent.
+    pub fn is_left_out(&self, column: &str) -> bool {
+        match self.items() {
+            Items::Points => false,
+            Items::Events => CAME_COLUMNS.contains(&column),
+            Items::Attributes => column == TIME_COLUMN || CAME_COLUMNS.contains(&column),
+        }
+    }
+
+    /// Whether the file has a row for each point, or for each record.
     pub fn is_long(&self) -> bool {
+        if self.items() != Items::Points {
+            return true;
+        }
         let named = [&self.point_column, &self.value_column, &self.quality_column];
         self.long || named.iter().any(|column| column.is_some())
     }
@@ -159,11 +206,15 @@ impl Mapping {
     }
 
     pub fn point_column(&self) -> &str {
-        self.point_column.as_deref().unwrap_or(POINT_COLUMN)
+        self.point_column.as_deref().unwrap_or(self.noun())
     }
 
     pub fn value_column(&self) -> &str {
-        self.value_column.as_deref().unwrap_or(VALUE_COLUMN)
+        let usual = match self.items() {
+            Items::Events => OUTPUT_COLUMN,
+            Items::Points | Items::Attributes => VALUE_COLUMN,
+        };
+        self.value_column.as_deref().unwrap_or(usual)
     }
 
     pub fn quality_column(&self) -> &str {
@@ -179,7 +230,12 @@ impl Mapping {
     }
 
     pub fn is_absent(&self, text: &str) -> bool {
-        text.trim().is_empty() || self.absent.iter().any(|absent| absent == text.trim())
+        text.trim().is_empty() || self.is_named_absent(text)
+    }
+
+    /// Whether the mapping says that this text is as good as empty.
+    pub fn is_named_absent(&self, text: &str) -> bool {
+        self.absent.iter().any(|absent| absent == text.trim())
     }
 
     /// What a column is by its name alone.
@@ -221,6 +277,8 @@ pub enum Points {
     },
     /// There is no registry to ask.
     Unknown,
+    /// Every value is JSON: outputs of events.
+    Json,
 }
 
 impl Points {
@@ -229,13 +287,14 @@ impl Points {
     /// # Errors
     /// The model has no such point: sending it would have every row refused.
     pub fn form(&self, point: &str, column: &str) -> Result<Form, String> {
-        let Self::Declared {
-            model,
-            forms,
-            passthrough,
-        } = self
-        else {
-            return Ok(Form::Guess);
+        let (model, forms, passthrough) = match self {
+            Self::Unknown => return Ok(Form::Guess),
+            Self::Json => return Ok(Form::Json),
+            Self::Declared {
+                model,
+                forms,
+                passthrough,
+            } => (model, forms, passthrough),
         };
         match forms.get(point) {
             Some(form) => Ok(*form),
@@ -244,6 +303,14 @@ impl Points {
                 "column {column:?}: model {model} has no point {point:?}; \
                  rename it with --map {column:?}=POINT or leave it out with --drop {column:?}"
             )),
+        }
+    }
+
+    /// Of what a model declares: points, events or attributes.
+    pub fn of(items: Items, declared: Self) -> Self {
+        match items {
+            Items::Points | Items::Attributes => declared,
+            Items::Events => Self::Json,
         }
     }
 
@@ -286,7 +353,8 @@ pub enum Cells {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     pub device: DeviceAt,
-    pub time: usize,
+    /// Attributes have none.
+    pub time: Option<usize>,
     pub cells: Cells,
 }
 
@@ -315,7 +383,10 @@ impl Layout {
             Some(key) => DeviceAt::Fixed(key.clone()),
             None => DeviceAt::Column(find(mapping.device_column(), "--device-column")?),
         };
-        let time = find(mapping.time_column(), "--time-column")?;
+        let time = match mapping.items() {
+            Items::Points | Items::Events => Some(find(mapping.time_column(), "--time-column")?),
+            Items::Attributes => None,
+        };
         let cells = match mapping.is_long() {
             true => long(mapping, header, find)?,
             false => Cells::Wide(wide(mapping, header, points, find)?),
@@ -337,6 +408,7 @@ fn long(
     let value = find(mapping.value_column(), "--value-column")?;
     let quality = match &mapping.quality_column {
         Some(named) => Some(find(named, "--quality-column")?),
+        None if mapping.items() != Items::Points => None,
         None => header.iter().position(|column| column == QUALITY_COLUMN),
     };
     let known = [
@@ -348,11 +420,17 @@ fn long(
         let column = column.as_str();
         let is_device = mapping.device.is_none() && column == mapping.device_column();
         let is_dropped = mapping.drop.iter().any(|dropped| dropped == column);
-        !is_device && !is_dropped && !known.contains(&column) && column != mapping.quality_column()
+        let is_left_out = is_dropped || mapping.is_left_out(column);
+        !is_device && !is_left_out && !known.contains(&column) && column != mapping.quality_column()
     });
     match stranger {
         Some(column) => Err(format!(
-            "column {column:?} is none of a long file; leave it out with --drop {column:?}"
+            "column {column:?} is none of a long file{}; leave it out with --drop {column:?}",
+            match mapping.items() {
+                Items::Points => "",
+                Items::Events => " of events",
+                Items::Attributes => " of attributes",
+            }
         )),
         None => Ok(Cells::Long {
             point,
@@ -404,6 +482,11 @@ fn wide(
         ));
     }
     Ok(found)
+}
+
+/// Whether a file is an archive's of attributes: their values are JSON.
+pub fn is_archive(mapping: &Mapping, header: &[String]) -> bool {
+    mapping.items() == Items::Attributes && header.iter().any(|column| column == CURRENT_COLUMN)
 }
 
 /// Whether a column holds the qualities of another one.
@@ -463,7 +546,7 @@ mod tests {
             &turbine(),
         )
         .unwrap();
-        assert_eq!((layout.device, layout.time), (DeviceAt::Column(0), 1));
+        assert_eq!((layout.device, layout.time), (DeviceAt::Column(0), Some(1)));
         let Cells::Wide(points) = layout.cells else {
             panic!("the file is wide");
         };

@@ -1,5 +1,4 @@
-//! Rows to messages: batches of items in the envelope of `integration.measurepoint.post`
-//! (`mqtt-channel.md` §3.1), and the ledger of which rows are answered.
+//! Rows to messages: batches of items in the envelope of their kind (`mqtt-channel.md` §3.1), and the ledger of which rows are answered.
 
 use std::{
     collections::BTreeSet,
@@ -7,6 +6,7 @@ use std::{
     ops::ControlFlow,
 };
 
+use backtide_model::Items;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
@@ -85,6 +85,7 @@ pub fn read(
 pub struct Builder {
     run: String,
     lane: usize,
+    items: Items,
     count: u64,
     rows_max: usize,
     names_rows: bool,
@@ -100,6 +101,7 @@ impl Builder {
         Self {
             run,
             lane,
+            items: Items::Points,
             count: 0,
             rows_max,
             names_rows: false,
@@ -107,6 +109,11 @@ impl Builder {
             values: 0,
             params: Vec::new(),
         }
+    }
+
+    /// What the items are; points unless said.
+    pub fn of(self, items: Items) -> Self {
+        Self { items, ..self }
     }
 
     /// Each item says which row of the file it is, counted from 1: where it is refused, that is kept
@@ -156,9 +163,9 @@ impl Builder {
         let mut payload = Vec::with_capacity(self.params.len() + 128);
         payload.extend_from_slice(b"{\"id\":\"");
         payload.extend_from_slice(id.as_bytes());
-        payload.extend_from_slice(
-            b"\",\"version\":\"1.0\",\"method\":\"integration.measurepoint.post\",\"params\":[",
-        );
+        payload.extend_from_slice(b"\",\"version\":\"1.0\",\"method\":\"");
+        payload.extend_from_slice(self.items.method().as_bytes());
+        payload.extend_from_slice(b"\",\"params\":[");
         payload.append(&mut self.params);
         payload.extend_from_slice(b"]}");
         Message {

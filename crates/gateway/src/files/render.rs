@@ -14,6 +14,9 @@ const NAMES_MAX: usize = 10_000;
 
 /// The cells of one row.
 pub(super) trait Cells {
+    /// Whether an empty text is another thing than none: CSV cannot say so.
+    const TELLS_EMPTY: bool;
+
     /// The text of a cell, in `text` if it has to be made; `None` where there is none.
     ///
     /// # Errors
@@ -50,7 +53,10 @@ impl Renderer {
         Ok(Self {
             layout: Layout::new(mapping, header, points).map_err(SourceError::Usage)?,
             mapping: mapping.clone(),
-            points: points.clone(),
+            points: match mapping::is_archive(mapping, header) {
+                true => Points::Json,
+                false => points.clone(),
+            },
             clock,
             names: HashMap::new(),
             buffers: Default::default(),
@@ -83,10 +89,14 @@ impl Renderer {
                 Err(why) => return Ok(Some(Row::Unreadable(format!("device key {why}")))),
             },
         };
-        match cells.time_ms(self.layout.time, &mut self.clock) {
-            Ok(time_ms) => item.begin(device, time_ms),
-            Err(error) => return spoiled(&error).map(Some),
-        }
+        let time_ms = match self.layout.time {
+            None => None,
+            Some(column) => match cells.time_ms(column, &mut self.clock) {
+                Ok(time_ms) => Some(time_ms),
+                Err(error) => return spoiled(&error).map(Some),
+            },
+        };
+        item.begin(self.mapping.items(), device, time_ms);
         Ok(None)
     }
 
@@ -129,8 +139,11 @@ impl Renderer {
                             None => Ok(()),
                         }
                     }
-                    Ok(_) => return Row::Unreadable("the point's name is empty".to_owned()),
-                    Err(why) => return Row::Unreadable(format!("point {why}")),
+                    Ok(_) => {
+                        let noun = self.mapping.noun();
+                        return Row::Unreadable(format!("the {noun}'s name is empty"));
+                    }
+                    Err(why) => return Row::Unreadable(format!("{} {why}", self.mapping.noun())),
                 }
             }
         };
@@ -142,9 +155,9 @@ impl Renderer {
 }
 
 /// Adds the value of a cell, with its quality where there is one.
-fn add(
+fn add<C: Cells>(
     mapping: &Mapping,
-    cells: &impl Cells,
+    cells: &C,
     item: &mut Item,
     (value, quality): (usize, Option<usize>),
     (key, form): (&[u8], Form),
@@ -154,7 +167,7 @@ fn add(
     quality_text.clear();
     let Some(text) = cells
         .cell(value, text)?
-        .filter(|text| !mapping.is_absent(text))
+        .filter(|text| !is_absent::<C>(mapping, form, text))
     else {
         return Ok(());
     };
@@ -175,6 +188,14 @@ fn add(
         }
     });
     Ok(())
+}
+
+/// Whether there is nothing in a cell. A text may be empty where the file can say so, or be of blanks.
+fn is_absent<C: Cells>(mapping: &Mapping, form: Form, text: &str) -> bool {
+    match form {
+        Form::Text => mapping.is_named_absent(text) || text.is_empty() && !C::TELLS_EMPTY,
+        Form::Number | Form::Bool | Form::Json | Form::Guess => mapping.is_absent(text),
+    }
 }
 
 /// What a point's name in a cell of a long file means: its key and form; `None` where it is left out.

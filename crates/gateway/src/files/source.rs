@@ -15,6 +15,8 @@ use std::{
     },
 };
 
+use backtide_model::Items;
+
 use super::{
     mapping::{Mapping, Points},
     moment::{self, Clockwork, MomentError, Notes},
@@ -25,7 +27,7 @@ use super::{
 #[derive(Debug, Default)]
 pub struct Item {
     pub device: String,
-    /// `{"deviceKey":…,"time":…,"measurepoints":{…}}`
+    /// `{"deviceKey":…,"time":…,"measurepoints":{…}}`, or events; attributes have no time
     pub json: Vec<u8>,
     pub values: u32,
     /// Of a row that cannot be read: how it stands in the file, as far as is known.
@@ -80,6 +82,8 @@ impl Meter {
 
 /// An open file.
 pub struct Source {
+    /// What its rows are.
+    pub items: Items,
     pub rows: Box<dyn Rows>,
     pub meter: Meter,
 }
@@ -144,7 +148,11 @@ impl Source {
                 clock,
             )),
         };
-        Ok(Self { rows, meter })
+        Ok(Self {
+            items: mapping.items(),
+            rows,
+            meter,
+        })
     }
 
     /// A CSV text in memory.
@@ -167,6 +175,7 @@ impl Source {
         };
         let rows = csv::Csv::open(Box::new(counted), mapping, points, clock(mapping)?)?;
         Ok(Self {
+            items: mapping.items(),
             rows: Box::new(rows),
             meter,
         })
@@ -254,17 +263,21 @@ impl<R: Read> Read for Counted<R> {
 }
 
 impl Item {
-    pub(super) fn begin(&mut self, device: &str, time_ms: i64) {
+    pub(super) fn begin(&mut self, items: Items, device: &str, time_ms: Option<i64>) {
         self.device.clear();
         self.device.push_str(device);
         self.values = 0;
         self.json.clear();
         self.json.extend_from_slice(b"{\"deviceKey\":");
         value::quote(&mut self.json, device);
-        self.json.extend_from_slice(b",\"time\":");
-        self.json
-            .extend_from_slice(itoa::Buffer::new().format(time_ms).as_bytes());
-        self.json.extend_from_slice(b",\"measurepoints\":{");
+        if let Some(time_ms) = time_ms {
+            self.json.extend_from_slice(b",\"time\":");
+            self.json
+                .extend_from_slice(itoa::Buffer::new().format(time_ms).as_bytes());
+        }
+        self.json.extend_from_slice(b",\"");
+        self.json.extend_from_slice(items.member().as_bytes());
+        self.json.extend_from_slice(b"\":{");
     }
 
     /// Adds a value; `write` appends it as JSON.

@@ -8,11 +8,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    Api, Problem, Refusals,
-    lines::{self, LineFormat},
-    problem::Params,
-};
+use super::{Api, Problem, Refusals, lines, problem::Params, tables::Format};
 use crate::{
     access::Caller,
     query::{Asked, attributes_asked},
@@ -43,7 +39,7 @@ struct AttributeParams {
     cursor: Option<String>,
     #[serde(default)]
     #[param(inline)]
-    format: LineFormat,
+    format: Format,
 }
 
 /// Read attribute values as they were reported, by device and attribute
@@ -51,7 +47,7 @@ struct AttributeParams {
     params(AttributeParams),
     responses(
         (status = 200, description = "deviceKey, attribute, value, and the channel, the arrival and the receipt it came with; confirmed is when the same value arrived last",
-            content((serde_json::Value = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"))),
+            content((serde_json::Value = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.parquet"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
         Refusals))]
 async fn attributes(
     State(api): State<Arc<Api>>,

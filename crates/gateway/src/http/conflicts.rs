@@ -16,9 +16,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals,
+    comparison::{stretch, whose},
     problem::{Params, limit},
 };
 use crate::{
+    compared::{Stretch, Whose, differing},
     query::{self, product_of},
     registry::Snapshot,
 };
@@ -55,6 +57,18 @@ struct ConflictParams {
     from: Option<String>,
     /// Exclusive.
     to: Option<String>,
+    /// Only those that this import brought: its value came later.
+    import: Option<i64>,
+    /// Only those of which the later value came by a message of this channel.
+    channel: Option<String>,
+    /// Likewise, of this client id.
+    client: Option<String>,
+    /// Likewise, of a message whose `id` begins with this: `backtide send` says its own.
+    messages: Option<String>,
+    /// Only those of which the later value was committed behind this sequence.
+    after: Option<u64>,
+    /// And up to this one.
+    through: Option<u64>,
     #[serde(default)]
     #[param(inline)]
     by: By,
@@ -121,15 +135,58 @@ async fn conflicts(
     Params(params): Params<ConflictParams>,
 ) -> Result<Response, Problem> {
     let snapshot = api.registry.current();
-    let filter = filter(&params, &snapshot)?;
+    let mut filter = filter(&params, &snapshot)?;
     let store = api.store.clone();
+    let later = later(&api, &params).await?;
+    let narrow = move |store: &Store, filter: &mut ConflictFilter| -> Result<(), Problem> {
+        if let Some((whose, stretch)) = later {
+            filter.later = Some(differing(store, &whose, stretch)?);
+        }
+        Ok(())
+    };
     Ok(match params.by {
         By::Value => {
-            let page = move || changes(&store, &filter, &snapshot);
+            let page = move || {
+                narrow(&store, &mut filter)?;
+                changes(&store, &filter, &snapshot)
+            };
             Json(api.pool.run(page).await??).into_response()
         }
-        By::Row => Json(api.pool.run(move || rows(&store, &filter)).await??).into_response(),
+        By::Row => {
+            let page = move || {
+                narrow(&store, &mut filter)?;
+                rows(&store, &filter)
+            };
+            Json(api.pool.run(page).await??).into_response()
+        }
     })
+}
+
+/// Whose messages brought the later values, where that is asked.
+async fn later(api: &Api, params: &ConflictParams) -> Result<Option<(Whose, Stretch)>, Problem> {
+    let ConflictParams {
+        import,
+        channel,
+        client,
+        messages,
+        after,
+        through,
+        ..
+    } = params;
+    let whose = whose(channel.as_deref(), client.clone(), messages.clone())?;
+    let is_bounded = after.is_some() || through.is_some();
+    let Some(id) = *import else {
+        let is_asked = is_bounded || whose != Whose::default();
+        return Ok(is_asked.then(|| (whose, stretch(&api.store, after.unwrap_or(0), *through))));
+    };
+    if is_bounded || whose != Whose::default() {
+        let detail = "an import is of one channel, one client and some commits already";
+        return Err(Problem::bad_request("import", detail).fix("ask for the import alone"));
+    }
+    let imports = Arc::clone(&api.imports);
+    let found = api.pool.run(move || imports.commits(id)).await??;
+    let absent = || Problem::not_found(format!("there is no import {id} of points")).at("import");
+    found.map(Some).ok_or_else(absent)
 }
 
 fn filter(params: &ConflictParams, snapshot: &Snapshot) -> Result<ConflictFilter, Problem> {

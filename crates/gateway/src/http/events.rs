@@ -8,11 +8,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    Api, Problem, Refusals,
-    lines::{self, LineFormat},
-    problem::Params,
-};
+use super::{Api, Problem, Refusals, lines, problem::Params, tables::Format};
 use crate::{
     access::Caller,
     query::{Asked, events_asked},
@@ -46,7 +42,7 @@ struct EventParams {
     cursor: Option<String>,
     #[serde(default)]
     #[param(inline)]
-    format: LineFormat,
+    format: Format,
 }
 
 /// Read events, in the order of time
@@ -54,7 +50,7 @@ struct EventParams {
     params(EventParams),
     responses(
         (status = 200, description = "Each event once: deviceKey, time in milliseconds, event, output, and the channel, the arrival and the receipt it came with",
-            content((serde_json::Value = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"))),
+            content((serde_json::Value = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.parquet"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
         Refusals))]
 async fn events(
     State(api): State<Arc<Api>>,

@@ -138,7 +138,7 @@ fn fold(
         Err(_) => Err(Ended::Gone),
     };
     let mut fold = Fold::new(&group.plan);
-    let slabs = store.values(&group.range, View::Kept, Lead::Ahead);
+    let slabs = store.values(&group.range, View::Kept, Lead::InStep);
     for slab in slabs.map_err(Problem::from)? {
         if is_over.load(Ordering::Relaxed) {
             return Err(Ended::Gone);

@@ -62,6 +62,11 @@ struct UploadParams {
     /// A row for each point, in columns `point`, `value` and `quality`.
     #[serde(default)]
     long: bool,
+    /// What the rows are: with `events` in columns `event` and `output`, with `attributes` in `attribute` and
+    /// `value`, as their exports have them.
+    #[serde(default)]
+    #[param(inline)]
+    of: Of,
     /// Another column for the point's name; makes the file a long one.
     #[serde(default)]
     point_column: Option<String>,
@@ -86,6 +91,16 @@ struct UploadParams {
     skip_rows: u64,
 }
 
+/// What the rows of a file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Of {
+    #[default]
+    Points,
+    Events,
+    Attributes,
+}
+
 impl UploadParams {
     fn mapping(&self) -> Result<Mapping, Problem> {
         let mut map = Vec::new();
@@ -105,6 +120,8 @@ impl UploadParams {
             time_column: self.time_column.clone(),
             timezone: self.timezone.clone(),
             long: self.long,
+            events: self.of == Of::Events,
+            attributes: self.of == Of::Attributes,
             point_column: self.point_column.clone(),
             value_column: self.value_column.clone(),
             quality_column: self.quality_column.clone(),
@@ -113,6 +130,11 @@ impl UploadParams {
             absent: listed(self.absent.as_deref()).collect(),
             mapping: None,
         };
+        let is_of_points = self.long || self.quality_column.is_some();
+        if is_of_points && self.of != Of::Points {
+            let detail = "events and attributes have a row each already, and no quality";
+            return Err(Problem::bad_request("of", detail).fix("leave out long and qualityColumn"));
+        }
         match &self.mapping {
             None => Ok(given),
             Some(text) => Mapping::from_text(text)

@@ -73,6 +73,8 @@ async fn the_rows_of_a_file_are_stored_and_each_bad_one_is_in_quarantine_with_it
     let repeated = shown.as_object_mut().unwrap().remove("repeated");
     // Nothing was there; it is not compared before it is flushed.
     assert_eq!(repeated, Some(json!({ "values": 0, "complete": false })));
+    let conflicts = shown.as_object_mut().unwrap().remove("conflicts");
+    assert_eq!(conflicts, repeated);
     assert_eq!(list["items"][0], shown);
 }
 

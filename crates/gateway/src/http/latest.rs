@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{Json, extract::State};
+use axum::{
+    Extension, Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use backtide_model::{DeviceKey, NO_QUALITY};
-use backtide_store::Latest;
+use backtide_store::{Latest, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::IntoParams;
@@ -13,9 +17,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api, Problem, Refusals,
     problem::{Params, limit},
+    tables::{self, Answer, Format},
 };
 use crate::{
-    query::{self, Asked, Question},
+    access::Caller,
+    query::{self, Asked, Cursor, Long, OutColumn, Question},
     registry::Product,
 };
 
@@ -38,7 +44,10 @@ struct LatestParams {
     /// Points, separated by commas; all that the model declares unless given.
     #[serde(default)]
     points: String,
-    /// Devices in a page: 1 to 1000, 100 unless given.
+    #[serde(default)]
+    #[param(inline)]
+    format: Format,
+    /// Of JSON: devices in a page: 1 to 1000, 100 unless given.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// `next` of the page before.
@@ -70,11 +79,15 @@ struct Value {
 /// Show the latest values by event time; history that arrives late never moves them back
 #[utoipa::path(get, path = "/api/v1/latest", tag = "history",
     params(LatestParams),
-    responses((status = 200, description = "A page of devices, each with its points", body = serde_json::Value), Refusals))]
+    responses(
+        (status = 200, description = "JSON: a page of devices, each with its points. Else a row for each point: deviceKey, time, point, value, quality",
+            content((serde_json::Value = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.parquet"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
+        Refusals))]
 async fn latest(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Params(params): Params<LatestParams>,
-) -> Result<Json<Page>, Problem> {
+) -> Result<Response, Problem> {
     let limit = limit(params.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     let asked = Asked {
         product: params.product.as_deref(),
@@ -83,6 +96,9 @@ async fn latest(
         ..Asked::default()
     };
     let question = Question::new(&asked, &api.registry.snapshot())?;
+    if params.format != Format::Json {
+        return rows(&api, &caller, params.format, question).await;
+    }
     let (devices, next) = page_of_devices(&question, params.cursor.as_deref(), limit);
     let store = api.store.clone();
     let items = api.pool.run(move || {
@@ -90,20 +106,61 @@ async fn latest(
         if devices.is_empty() {
             return Vec::new();
         }
-        let points: Vec<_> = question
-            .points
-            .iter()
-            .map(|point| point.name.clone())
-            .collect();
-        by_device(
-            store.latest(&question.product.key, &devices, &points),
-            &question.product,
-        )
+        by_device(of(&store, &question, &devices), &question.product)
     });
-    Ok(Json(Page {
+    let page = Page {
         items: items.await?,
         next,
-    }))
+    };
+    Ok(Json(page).into_response())
+}
+
+fn of(store: &Store, question: &Question, devices: &[DeviceKey]) -> Vec<Latest> {
+    let points: Vec<_> = question
+        .points
+        .iter()
+        .map(|point| point.name.clone())
+        .collect();
+    store.latest(&question.product.key, devices, &points)
+}
+
+/// A row for each point, of all devices that are asked for.
+async fn rows(
+    api: &Api,
+    caller: &Caller,
+    format: Format,
+    question: Question,
+) -> Result<Response, Problem> {
+    let long = Long::of_points(&OutColumn::of(&question.points), true);
+    let answer = Answer {
+        format,
+        columns: long.columns(),
+        with_quality: false,
+        limit: None,
+        long: None,
+        is_short: false,
+        cursor: Cursor::encode,
+    };
+    let (store, seat) = (api.store.clone(), tables::seat(api, caller)?);
+    answer
+        .send(api, seat, move |taker| {
+            let mut after: Option<String> = None;
+            loop {
+                taker.check()?;
+                let (devices, next) = page_of_devices(&question, after.as_deref(), LIMIT_MAX);
+                // An empty list would ask for every device.
+                if !devices.is_empty() {
+                    let mut found = of(&store, &question, &devices);
+                    found.sort_by(|a, b| (&a.device, &a.point).cmp(&(&b.device, &b.point)));
+                    taker.take(&long.of_latest(&found).map_err(Problem::from)?)?;
+                }
+                match next {
+                    None => return Ok(()),
+                    next => after = next,
+                }
+            }
+        })
+        .await
 }
 
 /// The devices of this page, and where the next one begins.

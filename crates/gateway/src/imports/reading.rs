@@ -68,7 +68,9 @@ pub(super) fn read(
             Source::text(Box::new(pieces), 0, asked.kind, &asked.mapping, points)?
         }
     };
-    let builder = Builder::new(run, 0, IMPORT_MESSAGE_ROWS_MAX).naming_rows();
+    let builder = Builder::new(run, 0, IMPORT_MESSAGE_ROWS_MAX)
+        .of(source.items)
+        .naming_rows();
     let mut maker = Maker {
         builder,
         give,

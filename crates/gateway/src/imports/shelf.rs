@@ -108,15 +108,20 @@ pub struct Import {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<i64>,
     pub rows: Counts,
-    /// Of one import that is shown, where it is known between which commits its own are.
+    /// Of one import that is shown, if it is of points and it is known between which commits its own are.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub repeated: Option<Repeated>,
+    pub repeated: Option<Compared>,
+    /// Likewise. `GET /api/v1/conflicts?import=` lists them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conflicts: Option<Compared>,
 }
 
-/// Values that were there already when an import brought them, and are stored once.
+/// Values of an import that were there already and are stored once, or that were other than what stood
+/// there, which may be of the same file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Repeated {
+#[schema(as = ImportCompared)]
+pub struct Compared {
     pub values: u64,
     /// All that it brought is compared with what was there. Until then there may be more: the store compares
     /// after the commit, within a minute of quiet.
@@ -157,11 +162,11 @@ impl Shelf {
         )?)
     }
 
-    /// Begins an import behind a commit.
+    /// Begins an import, behind a commit where its values are compared.
     pub(super) fn add(
         &self,
         (channel, file, by): (&str, &str, &str),
-        after: u64,
+        after: Option<u64>,
         now_ms: i64,
     ) -> Result<Import, ImportError> {
         self.0.execute(
@@ -169,10 +174,12 @@ impl Shelf {
             params![channel, file, by, State::Running.word(), now_ms],
         )?;
         let id = self.0.last_insert_rowid();
-        self.0.execute(
-            "INSERT INTO span (id, after_sequence) VALUES (?1, ?2)",
-            params![id, signed(after)],
-        )?;
+        if let Some(after) = after {
+            self.0.execute(
+                "INSERT INTO span (id, after_sequence) VALUES (?1, ?2)",
+                params![id, signed(after)],
+            )?;
+        }
         // The oldest go, but for those that run.
         self.0.execute(
             "DELETE FROM import WHERE id <= ?1 AND state <> ?2",
@@ -194,6 +201,7 @@ impl Shelf {
             ended: None,
             rows: Counts::default(),
             repeated: None,
+            conflicts: None,
         })
     }
 
@@ -228,7 +236,7 @@ impl Shelf {
         Ok(())
     }
 
-    /// `None`: it is one of before spans were kept.
+    /// `None`: it is one of events or attributes, or of before spans were kept.
     pub(super) fn span(&self, id: i64) -> Result<Option<Span>, ImportError> {
         let sql = "SELECT after_sequence, through_sequence FROM span WHERE id = ?1";
         let unsigned = |n: i64| u64::try_from(n).unwrap_or(0);
@@ -287,6 +295,7 @@ fn import(row: &Row<'_>) -> rusqlite::Result<Import> {
             messages: count(13)?,
         },
         repeated: None,
+        conflicts: None,
     })
 }
 

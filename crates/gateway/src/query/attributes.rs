@@ -1,12 +1,16 @@
 //! Questions about attributes, and attribute values as lines.
 
-use backtide_model::{DeviceKey, ElementName};
+use arrow_array::ArrayRef;
+use backtide_model::{DeviceKey, ElementName, Storage};
 use backtide_store::{AttributePlace, AttributeRange, Sequence, StoredAttribute};
 
 use super::{
-    Asked, Line, QuestionError, cursor,
-    question::{Subject, names, subject},
-    rows::csv_text,
+    Asked, Line, OutColumn, QuestionError,
+    columns::DEVICE,
+    cursor,
+    question::{self, Subject, subject},
+    records::{longs, names, texts},
+    rows::{csv_text, plain},
 };
 use crate::{clock, registry::Snapshot};
 
@@ -21,7 +25,7 @@ pub fn attributes_asked(
 ) -> Result<AttributeRange, QuestionError> {
     let Subject { product, devices } = subject(asked, registry)?;
     let is_declared = |name: &ElementName| product.model.attributes.contains_key(name);
-    let attributes = names(&product, "attribute", asked.names, is_declared)?;
+    let attributes = question::names(&product, "attribute", asked.names, is_declared)?;
     let after = |text| place(text).ok_or(QuestionError::Cursor);
     Ok(AttributeRange {
         product: product.key.clone(),
@@ -65,11 +69,31 @@ impl Line for StoredAttribute {
             device, attribute, ..
         } = &self.place;
         out.extend_from_slice(format!("{device},{attribute},").as_bytes());
-        // A text stands without the quotes of JSON, as the texts of points do.
-        let text: Option<String> = serde_json::from_str(&self.value).ok();
-        csv_text(out, text.as_deref().unwrap_or(&self.value));
+        csv_text(out, &plain(&self.value));
         out.push(b',');
         out.extend_from_slice(clock::iso(self.confirmed_ms).as_bytes());
+    }
+
+    fn columns() -> Vec<OutColumn> {
+        vec![
+            OutColumn::of_records("deviceKey", Storage::Text).of_source(DEVICE),
+            OutColumn::of_records("attribute", Storage::Text),
+            OutColumn::of_records("value", Storage::Text),
+            OutColumn::of_moments("confirmed"),
+        ]
+    }
+
+    fn arrays(values: &[Self]) -> Vec<(&'static str, ArrayRef)> {
+        let attribute = |value: &'_ Self| value.place.attribute.to_string();
+        vec![
+            (DEVICE, names(values, |value| value.place.device.as_str())),
+            ("attribute", texts(values, attribute)),
+            (
+                "value",
+                texts(values, |value| plain(&value.value).into_owned()),
+            ),
+            ("confirmed", longs(values, |value| value.confirmed_ms)),
+        ]
     }
 
     fn sequence(&self) -> Sequence {

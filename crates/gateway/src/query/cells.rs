@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array, StringArray,
+    Array, ArrayRef,
+    builder::{
+        ArrayBuilder, BooleanBuilder, Float32Builder, Float64Builder, Int32Builder, Int64Builder,
+        StringBuilder,
+    },
     cast::AsArray,
     types::{Float32Type, Float64Type, Int32Type, Int64Type, UInt8Type},
 };
@@ -27,40 +31,78 @@ pub(super) fn cell_of(array: &ArrayRef, row: usize) -> Option<Cell> {
     })
 }
 
-/// A column of this storage; cells of another one are absent, but that numbers become longs and
-/// doubles.
-pub(super) fn array_of(storage: Storage, cells: &[Option<Cell>]) -> ArrayRef {
-    macro_rules! array {
-        ($array:ty, $cell:ident) => {
-            Arc::new(<$array>::from_iter(cells.iter().map(|cell| match cell {
-                Some(Cell::$cell(value)) => Some(*value),
-                _ => None,
-            })))
-        };
+/// A column that grows by a cell at a time, and gives its first rows away.
+#[derive(Debug)]
+pub(super) enum Cells {
+    Bool(BooleanBuilder),
+    Int(Int32Builder),
+    Long(Int64Builder),
+    Float(Float32Builder),
+    Double(Float64Builder),
+    Text(StringBuilder),
+}
+
+/// Calls the same on whichever it is.
+macro_rules! each {
+    ($cells:expr, $builder:ident => $call:expr) => {
+        match $cells {
+            Cells::Bool($builder) => $call,
+            Cells::Int($builder) => $call,
+            Cells::Long($builder) => $call,
+            Cells::Float($builder) => $call,
+            Cells::Double($builder) => $call,
+            Cells::Text($builder) => $call,
+        }
+    };
+}
+
+impl Cells {
+    pub(super) fn new(storage: Storage) -> Self {
+        match storage {
+            Storage::Bool => Self::Bool(BooleanBuilder::new()),
+            Storage::Int => Self::Int(Int32Builder::new()),
+            Storage::Long => Self::Long(Int64Builder::new()),
+            Storage::Float => Self::Float(Float32Builder::new()),
+            Storage::Double => Self::Double(Float64Builder::new()),
+            Storage::Text => Self::Text(StringBuilder::new()),
+        }
     }
-    match storage {
-        Storage::Bool => array!(BooleanArray, Bool),
-        Storage::Int => array!(Int32Array, Int),
-        Storage::Float => array!(Float32Array, Float),
-        Storage::Long => {
-            let longs = cells.iter().map(|cell| match cell {
-                Some(Cell::Int(value)) => Some(i64::from(*value)),
-                Some(Cell::Long(value)) => Some(*value),
-                _ => None,
-            });
-            Arc::new(Int64Array::from_iter(longs))
+
+    pub(super) fn len(&self) -> usize {
+        each!(self, builder => builder.len())
+    }
+
+    /// A cell of another storage is absent, but that numbers become longs and doubles.
+    pub(super) fn push(&mut self, cell: Option<Cell>) {
+        match (self, cell) {
+            (Self::Double(builder), Some(Cell::Double(value))) => builder.append_value(value),
+            (Self::Long(builder), Some(Cell::Long(value))) => builder.append_value(value),
+            (Self::Float(builder), Some(Cell::Float(value))) => builder.append_value(value),
+            (Self::Int(builder), Some(Cell::Int(value))) => builder.append_value(value),
+            (Self::Bool(builder), Some(Cell::Bool(value))) => builder.append_value(value),
+            (Self::Text(builder), Some(Cell::Text(value))) => builder.append_value(value),
+            (Self::Long(builder), Some(Cell::Int(value))) => builder.append_value(value.into()),
+            (Self::Double(builder), cell) => builder.append_option(cell.as_ref().and_then(double)),
+            (cells, _) => each!(cells, builder => builder.append_null()),
         }
-        Storage::Double => {
-            let doubles = cells.iter().map(|cell| cell.as_ref().and_then(double));
-            Arc::new(Float64Array::from_iter(doubles))
+    }
+
+    pub(super) fn push_text(&mut self, text: &str) {
+        match self {
+            Self::Text(builder) => builder.append_value(text),
+            cells => each!(cells, builder => builder.append_null()),
         }
-        Storage::Text => {
-            let texts = cells.iter().map(|cell| match cell {
-                Some(Cell::Text(text)) => Some(&**text),
-                _ => None,
-            });
-            Arc::new(StringArray::from_iter(texts))
-        }
+    }
+
+    /// The first rows, which are taken out.
+    pub(super) fn take(&mut self, rows: usize) -> ArrayRef {
+        each!(self, builder => {
+            let all = builder.finish();
+            for cell in all.iter().skip(rows) {
+                builder.append_option(cell);
+            }
+            Arc::new(all.slice(0, rows))
+        })
     }
 }
 

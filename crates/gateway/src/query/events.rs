@@ -1,11 +1,15 @@
 //! Questions about events, and events as lines.
 
-use backtide_model::{DeviceKey, ElementName};
+use arrow_array::ArrayRef;
+use backtide_model::{DeviceKey, ElementName, Storage};
 use backtide_store::{EventPlace, EventRange, Sequence, StoredEvent};
 
 use super::{
-    Asked, Line, QuestionError, cursor,
-    question::{Subject, names, subject},
+    Asked, Line, OutColumn, QuestionError,
+    columns::{DEVICE, TIME},
+    cursor,
+    question::{self, Subject, subject},
+    records::{longs, names},
     rows::csv_text,
     time::{span, zone},
 };
@@ -18,7 +22,7 @@ use crate::{clock, registry::Snapshot};
 pub fn events_asked(asked: &Asked<'_>, registry: &Snapshot) -> Result<EventRange, QuestionError> {
     let Subject { product, devices } = subject(asked, registry)?;
     let is_declared = |name: &ElementName| product.model.events.contains_key(name);
-    let events = names(&product, "event", asked.names, is_declared)?;
+    let events = question::names(&product, "event", asked.names, is_declared)?;
     let zone = asked.timezone.map(zone).transpose()?;
     let (from_ms, to_ms) = span(asked.from, asked.to, zone.as_ref())?;
     let after = |text| place(text).ok_or(QuestionError::Cursor);
@@ -73,6 +77,24 @@ impl Line for StoredEvent {
         let time = clock::iso(*time_ms);
         out.extend_from_slice(format!("{device},{time},{event},").as_bytes());
         csv_text(out, &self.output);
+    }
+
+    fn columns() -> Vec<OutColumn> {
+        vec![
+            OutColumn::of_records("deviceKey", Storage::Text).of_source(DEVICE),
+            OutColumn::of_moments("time").of_source(TIME),
+            OutColumn::of_records("event", Storage::Text),
+            OutColumn::of_records("output", Storage::Text),
+        ]
+    }
+
+    fn arrays(events: &[Self]) -> Vec<(&'static str, ArrayRef)> {
+        vec![
+            (DEVICE, names(events, |event| event.place.device.as_str())),
+            (TIME, longs(events, |event| event.place.time_ms)),
+            ("event", names(events, |event| event.place.event.as_str())),
+            ("output", names(events, |event| &event.output)),
+        ]
     }
 
     fn sequence(&self) -> Sequence {

@@ -49,7 +49,19 @@ impl FileRows {
     /// # Errors
     /// The writer's.
     pub fn parquet(columns: &[OutColumn], with_quality: bool) -> Result<Self, FileError> {
-        let (shape, sink) = (Shape::new(columns, with_quality), Sink::default());
+        Self::parquet_of(Shape::new(columns, with_quality))
+    }
+
+    /// The same of records, which have these columns and no others.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn parquet_of_records(columns: &[OutColumn]) -> Result<Self, FileError> {
+        Self::parquet_of(Shape::of_records(columns))
+    }
+
+    fn parquet_of(shape: Shape) -> Result<Self, FileError> {
+        let sink = Sink::default();
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(GROUP_ROWS))
@@ -68,7 +80,19 @@ impl FileRows {
     /// # Errors
     /// The writer's.
     pub fn arrow(columns: &[OutColumn], with_quality: bool) -> Result<Self, FileError> {
-        let (shape, sink) = (Shape::new(columns, with_quality), Sink::default());
+        Self::arrow_of(Shape::new(columns, with_quality))
+    }
+
+    /// The same of records, which have these columns and no others.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn arrow_of_records(columns: &[OutColumn]) -> Result<Self, FileError> {
+        Self::arrow_of(Shape::of_records(columns))
+    }
+
+    fn arrow_of(shape: Shape) -> Result<Self, FileError> {
+        let sink = Sink::default();
         Ok(Self {
             writer: Writer::Arrow(Box::new(StreamWriter::try_new(
                 sink.clone(),

@@ -1,11 +1,19 @@
-//! Events and attribute values as text: NDJSON, CSV, or the items of a JSON page.
+//! Events and attribute values as text, NDJSON, CSV, or the items of a JSON page, and as slabs for
+//! files of the same columns.
 
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::ArrowError;
+use backtide_model::Storage;
 use backtide_store::Sequence;
 
-use super::rows::{RowForm, quote};
+use super::{
+    OutColumn,
+    records::{longs, names, texts},
+    rows::{RowForm, quote},
+};
 
 /// Something that stands on a line of its own.
-pub trait Line {
+pub trait Line: Sized {
     /// The columns of CSV.
     const COLUMNS: &'static str;
 
@@ -13,6 +21,10 @@ pub trait Line {
     fn json(&self, out: &mut Vec<u8>);
     /// Its cells.
     fn csv(&self, out: &mut Vec<u8>);
+    /// The columns of files: those of CSV but for what [`came_columns`] has, as [`Line::arrays`] calls them.
+    fn columns() -> Vec<OutColumn>;
+    /// Their cells.
+    fn arrays(lines: &[Self]) -> Vec<(&'static str, ArrayRef)>;
     /// The commit it came with.
     fn sequence(&self) -> Sequence;
     /// The channel it came by, and when it arrived, milliseconds since 1970.
@@ -92,4 +104,30 @@ impl<R: Fn(Sequence) -> String> LineWriter<R> {
             self.cursor = Some(last.cursor());
         }
     }
+}
+
+/// What every line says at its end: how it came.
+pub fn came_columns() -> [OutColumn; 3] {
+    [
+        OutColumn::of_records("channel", Storage::Text),
+        OutColumn::of_moments("arrived"),
+        OutColumn::of_records("receipt", Storage::Text),
+    ]
+}
+
+/// Lines as a slab with all columns of their files. `receipt` names the receipt of a commit.
+///
+/// # Errors
+/// Columns of different lengths, which would be a bug.
+pub fn slab_of_lines<L: Line>(
+    lines: &[L],
+    receipt: impl Fn(Sequence) -> String,
+) -> Result<RecordBatch, ArrowError> {
+    let mut arrays = L::arrays(lines);
+    arrays.extend([
+        ("channel", names(lines, |line| line.came().0)),
+        ("arrived", longs(lines, |line| line.came().1)),
+        ("receipt", texts(lines, |line| receipt(line.sequence()))),
+    ]);
+    RecordBatch::try_from_iter(arrays)
 }

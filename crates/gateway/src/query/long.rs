@@ -1,19 +1,22 @@
 //! Wide rows as long ones: a row for each point, `deviceKey,time,point,value,quality` or
 //! `deviceKey,time,point,avg,max`.
 //!
-//! A column has the type that all its points share; else whole numbers are longs, numbers doubles,
-//! and anything else JSON text.
+//! A column has the type that all its points share; else whole numbers are longs, numbers doubles, and
+//! anything else JSON text, of which CSV and files write texts without quotes. Longs beside doubles are
+//! text too: a double has not all of their digits.
 
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray, UInt32Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use backtide_model::{Cell, Storage};
+use backtide_model::{Cell, NO_QUALITY, Storage};
+use backtide_store::Latest;
 
 use super::{
     OutColumn, RowError,
-    cells::{array_of, cell_of},
+    cells::{Cells, cell_of},
     columns::{DEVICE, TIME},
+    records::{longs, names},
     rows::write_cell,
     shape::data_type,
 };
@@ -162,10 +165,44 @@ impl Long {
                 let is_json = self.parts[*part].sources[at].1;
                 Some(fitting(cell, column, is_json))
             };
-            let cells: Vec<Option<Cell>> = picks.iter().map(cell).collect();
-            out.push(array_of(column.storage, &cells));
+            let mut cells = Cells::new(column.storage);
+            picks.iter().map(cell).for_each(|cell| cells.push(cell));
+            out.push(cells.take(picks.len()));
         }
         RecordBatch::try_new(Arc::clone(&self.schema), out).map_err(|_| RowError::of(POINT, None))
+    }
+}
+
+impl Long {
+    /// Latest values as rows, of [`Long::of_points`] with qualities.
+    ///
+    /// # Errors
+    /// The store breaks its contract.
+    pub fn of_latest(&self, latest: &[Latest]) -> Result<RecordBatch, RowError> {
+        let [_, value, _] = &self.columns[..] else {
+            return Err(RowError::of("quality", None));
+        };
+        let is_json = |point: &str| {
+            let part = self.parts.iter().find(|part| part.point == point);
+            part.is_some_and(|part| part.sources[0].1)
+        };
+        let mut values = Cells::new(value.storage);
+        let mut qualities = Cells::new(Storage::Int);
+        for found in latest {
+            let is_json = is_json(found.point.as_str());
+            values.push(Some(fitting(found.cell.clone(), value, is_json)));
+            let quality = (found.quality != NO_QUALITY).then(|| Cell::Int(found.quality.into()));
+            qualities.push(quality);
+        }
+        let columns = vec![
+            names(latest, |found| found.device.as_str()),
+            longs(latest, |found| found.time_ms),
+            names(latest, |found| found.point.as_str()),
+            values.take(latest.len()),
+            qualities.take(latest.len()),
+        ];
+        RecordBatch::try_new(Arc::clone(&self.schema), columns)
+            .map_err(|_| RowError::of(POINT, None))
     }
 }
 
@@ -185,12 +222,13 @@ fn shared(name: &str, of: &[OutColumn]) -> OutColumn {
     let is_number = |column: &OutColumn| {
         is_whole(column) || matches!(column.storage, Storage::Float | Storage::Double)
     };
+    let is_long = |column: &OutColumn| column.storage == Storage::Long;
     let first = of.first().map_or(Storage::Text, |column| column.storage);
     let is_one = of.iter().all(|column| column.storage == first);
     let storage = match () {
         () if is_one => first,
         () if of.iter().all(is_whole) => Storage::Long,
-        () if of.iter().all(is_number) => Storage::Double,
+        () if of.iter().all(is_number) && !of.iter().any(is_long) => Storage::Double,
         () => Storage::Text,
     };
     OutColumn {
@@ -250,9 +288,33 @@ mod tests {
         );
         let mixed = [("n", Storage::Int), ("text", Storage::Text)];
         assert_eq!(
+            written(&mixed, RowForm::Csv),
+            "deviceKey,time,point,value,quality\n\
+             a,1970-01-01T00:00:00.000Z,n,1,\n\
+             b,1970-01-01T00:00:00.001Z,text,x,\n",
+            "a text has no quotes of JSON"
+        );
+        assert_eq!(
             written(&mixed, RowForm::Ndjson),
             "{\"deviceKey\":\"a\",\"time\":0,\"point\":\"n\",\"value\":1}\n\
              {\"deviceKey\":\"b\",\"time\":1,\"point\":\"text\",\"value\":\"x\"}\n"
         );
+    }
+
+    #[test]
+    fn a_long_beside_doubles_keeps_all_its_digits() {
+        let point = |(name, storage): (&str, Storage)| AskedPoint {
+            name: ElementName::new(name).unwrap(),
+            storage,
+            is_json: false,
+        };
+        let long = |of: &[(&str, Storage)]| {
+            let points: Vec<_> = of.iter().copied().map(point).collect();
+            Long::of_points(&OutColumn::of(&points), false).columns()[1].clone()
+        };
+        let mixed = long(&[("l", Storage::Long), ("d", Storage::Double)]);
+        assert_eq!((mixed.storage, mixed.is_json), (Storage::Text, true));
+        let numbers = long(&[("i", Storage::Int), ("d", Storage::Double)]);
+        assert_eq!(numbers.storage, Storage::Double);
     }
 }

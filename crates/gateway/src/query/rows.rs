@@ -2,6 +2,8 @@
 //!
 //! Columns are looked up once a slab, so that a row costs what its cells cost.
 
+use std::borrow::Cow;
+
 use arrow_array::{
     Array, ArrayRef, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch,
     StringArray, UInt8Array,
@@ -166,7 +168,9 @@ impl RowWriter {
                 Values::Long(array) if point.column.is_time && array.is_valid(row) => {
                     self.calendar.write(out, array.value(row));
                 }
-                values if values.is_present(row) => values.write_csv(out, row),
+                values if values.is_present(row) => {
+                    values.write_csv(out, row, point.column.is_json);
+                }
                 _ => {}
             }
             if self.with_quality {
@@ -274,8 +278,9 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn write_csv(&self, out: &mut Vec<u8>, row: usize) {
+    fn write_csv(&self, out: &mut Vec<u8>, row: usize, is_json: bool) {
         match self {
+            Self::Text(array) if is_json => csv_text(out, &plain(array.value(row))),
             Self::Text(array) => csv_text(out, array.value(row)),
             _ => self.write_plain(out, row),
         }
@@ -328,6 +333,14 @@ pub(super) fn csv_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     out.extend_from_slice(text.replace('"', "\"\"").as_bytes());
     out.push(b'"');
+}
+
+/// JSON as a cell says it: a text without its quotes, anything else as it is.
+pub(super) fn plain(json: &str) -> Cow<'_, str> {
+    match json.starts_with('"') {
+        true => serde_json::from_str::<String>(json).map_or(Cow::Borrowed(json), Cow::Owned),
+        false => Cow::Borrowed(json),
+    }
 }
 
 /// A text as JSON.

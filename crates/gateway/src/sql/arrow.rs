@@ -4,12 +4,18 @@
 use std::sync::Arc;
 
 use datafusion::arrow::{
-    array::{Array, ArrayData, ArrayRef, make_array, new_null_array},
+    array::{
+        Array, ArrayData, ArrayRef, RecordBatch, RecordBatchOptions, StringViewBuilder, make_array,
+        new_null_array,
+    },
     buffer::{BooleanBuffer, Buffer, NullBuffer},
     compute::cast,
-    datatypes::DataType,
+    datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef},
     error::ArrowError,
 };
+
+/// Longer texts are not in a view itself.
+const INLINE_MAX: usize = 12;
 
 /// The same array, as `wanted`: where the types differ the values are cast.
 ///
@@ -36,6 +42,12 @@ pub(super) fn of_store(
             return Err(ArrowError::NotYetImplemented(what));
         }
     };
+    if let (Some(texts), DataType::Utf8View) = (
+        array.as_any().downcast_ref::<arrow_array::StringArray>(),
+        wanted,
+    ) {
+        return views(texts);
+    }
     let data = array.to_data();
     let nulls = data.nulls().map(|nulls| {
         let bits = buffer(nulls.buffer());
@@ -58,12 +70,60 @@ fn buffer(buffer: &arrow_buffer::Buffer) -> Buffer {
     Buffer::from(bytes::Bytes::from(buffer.clone()))
 }
 
+/// Texts as views: neighbours are often the same, and what is grouped by is compared without a look at
+/// its bytes.
+fn views(texts: &arrow_array::StringArray) -> Result<ArrayRef, ArrowError> {
+    let mut views = StringViewBuilder::with_capacity(arrow_array::Array::len(texts));
+    let mut last: Option<(&str, u32)> = None;
+    for text in texts {
+        match text {
+            None => views.append_null(),
+            Some(text) if text.len() <= INLINE_MAX => views.append_value(text),
+            Some(text) => {
+                let block = match last.filter(|(last, _)| *last == text) {
+                    Some((_, block)) => block,
+                    None => views.append_block(Buffer::from(text.as_bytes())),
+                };
+                last = Some((text, block));
+                views.try_append_view(block, 0, u32::try_from(text.len()).unwrap_or(u32::MAX))?;
+            }
+        }
+    }
+    Ok(Arc::new(views.finish()))
+}
+
 /// The same text so many times.
-pub(super) fn repeated(text: &str, rows: usize) -> ArrayRef {
-    let texts = std::iter::repeat_n(text, rows);
-    Arc::new(datafusion::arrow::array::StringArray::from_iter_values(
-        texts,
+pub(super) fn repeated(text: &str, rows: usize) -> Result<ArrayRef, ArrowError> {
+    views(&arrow_array::StringArray::from_iter_values(
+        std::iter::repeat_n(text, rows),
     ))
+}
+
+/// The columns that an answer has: texts as everybody reads them.
+pub(super) fn shown(schema: &SchemaRef) -> SchemaRef {
+    let field = |field: &FieldRef| match field.data_type() {
+        DataType::Utf8View => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8)),
+        _ => Arc::clone(field),
+    };
+    let fields: Fields = schema.fields().iter().map(field).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// A batch with the columns that [`shown`] tells of.
+///
+/// # Errors
+/// A column cannot be cast.
+pub(super) fn as_shown(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = batch.columns().iter().zip(schema.fields());
+    let columns = columns.map(
+        |(column, field)| match column.data_type() == field.data_type() {
+            true => Ok(Arc::clone(column)),
+            false => cast(column, field.data_type()),
+        },
+    );
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
 }
 
 #[cfg(test)]
@@ -82,6 +142,36 @@ mod tests {
             [None, Some(-0.0), Some(7.0)]
         );
         assert_eq!(here.values().as_ptr(), stored.values()[1..].as_ptr());
+    }
+
+    #[test]
+    fn short_and_long_names_are_the_same_as_views() {
+        let names = [
+            Some("d1"),
+            Some("d1"),
+            None,
+            Some("a name of many bytes"),
+            Some("a name of many bytes"),
+            Some(""),
+        ];
+        let stored: arrow_array::ArrayRef =
+            Arc::new(arrow_array::StringArray::from(names.to_vec()));
+        let here = of_store(&stored, &DataType::Utf8View).unwrap();
+        let here = here.as_string_view();
+        assert_eq!(here.iter().collect::<Vec<_>>(), names);
+        assert_eq!(here.data_buffers().len(), 1);
+        let batch =
+            RecordBatch::try_from_iter([("n", Arc::new(here.clone()) as ArrayRef)]).unwrap();
+        let schema = shown(&batch.schema());
+        let plain = as_shown(&batch, &schema).unwrap();
+        assert_eq!(
+            plain
+                .column(0)
+                .as_string::<i32>()
+                .iter()
+                .collect::<Vec<_>>(),
+            names
+        );
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Computed {
 fn columns(series: &Series, snapshot: &Snapshot) -> Vec<Column> {
     let mut columns = vec![
         Column::new(TIME, time_type(), false, "_time"),
-        Column::new(DEVICE, DataType::Utf8, false, "_device"),
+        Column::new(DEVICE, DataType::Utf8View, false, "_device"),
     ];
     let own = match &series.work {
         Work::Rollup { .. } => series.columns(),

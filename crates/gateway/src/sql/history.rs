@@ -89,7 +89,7 @@ fn columns(product: &Product) -> Vec<Column> {
     let fixed = STORED.map(|(name, source)| {
         let data_type = match name {
             TIME => time_type(),
-            DEVICE => DataType::Utf8,
+            DEVICE => DataType::Utf8View,
             _ => DataType::Int64,
         };
         Column::new(name, data_type, false, source)

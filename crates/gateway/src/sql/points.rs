@@ -47,9 +47,9 @@ impl Points {
             readers,
             schema: Arc::new(Schema::new(vec![
                 Field::new(TIME, time_type(), false),
-                Field::new("product", DataType::Utf8, false),
-                Field::new(DEVICE, DataType::Utf8, false),
-                Field::new("point", DataType::Utf8, false),
+                Field::new("product", DataType::Utf8View, false),
+                Field::new(DEVICE, DataType::Utf8View, false),
+                Field::new("point", DataType::Utf8View, false),
                 Field::new("value", DataType::Float64, true),
                 Field::new("text", DataType::Utf8, true),
                 Field::new("quality", DataType::Int16, true),
@@ -200,8 +200,8 @@ impl Series {
         let (rows, data_type) = (slab.num_rows(), field.data_type());
         let point = &self.range.points[0];
         let source = match field.name().as_str() {
-            "product" => return Ok(repeated(&self.product, rows)),
-            "point" => return Ok(repeated(&self.point, rows)),
+            "product" => return Ok(repeated(&self.product, rows)?),
+            "point" => return Ok(repeated(&self.point, rows)?),
             TIME => "_time".to_owned(),
             DEVICE => "_device".to_owned(),
             SEQUENCE => "_sequence".to_owned(),

@@ -4,13 +4,17 @@ use std::{pin::Pin, time::Duration};
 
 use datafusion::{
     arrow::{array::RecordBatch, datatypes::SchemaRef},
+    common::DataFusionError,
     execution::SendableRecordBatchStream,
 };
 use futures::StreamExt;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{SqlError, UnderWay};
+use super::{
+    SqlError, UnderWay,
+    arrow::{as_shown, shown},
+};
 
 /// Rows, a batch at a time. Dropping them ends the query.
 pub struct Rows {
@@ -37,7 +41,7 @@ impl Rows {
         under_way: UnderWay,
     ) -> Self {
         Self {
-            schema: stream.schema(),
+            schema: shown(&stream.schema()),
             stream,
             deadline: Box::pin(sleep_until(deadline)),
             most,
@@ -62,6 +66,10 @@ impl Rows {
         self.schema.clone()
     }
 
+    fn shown(&self, batch: &RecordBatch) -> Result<RecordBatch, SqlError> {
+        Ok(as_shown(batch, &self.schema).map_err(DataFusionError::from)?)
+    }
+
     /// The next batch; `None` at the end.
     pub async fn next(&mut self) -> Option<Result<RecordBatch, SqlError>> {
         if let Some(left_at) = self.left_at.take() {
@@ -76,7 +84,7 @@ impl Rows {
             biased;
             () = self.closing.cancelled() => Some(Err(SqlError::Closing)),
             () = &mut self.deadline => Some(Err(SqlError::Time(self.most))),
-            batch = self.stream.next() => batch.map(|batch| batch.map_err(SqlError::from)),
+            batch = self.stream.next() => batch.map(|batch| self.shown(&batch?)),
         };
         self.left_at = Some(Instant::now());
         next

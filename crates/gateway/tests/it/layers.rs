@@ -112,6 +112,12 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         &["mqtt", "http", "cli", "ingest", "house", "app", "auth"],
     ),
     (
+        "compared",
+        &[
+            "mqtt", "http", "cli", "house", "app", "auth", "ingest", "registry",
+        ],
+    ),
+    (
         "files",
         &[
             "mqtt", "http", "cli", "house", "app", "auth", "ingest", "registry", "store",

@@ -141,7 +141,7 @@ impl<'a> Pass<'a> {
                 let picked = woven.picks[*row];
                 let row_in_source = |pick: &(usize, usize)| {
                     let slice = &woven.slices[pick.0];
-                    (slice.source, slice.numbers[pick.1])
+                    (slice.source, slice.number(pick.1))
                 };
                 let in_sources: Vec<_> = picks.iter().map(row_in_source).collect();
                 if in_sources

@@ -18,6 +18,8 @@ pub struct ConflictFilter {
     pub to_ms: Option<i64>,
     /// Only those of which the later commit is after this one.
     pub after_sequence: Option<Sequence>,
+    /// Only those of which the later commit is one of these.
+    pub later: Option<Vec<Sequence>>,
     /// Resume after [`ConflictPage::next`].
     pub after: Option<i64>,
     pub limit: usize,
@@ -176,7 +178,37 @@ fn conditions(filter: &ConflictFilter) -> (String, Values) {
             Box::new(signed(sequence.0)),
         );
     }
+    if let Some(sequences) = &filter.later {
+        // As one parameter: there may be more than a statement takes.
+        let numbers: Vec<String> = sequences.iter().map(|s| s.0.to_string()).collect();
+        add(
+            "max(c.loser_sequence, c.winner_sequence) IN (SELECT value FROM json_each(?))",
+            Box::new(format!("[{}]", numbers.join(","))),
+        );
+    }
     (sql, values)
+}
+
+/// Commits of which some values were other than what stood there, in order, and how many.
+pub(super) fn differences(
+    db: &Connection,
+    after: Sequence,
+    through: Sequence,
+    limit: usize,
+) -> rusqlite::Result<Vec<(Sequence, u64)>> {
+    let mut select = db.prepare_cached(
+        "SELECT max(loser_sequence, winner_sequence) AS later, count(*) FROM conflict
+         WHERE max(loser_sequence, winner_sequence) > ?1
+           AND max(loser_sequence, winner_sequence) <= ?2
+           AND pass <= (SELECT value FROM about WHERE key = 'passes')
+         GROUP BY max(loser_sequence, winner_sequence) ORDER BY later LIMIT ?3",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let bounds = (signed(after.0), signed(through.0), limit);
+    let rows = select.query_map(bounds, |row| {
+        Ok((Sequence(unsigned(row.get(0)?)), unsigned(row.get(1)?)))
+    })?;
+    rows.collect()
 }
 
 fn limit(filter: &ConflictFilter) -> i64 {

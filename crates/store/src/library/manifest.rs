@@ -72,9 +72,11 @@ CREATE INDEX conflict_row ON conflict (product, device, time);
 CREATE TABLE cursor (name TEXT PRIMARY KEY, sequence INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-/// Of each commit how many of its values were there already; stores of before have none.
+/// Of each commit how many of its values were there already, which stores of before have not; and the
+/// way to the conflicts that a commit brought.
 const REPEATS: &str = "
 CREATE TABLE IF NOT EXISTS repeat (sequence INTEGER PRIMARY KEY, cells INTEGER NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS conflict_later ON conflict (max(loser_sequence, winner_sequence));
 ";
 
 /// Two connections: one writes, one lists, so that a long listing never delays a flush.

@@ -3,6 +3,7 @@
 mod ahead;
 mod by_device;
 mod by_time;
+mod straight;
 mod to_ends;
 mod veil;
 

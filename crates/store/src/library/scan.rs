@@ -7,6 +7,7 @@ use arrow_array::{
     Array, ArrayRef, BooleanArray, RecordBatch, UInt8Array, UInt64Array, cast::AsArray,
     types::TimestampMillisecondType,
 };
+use arrow_buffer::ScalarBuffer;
 use backtide_model::{DeviceKey, ElementName};
 use parquet::{
     arrow::{
@@ -47,9 +48,9 @@ pub(super) struct Slice {
     pub(super) source: usize,
     /// Position of each row's device in the list that all sources share.
     pub(super) ranks: Vec<u32>,
-    pub(super) times: Vec<i64>,
-    /// Row numbers in the source.
-    pub(super) numbers: Vec<usize>,
+    pub(super) times: ScalarBuffer<i64>,
+    /// Row numbers in the source, by the row with which each stretch of neighbours begins.
+    numbers: Vec<(usize, usize)>,
     /// The commit of each row; empty where not asked for.
     pub(super) base: Vec<u64>,
     /// One for each point asked for, `None` where the source has none of it.
@@ -63,6 +64,17 @@ impl Slice {
 
     pub(super) fn base(&self, row: usize) -> u64 {
         self.base.get(row).copied().unwrap_or(0)
+    }
+
+    pub(super) fn key(&self, row: usize) -> (u32, i64) {
+        (self.ranks[row], self.times[row])
+    }
+
+    /// The number of a row in its source.
+    pub(super) fn number(&self, row: usize) -> usize {
+        let at = self.numbers.partition_point(|(begin, _)| *begin <= row);
+        let (begin, number) = self.numbers[at - 1];
+        number + (row - begin)
     }
 }
 
@@ -315,7 +327,7 @@ impl SegmentScan {
 
     /// Matches the rows of a batch with the pieces they come from and leaves out times that are not
     /// wanted.
-    fn take_keys(&self, times: &[i64]) -> Result<Keys, ReadError> {
+    fn take_keys(&self, times: &ScalarBuffer<i64>) -> Result<Keys, ReadError> {
         let mut keys = Keys::default();
         let mut kept: Vec<(usize, usize)> = Vec::new();
         let mut row = 0;
@@ -327,12 +339,13 @@ impl SegmentScan {
             let to = part
                 .partition_point(|time| *time <= piece.times.1)
                 .max(from);
-            keys.ranks
-                .extend(std::iter::repeat_n(piece.rank, to - from));
-            keys.times.extend_from_slice(&part[from..to]);
-            keys.numbers
-                .extend(piece.rows.start + from..piece.rows.start + to);
-            kept.push((row + from, row + to));
+            if from < to {
+                keys.numbers
+                    .push((keys.ranks.len(), piece.rows.start + from));
+                keys.ranks
+                    .extend(std::iter::repeat_n(piece.rank, to - from));
+                kept.push((row + from, row + to));
+            }
             row += rows;
             if row == times.len() {
                 break;
@@ -343,13 +356,19 @@ impl SegmentScan {
                 .segment
                 .damaged("the reader gave more rows than were selected"));
         }
-        if keys.times.len() < times.len() {
-            let mut mask = vec![false; times.len()];
-            for (from, to) in kept {
-                mask[from..to].fill(true);
+        keys.times = match keys.ranks.len() < times.len() {
+            false => times.clone(),
+            true => {
+                let mut mask = vec![false; times.len()];
+                let mut wanted = Vec::with_capacity(keys.ranks.len());
+                for (from, to) in kept {
+                    mask[from..to].fill(true);
+                    wanted.extend_from_slice(&times[from..to]);
+                }
+                keys.mask = Some(BooleanArray::from(mask));
+                wanted.into()
             }
-            keys.mask = Some(BooleanArray::from(mask));
-        }
+        };
         Ok(keys)
     }
 
@@ -368,8 +387,8 @@ impl SegmentScan {
 #[derive(Default)]
 struct Keys {
     ranks: Vec<u32>,
-    times: Vec<i64>,
-    numbers: Vec<usize>,
+    times: ScalarBuffer<i64>,
+    numbers: Vec<(usize, usize)>,
     /// `None`: every row of the batch is kept.
     mask: Option<BooleanArray>,
 }
@@ -494,8 +513,8 @@ impl Iterator for RunScan {
         Some(Ok(Slice {
             source: self.source,
             ranks,
-            times: self.run.times[rows.clone()].to_vec(),
-            numbers: rows.clone().collect(),
+            times: self.run.times[rows.clone()].to_vec().into(),
+            numbers: vec![(0, rows.start)],
             base: self.run.base[rows.clone()].to_vec(),
             points: self.columns.points.iter().map(cells).collect(),
         }))

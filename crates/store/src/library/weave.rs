@@ -1,7 +1,7 @@
 //! Weaves sorted sources into one: decides for each row which source it comes from, and gathers
 //! whole columns by that. Rows that stand in several sources are folded apart, cell by cell.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use arrow_array::{
     Array, ArrayRef, BooleanArray, UInt8Array, UInt64Array, cast::AsArray, new_null_array,
@@ -46,7 +46,7 @@ struct Strand {
 impl Strand {
     fn key(&self) -> Option<Key> {
         let slice = self.current.as_ref()?;
-        Some((slice.ranks[self.at], slice.times[self.at]))
+        Some(slice.key(self.at))
     }
 
     fn load(&mut self) -> Result<(), ReadError> {
@@ -55,6 +55,14 @@ impl Strand {
         self.current = self.slices.next().transpose()?.map(Arc::new);
         Ok(())
     }
+}
+
+/// Rows that no other source has any of, nor any between them.
+#[derive(Debug)]
+pub(super) struct Alone {
+    source: usize,
+    pub(super) slice: Arc<Slice>,
+    pub(super) rows: Range<usize>,
 }
 
 /// Rows in order of key, and where each comes from.
@@ -145,6 +153,31 @@ impl Weave {
         Ok(woven)
     }
 
+    /// The next rows, at most `rows_max`, where one source has them alone. They are not taken.
+    pub(super) fn alone(&self, rows_max: usize) -> Option<Alone> {
+        let Least {
+            source,
+            key,
+            next_key,
+        } = self.least()?;
+        let strand = &self.sources[source];
+        let slice = strand.current.clone()?;
+        let rows = match next_key == Some(key) {
+            true => return None,
+            false => alone(&slice, strand.at, next_key, rows_max),
+        };
+        Some(Alone {
+            source,
+            slice,
+            rows,
+        })
+    }
+
+    /// Takes what [`Self::alone`] told of.
+    pub(super) fn take_alone(&mut self, alone: &Alone) -> Result<(), ReadError> {
+        advance(&mut self.sources[alone.source], alone.rows.len())
+    }
+
     fn least(&self) -> Option<Least> {
         let mut least: Option<(usize, Key)> = None;
         let mut next_key: Option<Key> = None;
@@ -192,20 +225,22 @@ fn take_alone(
     let Some(slice) = strand.current.clone() else {
         return Ok(());
     };
-    let end = slice.rows().min(strand.at + rows_max);
-    let is_mine = |row: &usize| match next_key {
-        Some(next_key) => (slice.ranks[*row], slice.times[*row]) < next_key,
-        None => true,
-    };
-    let rows = match next_key {
-        None => end - strand.at,
-        Some(_) => (strand.at..end).take_while(is_mine).count(),
-    };
+    let rows = alone(&slice, strand.at, next_key, rows_max);
     let at = in_slab(strand, woven);
-    woven
-        .picks
-        .extend((strand.at..strand.at + rows).map(|row| (at, row)));
-    advance(strand, rows)
+    woven.picks.extend(rows.clone().map(|row| (at, row)));
+    advance(strand, rows.len())
+}
+
+/// The rows of a slice from `at` on before the next key of the others.
+fn alone(slice: &Slice, at: usize, next_key: Option<Key>, rows_max: usize) -> Range<usize> {
+    let end = slice.rows().min(at + rows_max);
+    match next_key {
+        None => at..end,
+        Some(next_key) => {
+            let is_theirs = |row: &usize| slice.key(*row) >= next_key;
+            at..(at..end).find(is_theirs).unwrap_or(end)
+        }
+    }
 }
 
 fn in_slab(strand: &mut Strand, woven: &mut Woven) -> usize {
@@ -268,10 +303,9 @@ impl Woven {
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
-        self.picks.iter().map(|(slice, row)| {
-            let slice = &self.slices[*slice];
-            (slice.ranks[*row], slice.times[*row])
-        })
+        self.picks
+            .iter()
+            .map(|(slice, row)| self.slices[*slice].key(*row))
     }
 
     /// The commits of rows, before cells have a say; empty where they were not read.

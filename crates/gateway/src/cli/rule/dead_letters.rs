@@ -5,12 +5,11 @@ use std::io::Write;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{path, post};
 use crate::cli::{
     Exit, Failure, Terminal,
-    client::Client,
     listing::{Listing, text, time},
     output::Format,
+    running::Running,
 };
 
 #[derive(Debug, Subcommand)]
@@ -51,11 +50,11 @@ pub struct Selected {
 }
 
 impl DeadLetters {
-    pub(super) fn run(self, client: &Client, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    pub(super) fn run(self, rules: Running<'_>, terminal: &mut Terminal) -> Result<Exit, Failure> {
         match self {
             Self::Ls(ls) => {
                 let listing = Listing {
-                    path: &path(&ls.name, "dead-letters"),
+                    path: &rules.path(&ls.name, "dead-letters"),
                     query: Vec::new(),
                     columns: &[
                         ("id", |letter| text(letter, "id")),
@@ -67,16 +66,17 @@ impl DeadLetters {
                         ("reason", |letter| text(letter, "reason")),
                     ],
                 };
-                listing.print(client, ls.output, terminal)?;
+                listing.print(rules.client, ls.output, terminal)?;
             }
             Self::Show(Show { name, id }) => {
-                let letter: Value = client.get(&path(&name, &format!("dead-letters/{id}")), &[])?;
+                let path = rules.path(&name, &format!("dead-letters/{id}"));
+                let letter: Value = rules.client.get(&path, &[])?;
                 serde_json::to_writer_pretty(&mut terminal.out, &letter)
                     .map_err(std::io::Error::from)?;
                 writeln!(terminal.out)?;
             }
             Self::Redrive(selected) => {
-                let letters = selected.ask(client, "dead-letters/redrive")?;
+                let letters = selected.ask(rules, "dead-letters/redrive")?;
                 writeln!(
                     terminal.talk,
                     "{letters} dead letters are driven again; those that stay are in `ls` with their \
@@ -84,7 +84,7 @@ impl DeadLetters {
                 )?;
             }
             Self::Discard(selected) => {
-                let letters = selected.ask(client, "dead-letters/discard")?;
+                let letters = selected.ask(rules, "dead-letters/discard")?;
                 writeln!(terminal.talk, "{letters} dead letters are gone")?;
             }
         }
@@ -93,12 +93,12 @@ impl DeadLetters {
 }
 
 impl Selected {
-    fn ask(&self, client: &Client, verb: &str) -> Result<String, Failure> {
+    fn ask(&self, rules: Running<'_>, verb: &str) -> Result<String, Failure> {
         let selection = match self.all {
             true => json!({ "all": true }),
             false => json!({ "ids": self.ids }),
         };
-        let count: Value = post(client, &path(&self.name, verb), &[], &selection)?;
+        let count: Value = rules.post(&self.name, verb, &[], &selection)?;
         Ok(text(&count, "letters"))
     }
 }

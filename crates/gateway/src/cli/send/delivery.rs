@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use backtide_model::Items;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinError, JoinSet},
@@ -105,6 +106,7 @@ pub async fn deliver(
     }
     drop(events);
     let reading = spawn_reader(Reader {
+        items: job.source.items,
         rows: job.source.rows,
         start_row: job.start_row,
         rows_max: job.rows_max,
@@ -210,6 +212,7 @@ impl Tally {
 
 /// Reads the file in a thread of its own and fills the lanes.
 struct Reader {
+    items: Items,
     rows: Box<dyn Rows>,
     start_row: u64,
     rows_max: usize,
@@ -234,7 +237,7 @@ fn spawn_reader(reader: Reader) -> oneshot::Receiver<Result<Readout, SourceError
 impl Reader {
     fn read(mut self) -> Result<Readout, SourceError> {
         let mut builders: Vec<_> = (0..self.lanes.len())
-            .map(|lane| Builder::new(&self.run, lane, self.rows_max))
+            .map(|lane| Builder::new(&self.run, lane, self.rows_max).of(self.items))
             .collect();
         let (lanes, ledger) = (&self.lanes, &self.ledger);
         let readout = message::read(self.rows.as_mut(), self.start_row, |row, item: &Item| {

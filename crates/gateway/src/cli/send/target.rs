@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use backtide_model::{ConnectionStrings, ProductKey};
+use backtide_model::{ConnectionStrings, Items, ProductKey};
 use serde::Deserialize;
 
 use super::link::Login;
@@ -20,6 +20,8 @@ pub struct Target {
     /// The product's name; empty where there is no registry to ask.
     pub product: String,
     pub is_strict: bool,
+    /// What is sent there.
+    items: Items,
     pub points: Points,
 }
 
@@ -49,6 +51,8 @@ struct Model {
     #[serde(default)]
     measurepoints: HashMap<String, serde_json::Value>,
     #[serde(default)]
+    attributes: HashMap<String, serde_json::Value>,
+    #[serde(default)]
     passthrough: bool,
 }
 
@@ -57,7 +61,7 @@ impl Target {
     ///
     /// # Errors
     /// There is no such channel, or nobody answers.
-    pub fn ask(client: &Client, channel: &str) -> Result<Self, Failure> {
+    pub fn ask(client: &Client, channel: &str, items: Items) -> Result<Self, Failure> {
         let strings: Strings = client.get(
             &format!("/api/v1/channels/{}/connection", segment(channel)),
             &[],
@@ -70,22 +74,27 @@ impl Target {
             Some(model) => {
                 let known: Model =
                     client.get(&format!("/api/v1/models/{}", segment(&model)), &[])?;
-                let forms = known
-                    .measurepoints
+                let declared = match items {
+                    Items::Points | Items::Events => &known.measurepoints,
+                    Items::Attributes => &known.attributes,
+                };
+                let forms = declared
                     .iter()
                     .map(|(n, p)| (n.clone(), Form::of(p)))
                     .collect();
-                Points::Declared {
+                let declared = Points::Declared {
                     model,
                     forms,
                     passthrough: known.passthrough,
-                }
+                };
+                Points::of(items, declared)
             }
         };
         Ok(Self {
             is_strict: strings.mode != "lenient",
             strings,
             product,
+            items,
             points,
         })
     }
@@ -96,6 +105,7 @@ impl Target {
         client_id: String,
         username: String,
         password: String,
+        items: Items,
     ) -> Self {
         let strings = Strings {
             broker_url,
@@ -110,7 +120,8 @@ impl Target {
             strings,
             product: String::new(),
             is_strict: true,
-            points: Points::Unknown,
+            items,
+            points: Points::of(items, Points::Unknown),
         }
     }
 
@@ -135,7 +146,7 @@ impl Target {
         } = &self.strings;
         let (host, port) = address(broker_url).map_err(Failure::Usage)?;
         let key = username.rsplit_once('&').map_or("", |(_, key)| key);
-        let topic = format!("/sys/{key}/integration/measurepoint/post");
+        let topic = format!("/sys/{key}/integration/{}", self.items.path());
         let given = Login {
             host,
             port,
@@ -200,6 +211,7 @@ mod tests {
             "PKdemo|securemode=4,signmethod=sha256,timestamp=1700000000000|".into(),
             "%channel%&PKdemo".into(),
             "5e8e2fae2b25e8d8df27942c988138aef39ae2b3e2ccd064719b4aea75bd96c5".into(),
+            Items::Points,
         );
         target.strings.secret = secret.map(str::to_owned);
         target

@@ -90,6 +90,8 @@ impl Rows for Csv {
 }
 
 impl Cells for ByteRecord {
+    const TELLS_EMPTY: bool = false;
+
     fn cell<'c>(
         &'c self,
         column: usize,
@@ -168,7 +170,7 @@ mod tests {
         let mut csv = Csv::open(
             Box::new(text.as_bytes()),
             mapping,
-            &points(),
+            &Points::of(mapping.items(), points()),
             Clockwork::new(zone),
         )?;
         read_all(&mut csv)
@@ -239,6 +241,46 @@ mod tests {
                 r#"{"deviceKey":"R1","time":1,"measurepoints":{"Px":2}}"#,
             ]
         );
+    }
+
+    #[test]
+    fn events_and_attributes_have_a_row_each_and_how_they_came_is_left_out() {
+        let events = Mapping {
+            events: true,
+            ..Mapping::default()
+        };
+        let rows = read(
+            "deviceKey,time,event,output,channel,arrived,receipt\nR1,7,leak,\"{\"\"n\"\":1}\",c,8,r-1\nR1,7,leak,no,c,8,r-1\n",
+            &events,
+        );
+        assert_eq!(
+            rows.unwrap(),
+            [
+                r#"{"deviceKey":"R1","time":7,"events":{"leak":{"n":1}}}"#,
+                r#"{"deviceKey":"R1","time":7,"events":{"leak":"no"}}"#,
+            ]
+        );
+        let attributes = Mapping {
+            attributes: true,
+            ..Mapping::default()
+        };
+        let text = "deviceKey,attribute,value,confirmed\nR1,label,7,8\nR1,P_avg,7,8\nR1,label, ,8\nR1,label,,8\n";
+        assert_eq!(
+            read(text, &attributes).unwrap(),
+            [
+                r#"{"deviceKey":"R1","attributes":{"label":"7"}}"#,
+                r#"{"deviceKey":"R1","attributes":{"P_avg":7}}"#,
+                r#"{"deviceKey":"R1","attributes":{"label":" "}}"#,
+                "-",
+            ]
+        );
+        let archive = "deviceKey,time,attribute,value,current\nR1,7,label,\"\"\"7\"\"\",true\n";
+        assert_eq!(
+            read(archive, &attributes).unwrap(),
+            [r#"{"deviceKey":"R1","attributes":{"label":"7"}}"#]
+        );
+        let error = read("deviceKey,time,event,output,why\n", &events).unwrap_err();
+        assert!(error.to_string().contains("\"why\""), "{error}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
     io::{BufRead, BufReader, Read},
 };
 
+use backtide_model::Items;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -170,14 +171,18 @@ impl Ndjson {
             let column = mapping.device_column();
             return Ok(Row::Unreadable(format!("{column:?} is no device key")));
         };
-        let Some(time) = &said.time else {
-            let column = mapping.time_column();
-            return Ok(Row::Unreadable(format!("{column:?} is missing")));
+        let time_ms = match &said.time {
+            _ if mapping.items() == Items::Attributes => None,
+            None => {
+                let column = mapping.time_column();
+                return Ok(Row::Unreadable(format!("{column:?} is missing")));
+            }
+            Some(time) => match clock.read(time) {
+                Ok(time_ms) => Some(time_ms),
+                Err(error) => return spoiled(&error),
+            },
         };
-        match clock.read(time) {
-            Ok(time_ms) => item.begin(device, time_ms),
-            Err(error) => return spoiled(&error),
-        }
+        item.begin(mapping.items(), device, time_ms);
         if mapping.is_long() {
             return Ok(long(mapping, said.long, item));
         }
@@ -199,7 +204,8 @@ fn long(mapping: &Mapping, [name, value, quality]: [Option<&RawValue>; 3], item:
     let name: Option<String> = name.and_then(|name| serde_json::from_str(name.get()).ok());
     let Some(name) = name.filter(|name| !name.is_empty()) else {
         let column = mapping.point_column();
-        return Row::Unreadable(format!("{column:?} is no name of a point"));
+        let noun = mapping.noun();
+        return Row::Unreadable(format!("{column:?} names no {noun}"));
     };
     let value = value.filter(|value| !is_absent(mapping, value));
     if let (Some(point), Some(value)) = (mapping.point(&name), value) {
@@ -236,12 +242,19 @@ fn target<'a>(
             _ if is(mapping.value_column()) => Target::Value,
             _ if is(mapping.quality_column()) => Target::Quality,
             Role::Dropped => Target::Dropped,
+            _ if !inside && mapping.is_left_out(name) => Target::Dropped,
             Role::Point(renamed) => point(renamed)?,
             Role::PointOfItsName if !inside && name == NESTED && raw.get().starts_with('{') => {
                 Target::Nested
             }
             Role::Device if !inside => Target::Device,
             Role::Time if !inside => Target::Time,
+            Role::PointOfItsName if mapping.items() != Items::Points => {
+                return Err(SourceError::Usage(format!(
+                    "field {name:?} is none of a file of {}; leave it out with --drop {name:?}",
+                    mapping.items().member()
+                )));
+            }
             Role::PointOfItsName | Role::Device | Role::Time => point(name)?,
         };
         // A model that takes any point may be sent any number of them.
@@ -346,8 +359,47 @@ mod tests {
             [
                 r#"{"deviceKey":"R1","time":0,"measurepoints":{"P_avg":{"value":1.50,"quality":3}}}"#,
                 "-",
-                "!\"point\" is no name of a point"
+                "!\"point\" names no point"
             ]
+        );
+    }
+
+    #[test]
+    fn events_and_attributes_have_a_line_each() {
+        let read = |mapping: Mapping, text: &'static str| {
+            let text = Box::new(text.as_bytes());
+            let mut rows = Ndjson::new(text, mapping, points(), Clockwork::default());
+            read_all(&mut rows)
+        };
+        let events = Mapping {
+            events: true,
+            ..Mapping::default()
+        };
+        assert_eq!(
+            read(
+                events.clone(),
+                "{\"deviceKey\":\"R1\",\"time\":7,\"event\":\"leak\",\"output\":{\"n\":1},\"receipt\":\"r\"}\n\
+                 {\"deviceKey\":\"R1\",\"time\":7,\"output\":{}}\n"
+            )
+            .unwrap(),
+            [
+                r#"{"deviceKey":"R1","time":7,"events":{"leak":{"n":1}}}"#,
+                "!\"event\" names no event"
+            ]
+        );
+        let error = read(events, "{\"deviceKey\":\"R1\",\"time\":7,\"why\":1}\n").unwrap_err();
+        assert!(error.to_string().contains("\"why\""), "{error}");
+        let attributes = Mapping {
+            attributes: true,
+            ..Mapping::default()
+        };
+        assert_eq!(
+            read(
+                attributes,
+                "{\"deviceKey\":\"R1\",\"attribute\":\"label\",\"value\":\"\",\"confirmed\":1,\"time\":3}\n"
+            )
+            .unwrap(),
+            [r#"{"deviceKey":"R1","attributes":{"label":""}}"#]
         );
     }
 

@@ -60,7 +60,7 @@ impl Parquet {
                 .flatten()
                 .collect(),
         };
-        for column in values.into_iter().chain([layout.time]) {
+        for column in values.into_iter().chain(layout.time) {
             let field = schema.field(column);
             if !is_known(field.data_type()) {
                 return Err(SourceError::Usage(format!(
@@ -84,6 +84,7 @@ impl Parquet {
             meter: meter.clone(),
         };
         Ok(Source {
+            items: mapping.items(),
             rows: Box::new(rows),
             meter,
         })
@@ -141,6 +142,8 @@ impl BatchRow<'_> {
 }
 
 impl Cells for BatchRow<'_> {
+    const TELLS_EMPTY: bool = true;
+
     fn cell<'c>(
         &'c self,
         column: usize,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, cast::AsArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use backtide_model::{Cell, Storage};
 
@@ -12,7 +12,7 @@ use crate::{
     limits::AGGREGATE_WAITING_MAX,
     query::{
         DEVICE, OutColumn, TIME,
-        cells::{array_of, double},
+        cells::{Cells, double},
         shape::data_type,
     },
 };
@@ -23,8 +23,8 @@ pub(super) struct Table {
     fill: Fill,
     batch_rows: usize,
     schema: SchemaRef,
-    devices: Vec<Arc<str>>,
-    times: Vec<i64>,
+    devices: Cells,
+    times: Cells,
     columns: Vec<Column>,
     /// Rows of this device up to this time are not handed over: a former page had them.
     skip: Option<(Arc<str>, i64)>,
@@ -33,11 +33,13 @@ pub(super) struct Table {
 /// One function of one point.
 #[derive(Debug)]
 struct Column {
-    storage: Storage,
     is_filled: bool,
-    cells: Vec<Option<Cell>>,
-    /// The last result of this device, and its row; `None` once that row has left.
-    last: Option<(Cell, i64, Option<usize>)>,
+    /// As many as are known: a line is drawn through the others when its end is there.
+    cells: Cells,
+    /// The times of the rows behind them.
+    open: Vec<i64>,
+    /// The last result of this device, and its time.
+    last: Option<(Cell, i64)>,
 }
 
 impl Table {
@@ -49,17 +51,17 @@ impl Table {
         let named = columns.iter();
         fields.extend(named.map(|c| Field::new(&c.name, data_type(c.storage), true)));
         let column = |(column, is_filled): (&OutColumn, &bool)| Column {
-            storage: column.storage,
             is_filled: *is_filled,
-            cells: Vec::new(),
+            cells: Cells::new(column.storage),
+            open: Vec::new(),
             last: None,
         };
         Self {
             fill: plan.fill,
             batch_rows: plan.batch_rows,
             schema: Arc::new(Schema::new(fields)),
-            devices: Vec::new(),
-            times: Vec::new(),
+            devices: Cells::new(Storage::Text),
+            times: Cells::new(Storage::Long),
             columns: columns.iter().zip(is_filled).map(column).collect(),
             skip: plan.after.clone(),
         }
@@ -68,21 +70,23 @@ impl Table {
     /// Adds a row; `cells` has one for each column.
     pub(super) fn push(
         &mut self,
-        device: &Arc<str>,
+        device: &str,
         time_ms: i64,
         cells: impl Iterator<Item = Option<Cell>>,
     ) {
-        self.devices.push(Arc::clone(device));
-        self.times.push(time_ms);
-        for (column, cell) in self.columns.iter_mut().zip(cells) {
-            column.push(cell, time_ms, self.fill, &self.times);
+        self.devices.push_text(device);
+        self.times.push(Some(Cell::Long(time_ms)));
+        let columns = self.columns.iter_mut().zip(cells);
+        match self.fill {
+            Fill::None => columns.for_each(|(column, cell)| column.cells.push(cell)),
+            fill => columns.for_each(|(column, cell)| column.push(cell, time_ms, fill)),
         }
     }
 
     /// The rows of a device are complete: what has no result now gets none.
     pub(super) fn end_device(&mut self) {
         for column in &mut self.columns {
-            column.last = None;
+            column.end();
         }
     }
 
@@ -96,10 +100,8 @@ impl Table {
         if rows == 0 || (!all && rows < self.batch_rows) {
             return Ok(());
         }
-        let complete = match self.fill {
-            Fill::Linear if !all => self.complete(),
-            _ => rows,
-        };
+        let known = self.columns.iter().map(|column| column.cells.len()).min();
+        let complete = known.unwrap_or(rows);
         if complete == 0 || (!all && complete < self.batch_rows) {
             return match rows * self.columns.len() > AGGREGATE_WAITING_MAX {
                 true => Err(AggregateError::Waiting.into()),
@@ -113,61 +115,46 @@ impl Table {
         }
     }
 
-    /// Rows whose gaps are filled, or will never be.
-    fn complete(&self) -> usize {
-        let rows = self.times.len();
-        let of_column = |column: &Column| match &column.last {
-            // What comes next fills what is after it.
-            Some((_, _, Some(row))) if column.is_filled => row + 1,
-            Some((_, _, None)) if column.is_filled => 0,
-            _ => rows,
-        };
-        self.columns.iter().map(of_column).min().unwrap_or(rows)
-    }
-
     fn take(&mut self, rows: usize) -> Result<RecordBatch, ArrowError> {
-        let devices: Vec<Arc<str>> = self.devices.drain(..rows).collect();
-        let times: Vec<i64> = self.times.drain(..rows).collect();
-        // Rows are in order, so what is skipped comes first.
-        let skipped = match &self.skip {
-            None => 0,
-            Some((device, time_ms)) => {
-                let rows = devices.iter().zip(&times);
-                rows.take_while(|(of, at)| *of == device && *at <= time_ms)
-                    .count()
-            }
-        };
+        let mut arrays = vec![self.devices.take(rows), self.times.take(rows)];
+        let columns = self.columns.iter_mut();
+        arrays.extend(columns.map(|column| column.cells.take(rows)));
+        let skipped = self.skipped(&arrays);
         if skipped < rows {
             self.skip = None;
-        }
-        let names = devices.iter().map(|device| &**device);
-        let mut arrays: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values(names)),
-            Arc::new(Int64Array::from(times)),
-        ];
-        for column in &mut self.columns {
-            arrays.push(column.take(rows));
         }
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
         Ok(batch.slice(skipped, rows - skipped))
     }
+
+    /// Rows are in order, so what a former page had comes first.
+    fn skipped(&self, arrays: &[ArrayRef]) -> usize {
+        let Some((device, until_ms)) = &self.skip else {
+            return 0;
+        };
+        let devices: &StringArray = arrays[0].as_string();
+        let times: &Int64Array = arrays[1].as_primitive();
+        let rows = devices.iter().zip(times.values());
+        rows.take_while(|(of, time_ms)| *of == Some(device) && **time_ms <= *until_ms)
+            .count()
+    }
 }
 
 impl Column {
-    fn push(&mut self, cell: Option<Cell>, time_ms: i64, fill: Fill, times: &[i64]) {
-        let row = self.cells.len();
+    fn push(&mut self, cell: Option<Cell>, time_ms: i64, fill: Fill) {
         match (cell, fill) {
             (Some(cell), Fill::Linear) if self.is_filled => {
-                self.bridge(&cell, time_ms, times);
-                self.last = Some((cell.clone(), time_ms, Some(row)));
+                self.bridge(&cell, time_ms);
+                self.last = Some((cell.clone(), time_ms));
                 self.cells.push(Some(cell));
             }
+            (None, Fill::Linear) if self.last.is_some() => self.open.push(time_ms),
             (Some(cell), Fill::Previous) if self.is_filled => {
-                self.last = Some((cell.clone(), time_ms, Some(row)));
+                self.last = Some((cell.clone(), time_ms));
                 self.cells.push(Some(cell));
             }
-            (None, Fill::Previous) if self.is_filled => {
-                let held = self.last.as_ref().map(|(cell, _, _)| cell.clone());
+            (None, Fill::Previous) => {
+                let held = self.last.as_ref().map(|(cell, _)| cell.clone());
                 self.cells.push(held);
             }
             (cell, _) => self.cells.push(cell),
@@ -175,26 +162,24 @@ impl Column {
     }
 
     /// Draws a line through the rows between the last result and this one.
-    fn bridge(&mut self, cell: &Cell, time_ms: i64, times: &[i64]) {
-        let Some((last, last_ms, row)) = &self.last else {
-            return;
-        };
-        let (Some(begin), Some(end)) = (double(last), double(cell)) else {
-            return;
-        };
-        let first = row.map_or(0, |row| row + 1);
-        let span_ms = (time_ms - last_ms) as f64;
-        for (cell, at_ms) in self.cells.iter_mut().zip(times).skip(first) {
-            let share = (at_ms - last_ms) as f64 / span_ms;
-            *cell = Some(Cell::Double(begin + (end - begin) * share));
+    fn bridge(&mut self, cell: &Cell, time_ms: i64) {
+        let ends = self.last.as_ref().and_then(|(last, last_ms)| {
+            let begin = double(last)?;
+            Some((begin, double(cell)? - begin, *last_ms))
+        });
+        for at_ms in self.open.drain(..) {
+            let between = ends.map(|(begin, rise, last_ms)| {
+                let share = (at_ms - last_ms) as f64 / (time_ms - last_ms) as f64;
+                Cell::Double(begin + rise * share)
+            });
+            self.cells.push(between);
         }
     }
 
-    fn take(&mut self, rows: usize) -> ArrayRef {
-        let cells: Vec<Option<Cell>> = self.cells.drain(..rows).collect();
-        if let Some((_, _, row)) = &mut self.last {
-            *row = row.and_then(|row| row.checked_sub(rows));
+    fn end(&mut self) {
+        self.last = None;
+        for _ in self.open.drain(..) {
+            self.cells.push(None);
         }
-        array_of(self.storage, &cells)
     }
 }

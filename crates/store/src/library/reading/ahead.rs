@@ -32,12 +32,12 @@ type Taken = Result<RecordBatch, ReadError>;
 /// The devices of a read by their ranks, in groups of about as many rows; one where the read is short.
 pub(super) fn groups(query: &Query, after: Option<After>) -> Vec<Range<usize>> {
     let all = after.map_or(0, |after| after.rank)..query.devices.len();
-    let group_rows = group_rows(query);
-    let stored: usize = query.segments.iter().map(|segment| segment.rows()).sum();
-    let most = stored.min(query.range.rows_max);
     if query.lead == Lead::InStep {
         return vec![all];
     }
+    let group_rows = group_rows(query);
+    let stored: usize = query.segments.iter().map(|segment| segment.rows()).sum();
+    let most = stored.min(query.range.rows_max);
     if most < 2 * group_rows || all.len() < 2 || threads() < 2 {
         return vec![all];
     }
@@ -366,14 +366,20 @@ mod tests {
         let mut slabs = ahead(&world);
         let shared = Arc::clone(&slabs.shared);
         let is_full = |state: &State| {
-            state.piles.len() == threads() + 1
-                && state.piles.iter().all(|pile| !pile.slabs.is_empty())
+            state.piles.len() >= threads() && state.piles.iter().all(|pile| !pile.slabs.is_empty())
         };
         let mut state = shared.state.lock();
         while !is_full(&state) {
             shared.piled.wait(&mut state);
         }
         assert_eq!(state.given, 0);
+        assert!(state.piles.len() <= threads() + 1);
+        assert!(
+            state
+                .piles
+                .iter()
+                .all(|pile| pile.slabs.len() <= shared.slabs_max())
+        );
         drop(state);
         let rows: usize = slabs.by_ref().map(|slab| slab.unwrap().num_rows()).sum();
         assert_eq!(rows, 120);

@@ -62,6 +62,14 @@ impl ByDevice {
         let after = self.query.range.after.clone();
         while self.rows_left > 0 {
             let rows_max = SLICE_ROWS.min(self.rows_left.max(1_024));
+            if let Some(batch) = self.query.straight(&mut self.weave, rows_max)? {
+                let batch = batch.slice(0, batch.num_rows().min(self.rows_left));
+                self.rows_left -= batch.num_rows();
+                match batch.num_rows() {
+                    0 => continue,
+                    _ => return Ok(Some(batch)),
+                }
+            }
             let woven = match self.veil.has(Thinning::Minute) {
                 true => self
                     .weave
