@@ -48,7 +48,7 @@ class Application:
         answer = requests.post(f"{self.gateway.url}/apim-token-service/v2.0/token/{verb}", json={**body, **more}, timeout=60)
         return answer.json()
 
-    def call(self, path, body=None, method="POST", **query):
+    def call(self, path, body=None, method="POST", stream=False, **query):
         query = {"orgId": ORG, **query}
         text = "" if body is None else json.dumps(body)
         now = self.now()
@@ -57,7 +57,7 @@ class Application:
         headers = {"apim-accesstoken": self.token, "apim-signature": sign, "apim-timestamp": now}
         if body is not None:
             headers["Content-Type"] = "application/json;charset=UTF-8"
-        return requests.request(method, self.gateway.url + path, params=query, data=text, headers=headers, timeout=60)
+        return requests.request(method, self.gateway.url + path, params=query, data=text, headers=headers, timeout=60, stream=stream)
 
     def post(self, path, body=None, **query):
         answer = self.call(path, body, **query).json()

@@ -43,7 +43,7 @@ pub const AGGREGATE_WINDOWS_MAX: i64 = 10_000_000;
 pub const COVERAGE_GAPS_MAX: usize = 1_000;
 /// Results that wait for the value that ends their gap, where gaps are filled with lines.
 pub const AGGREGATE_WAITING_MAX: usize = 2_000_000;
-/// Different values in one window whose durations are asked for.
+/// Different values in one window whose durations are asked for, or of one point of the vendor's `di/duration`.
 pub const AGGREGATE_STATES_MAX: usize = 1_000;
 
 /// Rows of a prepared statement that a PostgreSQL client takes without a fetch size: they are in memory
@@ -184,8 +184,10 @@ pub const VENDOR_SERIES_MAX: usize = 3_000;
 /// Assets times points times page size of a query, and records that a scan of durations looks at (the
 /// vendor's limit).
 pub const VENDOR_RECORDS_MAX: usize = 640_000;
-/// An answer, and the texts that are held to make it: it is built before it leaves.
-pub const VENDOR_ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Readings that an answer holds to tell them in another order than they are read in …
+pub const VENDOR_HELD_READINGS_MAX: usize = 1 << 16;
+/// … and after how many bytes of texts it holds no more.
+pub const VENDOR_HELD_BYTES_MAX: usize = 4 << 20;
 /// Assets times points of a query of durations (the vendor's limit).
 pub const VENDOR_DURATION_SERIES_MAX: usize = 10;
 /// Devices of one `batchCreate`.

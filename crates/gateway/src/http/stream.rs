@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::Problem;
-use crate::pool::Pool;
+use crate::pool::{Pool, PoolError};
 
 /// Chunks that wait for the client.
 const WAITING_MAX: usize = 4;
@@ -38,9 +38,9 @@ const TAKE_WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// Where a job puts what it makes.
-pub(super) struct Outlet {
-    chunks: mpsc::Sender<Result<Frame<Bytes>, Problem>>,
+/// Where a job puts what it makes. `P` is how its door puts what goes wrong.
+pub(super) struct Outlet<P = Problem> {
+    chunks: mpsc::Sender<Result<Frame<Bytes>, P>>,
     runtime: Handle,
     /// How long the job stood still because the client did.
     waited: Cell<Duration>,
@@ -59,7 +59,7 @@ pub(super) fn timing(began: Instant, waited: Duration, format: &'static str) -> 
 /// Nobody takes any more.
 pub(super) struct Gone;
 
-impl Outlet {
+impl<P> Outlet<P> {
     /// Hands over what `chunk` holds; it is empty afterwards. Waits while the client is slow.
     pub(super) fn send(&self, chunk: &mut Vec<u8>) -> Result<(), Gone> {
         let frame = Frame::data(Bytes::from(std::mem::take(chunk)));
@@ -96,14 +96,14 @@ impl Outlet {
 }
 
 /// Why a job ended early.
-pub(super) enum Ended {
+pub(super) enum Ended<P = Problem> {
     Gone,
     /// The answer has all the rows it may have.
     Full,
-    Problem(Problem),
+    Problem(P),
 }
 
-impl From<Gone> for Ended {
+impl<P> From<Gone> for Ended<P> {
     fn from(_: Gone) -> Self {
         Self::Gone
     }
@@ -117,12 +117,12 @@ impl From<Problem> for Ended {
 
 /// Answers with what `job` puts into its outlet. A problem before the first chunk is answered as
 /// such; a later one breaks the body off, which the client sees as an incomplete answer.
-pub(super) async fn answer(
+pub(super) async fn answer<P: From<PoolError> + Send + 'static>(
     pool: &Pool,
     content_type: &'static str,
     format: &'static str,
-    job: impl FnOnce(&Outlet) -> Result<(), Ended> + Send + 'static,
-) -> Result<Response, Problem> {
+    job: impl FnOnce(&Outlet<P>) -> Result<(), Ended<P>> + Send + 'static,
+) -> Result<Response, P> {
     let began = Instant::now();
     let (chunks, mut made) = mpsc::channel(WAITING_MAX);
     let outlet = Outlet {

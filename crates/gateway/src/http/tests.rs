@@ -7,7 +7,10 @@ use axum::{
     http::{Method, Request, StatusCode, header},
     response::Response,
 };
-use backtide_store::{Options, disk::RealDisk};
+use backtide_store::{
+    Options,
+    disk::{Disk, RealDisk},
+};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -82,13 +85,17 @@ impl Answer {
     }
 }
 
-/// Scripts whose workers end at once: the door is tested here, not what is behind it.
 /// What the handlers work with, over an empty data directory.
 pub(crate) fn api(dir: &Path, token: AdminToken) -> Api {
+    api_on(Arc::new(RealDisk), dir, token)
+}
+
+/// The same, its store on another disk. Scripts have workers that end at once: the door is tested here,
+/// not what is behind it.
+pub(super) fn api_on(disk: Arc<dyn Disk>, dir: &Path, token: AdminToken) -> Api {
     let clock = Clock::stopped(1_700_000_000_000);
     let registry = Registry::open(dir, Arc::new(NothingStored), clock.clone()).unwrap();
-    let (store, _) =
-        Store::open(&dir.join("store"), Arc::new(RealDisk), Options::default()).unwrap();
+    let (store, _) = Store::open(&dir.join("store"), disk, Options::default()).unwrap();
     let bounds = crate::quarantine::Bounds::default();
     let quarantine = Quarantine::open(&dir.join("quarantine.db"), bounds, store.clone()).unwrap();
     let bounds = crate::channel_log::Bounds::default();

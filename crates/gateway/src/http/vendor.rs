@@ -18,6 +18,7 @@ mod lenient;
 mod moments;
 mod products;
 mod search;
+mod states;
 mod thing_models;
 mod tokens;
 mod tsdb;
@@ -28,6 +29,7 @@ use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
 use axum::{
     Json, Router,
     extract::{Request, State},
+    http::{StatusCode, header},
     response::Response,
     routing::{MethodRouter, any, get},
 };
@@ -36,13 +38,18 @@ use utoipa::ToSchema;
 
 pub use integration::{Integrate, Posted, Verdict};
 
-use super::{Api, Problem, Refusals, guard};
+use super::{
+    Api, Problem, Refusals, guard,
+    stream::{self, Outlet},
+};
 use crate::{
     author::{Author, Via},
     registry::Right,
+    seats::Seat,
 };
-use answer::{Data, Refusal, Style};
+use answer::{Data, JSON, NO_STORE, Refusal, Style};
 use call::{Call, Envelope};
+use items::{Ended, Opening};
 
 /// Reads of what is declared need either of these.
 const READ: &[Right] = &[Right::Query, Right::Manage];
@@ -57,6 +64,8 @@ type Answering = Pin<Box<dyn Future<Output = Result<Data, Refusal>> + Send>>;
 enum Work {
     /// Reads or changes on a thread that may block.
     Blocking(fn(&Api, &Call) -> Result<Data, Refusal>),
+    /// Writes items as it reads them, on a thread that may block.
+    Items(fn(&Api, &Call, Opening<'_>) -> Result<(), Ended>),
     /// Waits for others.
     Waiting(fn(Arc<Api>, Call) -> Answering),
 }
@@ -88,6 +97,22 @@ const RANGE: &[&str] = &[
     "endTime*",
     "pageSize",
     "orderBy",
+    "withQuality",
+    "ifWithLocalTime",
+    "localTimeAccuracy",
+    "localTimeFormat",
+    "itemFormat",
+];
+const CHANGES: &[&str] = &[
+    "orgId",
+    "modelId",
+    "assetIds*",
+    "pointIds*",
+    "measurepoints",
+    "startTime*",
+    "endTime*",
+    "pageSize",
+    "autoInterpolate",
     "withQuality",
     "ifWithLocalTime",
     "localTimeAccuracy",
@@ -172,7 +197,7 @@ macro_rules! tsdb {
                 changes: false,
                 summary: $summary,
                 params: $params,
-                work: Work::Blocking($work),
+                work: Work::Items($work),
             },
             Operation {
                 path: concat!("/tsdb-service/v2.0", $path),
@@ -182,7 +207,7 @@ macro_rules! tsdb {
                 changes: false,
                 summary: $summary,
                 params: $params,
-                work: Work::Blocking($work),
+                work: Work::Items($work),
             },
         ]
     };
@@ -203,7 +228,7 @@ const TSDB: [[Operation; 2]; 12] = [
         tsdb::unformatted
     ),
     tsdb!("/ai", "Read values of analogue points", RANGE, tsdb::ai),
-    tsdb!("/di", "Read changes of digital points", RANGE, tsdb::di),
+    tsdb!("/di", "Read changes of digital points", CHANGES, tsdb::di),
     tsdb!(
         "/di/duration",
         "Tell how long digital points had which state",
@@ -605,19 +630,19 @@ fn served(operations: Arc<[&'static Operation]>) -> MethodRouter<Arc<Api>> {
 
 async fn serve(api: Arc<Api>, operations: &[&'static Operation], request: Request) -> Response {
     let request_id = crate::secrets::guid();
-    let style = operations[0].style;
-    let outcome = answered(api, operations, request).await;
-    if let Err(refusal) = &outcome {
+    let answered = answered(api, operations, request, &request_id).await;
+    answered.unwrap_or_else(|refusal| {
         tracing::debug!(request_id, code = refusal.code, "a vendor call is refused");
-    }
-    style.response(&request_id, outcome)
+        operations[0].style.response(&request_id, Err(refusal))
+    })
 }
 
 async fn answered(
     api: Arc<Api>,
     operations: &[&'static Operation],
     request: Request,
-) -> Result<Data, Refusal> {
+    request_id: &str,
+) -> Result<Response, Refusal> {
     let address = guard::address(&request);
     let envelope = Envelope::open(request).await?;
     let operation = envelope.choose(operations)?;
@@ -625,7 +650,8 @@ async fn answered(
     metrics::counter!("backtide_vendor_calls_total", "path" => operation.path).increment(1);
     let name = call.key.as_ref().map_or("", |key| key.name.as_str());
     let author = Author::new(name, Via::AccessKey, address);
-    match operation.work {
+    let data = match operation.work {
+        Work::Items(work) => return items(api, call, work, request_id).await,
         Work::Blocking(work) => {
             // Long reads: beside the own API's threads, so that neither starves the other.
             let pool = if operation.changes {
@@ -634,13 +660,46 @@ async fn answered(
                 &api.streams
             };
             let pool = pool.clone();
-            author
-                .asks(pool.run(move || work(&api, &call)))
-                .await
-                .map_err(|error| Refusal::busy(error.to_string()))?
+            author.asks(pool.run(move || work(&api, &call))).await??
         }
-        Work::Waiting(work) => author.asks(work(api, call)).await,
-    }
+        Work::Waiting(work) => author.asks(work(api, call)).await?,
+    };
+    Ok(operation.style.response(request_id, Ok(data)))
+}
+
+/// Answers with items that leave as they are read.
+async fn items(
+    api: Arc<Api>,
+    call: Call,
+    work: fn(&Api, &Call, Opening<'_>) -> Result<(), Ended>,
+    request_id: &str,
+) -> Result<Response, Refusal> {
+    let pool = api.streams.clone();
+    let head = call.style.head(0, "OK", "", request_id, "");
+    let write = move |outlet: &Outlet<Refusal>| {
+        let opening = Opening {
+            outlet,
+            head,
+            seat: &|| seat(&api, &call),
+        };
+        work(&api, &call, opening)
+    };
+    let mut response = stream::answer(&pool, JSON, "vendor", write).await?;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
+    Ok(response)
+}
+
+/// The right of an access key to one more answer that its client can hold up.
+fn seat(api: &Api, call: &Call) -> Result<Seat, Refusal> {
+    let name = call.key.as_ref().map_or("", |key| key.name.as_str());
+    // No user has a name like this.
+    api.reads.take(&format!("access-key:{name}")).map_err(|own| {
+        Refusal::busy(format!(
+            "access key {name} has {own} long answers under way; wait for one to end, or ask for less at a time"
+        ))
+        .with_status(StatusCode::TOO_MANY_REQUESTS)
+    })
 }
 
 /// The gateway's own RSA key.
@@ -660,7 +719,7 @@ pub(super) async fn public_key(State(api): State<Arc<Api>>) -> Result<Json<Publi
     let public_key = public_key.map_err(|error| {
         tracing::error!(%error, "the gateway's RSA key cannot be used");
         Problem::new(
-            axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+            StatusCode::INTERNAL_SERVER_ERROR,
             "own-key",
             "the gateway's RSA key cannot be used",
         )
@@ -669,5 +728,7 @@ pub(super) async fn public_key(State(api): State<Arc<Api>>) -> Result<Json<Publi
     Ok(Json(PublicKey { public_key }))
 }
 
+#[cfg(test)]
+mod streaming_tests;
 #[cfg(test)]
 mod tests;

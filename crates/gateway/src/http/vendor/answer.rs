@@ -7,7 +7,7 @@ use axum::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::{application::Denied, registry::Refused};
+use crate::{application::Denied, pool::PoolError, registry::Refused};
 
 /// Bad or missing arguments, no right.
 pub(super) const BAD_REQUEST: u32 = 400;
@@ -21,6 +21,9 @@ pub(super) const PARAMETER: u32 = 702;
 pub(super) const NOT_FOUND: u32 = 404;
 /// An object is there already, or something uses it.
 pub(super) const CONFLICT: u32 = 409;
+
+pub(super) const JSON: &str = "application/json;charset=utf-8";
+pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// How a generation puts its answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,66 +159,63 @@ impl From<Refused> for Refusal {
     }
 }
 
+impl From<PoolError> for Refusal {
+    fn from(error: PoolError) -> Self {
+        Self::busy(error.to_string())
+    }
+}
+
 impl Style {
     pub(super) fn response(self, request_id: &str, outcome: Result<Data, Refusal>) -> Response {
-        let (code, status, message, note, data, beside) = match outcome {
-            Ok(data) => (
-                0,
-                StatusCode::OK,
-                "OK".to_owned(),
-                data.note,
-                data.data,
-                data.beside,
-            ),
-            Err(refusal) => (
-                refusal.code,
-                refusal.status,
-                refusal.message,
-                String::new(),
-                refusal
-                    .data
-                    .unwrap_or_else(|| "null".to_owned())
-                    .into_bytes(),
-                String::new(),
-            ),
+        let (status, mut body, data) = match outcome {
+            Ok(answer) => {
+                let head = self.head(0, "OK", &answer.note, request_id, &answer.beside);
+                (StatusCode::OK, head, answer.data)
+            }
+            Err(refusal) => {
+                let head = self.head(refusal.code, &refusal.message, "", request_id, "");
+                let data = refusal.data.unwrap_or_else(|| "null".to_owned());
+                (refusal.status, head, data.into_bytes())
+            }
         };
+        body.extend_from_slice(&data);
+        body.push(b'}');
+        let headers = [
+            (header::CONTENT_TYPE, HeaderValue::from_static(JSON)),
+            (header::CACHE_CONTROL, NO_STORE),
+        ];
+        (status, headers, body).into_response()
+    }
+
+    /// An envelope up to its data.
+    pub(super) fn head(
+        self,
+        code: u32,
+        message: &str,
+        note: &str,
+        request_id: &str,
+        beside: &str,
+    ) -> Vec<u8> {
         let text = |text: &str| serde_json::to_string(text).expect("texts are JSON");
+        let member = match self {
+            Self::Code => "code",
+            Self::Status | Self::Token => "status",
+        };
         let note = match self {
-            _ if !note.is_empty() => text(&note),
+            _ if !note.is_empty() => text(note),
             // The 2018 SDK cannot do without it.
             Self::Status => "\"\"".to_owned(),
             Self::Code | Self::Token => "null".to_owned(),
         };
-        let (member, message, id) = match self {
-            Self::Code => (
-                "code",
-                text(&message),
-                format!(",\"requestId\":{}", text(request_id)),
-            ),
-            Self::Status => (
-                "status",
-                text(&message),
-                format!(",\"requestId\":{}", text(request_id)),
-            ),
-            Self::Token => (
-                "status",
-                text(&message),
-                ",\"business\":\"apim-token-service\"".to_owned(),
-            ),
+        let id = match self {
+            Self::Code | Self::Status => format!("\"requestId\":{}", text(request_id)),
+            Self::Token => "\"business\":\"apim-token-service\"".to_owned(),
         };
-        let mut body = format!(
-            "{{\"{member}\":{code},\"msg\":{message},\"submsg\":{note}{id}{beside},\"data\":"
-        )
-        .into_bytes();
-        body.extend_from_slice(&data);
-        body.push(b'}');
-        let json = HeaderValue::from_static("application/json;charset=utf-8");
-        let no_store = HeaderValue::from_static("no-store");
-        let headers = [
-            (header::CONTENT_TYPE, json),
-            (header::CACHE_CONTROL, no_store),
-        ];
-        (status, headers, body).into_response()
+        let message = text(message);
+        let head = format!(
+            "{{\"{member}\":{code},\"msg\":{message},\"submsg\":{note},{id}{beside},\"data\":"
+        );
+        head.into_bytes()
     }
 }
 

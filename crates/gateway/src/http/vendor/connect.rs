@@ -111,6 +111,10 @@ pub(super) fn query_latest(api: &Api, call: &Call) -> Result<Data, Refusal> {
         }
         points.push(name);
     }
+    // An empty list would ask for every point.
+    if points.is_empty() {
+        return Err(Refusal::parameter("measurepointIds names no point"));
+    }
     let devices = [device.key.clone()];
     let found = api.store.latest(&product.key, &devices, &points);
     let items: Vec<_> = found

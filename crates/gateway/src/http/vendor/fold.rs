@@ -1,14 +1,19 @@
-//! What becomes of values over intervals: functions of minute values, increments of counters,
-//! durations of states. Pure.
+//! What becomes of values over intervals: functions of minute values, and increments of counters. Pure;
+//! one interval is open at a time, and what fails on the way is told where it happens.
+//!
+//! The windows are the vendor's: they begin at each local midnight and are cut by the next, and what they
+//! have are minutes. Those of `query::aggregate` are elapsed time or days of the calendar, over all values.
+
+use std::collections::HashSet;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::answer::Refusal;
+use super::{answer::Refusal, call::Params};
 
 const MINUTE_MS: i64 = 60_000;
 
 /// A function over the values of an interval.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Function {
     Count,
     Avg,
@@ -29,8 +34,21 @@ pub(super) struct Logic<'a> {
 }
 
 impl<'a> Logic<'a> {
+    /// Reads several, separated by commas; of a function that is asked of a point again, the first.
+    pub(super) fn list(text: &'a str, is_folded: bool) -> Result<Vec<Self>, Refusal> {
+        let mut seen = HashSet::new();
+        let mut all = Vec::new();
+        for text in Params::list(text) {
+            let logic = Self::read(text, is_folded)?;
+            if seen.insert((logic.function, logic.point)) {
+                all.push(logic);
+            }
+        }
+        Ok(all)
+    }
+
     /// Reads one; a function is due where values are folded, and only there.
-    pub(super) fn read(text: &'a str, is_folded: bool) -> Result<Self, Refusal> {
+    fn read(text: &'a str, is_folded: bool) -> Result<Self, Refusal> {
         let Some((word, rest)) = text.split_once('(') else {
             if is_folded {
                 return Err(Refusal::parameter(format!(
@@ -86,7 +104,7 @@ pub(super) struct Folded {
 }
 
 impl Folded {
-    pub(super) fn one(value: f64) -> Self {
+    fn one(value: f64) -> Self {
         Self {
             count: 1,
             sum: value,
@@ -98,7 +116,7 @@ impl Folded {
     }
 
     /// Takes a value that is later than all before.
-    pub(super) fn take(&mut self, value: f64) {
+    fn take(&mut self, value: f64) {
         self.count += 1;
         self.sum += value;
         self.max = self.max.max(value);
@@ -166,76 +184,62 @@ pub(super) fn midnight(zone: &TimeZone, time_ms: i64) -> i64 {
     Grid::new(zone, 1).day_of(time_ms).0
 }
 
-/// The last value of each minute, at its beginning; values come in the order of time.
-pub(super) fn by_minute(values: impl Iterator<Item = (i64, f64)>) -> Vec<(i64, f64)> {
-    let mut minutes: Vec<(i64, f64)> = Vec::new();
-    for (time_ms, value) in values {
-        let minute = time_ms.div_euclid(MINUTE_MS) * MINUTE_MS;
-        match minutes.last_mut() {
-            Some(last) if last.0 == minute => last.1 = value,
-            _ => minutes.push((minute, value)),
+/// The last value of each minute, at its beginning.
+pub(super) fn by_minute<E>(
+    values: impl Iterator<Item = Result<(i64, f64), E>>,
+) -> impl Iterator<Item = Result<(i64, f64), E>> {
+    let minute = |time_ms: i64| time_ms.div_euclid(MINUTE_MS) * MINUTE_MS;
+    groups(values, minute, |value| value, |last, value| *last = value)
+}
+
+/// Folds values by the interval that they are in.
+pub(super) fn folded<E>(
+    values: impl Iterator<Item = Result<(i64, f64), E>>,
+    mut grid: Grid<'_>,
+) -> impl Iterator<Item = Result<(i64, Folded), E>> {
+    let begin = move |time_ms| grid.begin(time_ms);
+    groups(values, begin, Folded::one, Folded::take)
+}
+
+/// Folds neighbours that `begin` at the same time; values come in the order of time.
+fn groups<T, E>(
+    values: impl Iterator<Item = Result<(i64, f64), E>>,
+    mut begin: impl FnMut(i64) -> i64,
+    one: impl Fn(f64) -> T,
+    take: impl Fn(&mut T, f64),
+) -> impl Iterator<Item = Result<(i64, T), E>> {
+    let mut values = values.peekable();
+    std::iter::from_fn(move || {
+        let (time_ms, value) = match values.next()? {
+            Ok(first) => first,
+            Err(error) => return Some(Err(error)),
+        };
+        let (at, mut group) = (begin(time_ms), one(value));
+        let mut is_in = |next: &Result<(i64, f64), E>| matches!(next, Ok((time_ms, _)) if begin(*time_ms) == at);
+        while let Some(Ok((_, value))) = values.next_if(&mut is_in) {
+            take(&mut group, value);
         }
-    }
-    minutes
+        Some(Ok((at, group)))
+    })
 }
 
 /// What a counter counted from each minute to the next, at the later one. A reading below the one
 /// before it is that of a counter that began anew at zero.
-pub(super) fn increments(minutes: &[(i64, f64)]) -> impl Iterator<Item = (i64, f64)> {
-    minutes.windows(2).map(|pair| {
-        let ((_, before), (time_ms, reading)) = (pair[0], pair[1]);
-        let counted = if reading >= before {
-            reading - before
-        } else {
-            reading
+pub(super) fn increments<E>(
+    minutes: impl Iterator<Item = Result<(i64, f64), E>>,
+) -> impl Iterator<Item = Result<(i64, f64), E>> {
+    let mut before = None;
+    minutes.filter_map(move |minute| {
+        let (time_ms, reading) = match minute {
+            Ok(minute) => minute,
+            Err(error) => return Some(Err(error)),
         };
-        (time_ms, counted)
+        let counted = match before.replace(reading)? {
+            before if reading >= before => reading - before,
+            _ => reading,
+        };
+        Some(Ok((time_ms, counted)))
     })
-}
-
-/// Folds values, which come in the order of time, by the interval that they are in.
-pub(super) fn folded(
-    values: impl Iterator<Item = (i64, f64)>,
-    grid: &mut Grid<'_>,
-) -> Vec<(i64, Folded)> {
-    let mut intervals: Vec<(i64, Folded)> = Vec::new();
-    for (time_ms, value) in values {
-        let begin = grid.begin(time_ms);
-        match intervals.last_mut() {
-            Some((last, folded)) if *last == begin => folded.take(value),
-            _ => intervals.push((begin, Folded::one(value))),
-        }
-    }
-    intervals
-}
-
-/// How long each state lasted, in the order in which they were met: from each change to the next,
-/// and to the end. Before the first nothing is known (`None`).
-pub(super) fn durations<T: PartialEq + Clone>(
-    changes: &[(i64, T)],
-    from_ms: i64,
-    to_ms: i64,
-) -> Vec<(Option<T>, i64)> {
-    let mut lasted: Vec<(Option<T>, i64)> = Vec::new();
-    let mut add = |state: Option<T>, ms: i64| {
-        if ms <= 0 {
-            return;
-        }
-        match lasted.iter_mut().find(|(known, _)| *known == state) {
-            Some((_, total)) => *total += ms,
-            None => lasted.push((state, ms)),
-        }
-    };
-    let known_from = changes.first().map_or(to_ms, |(time_ms, _)| *time_ms);
-    add(None, known_from.min(to_ms) - from_ms);
-    for (at, (time_ms, state)) in changes.iter().enumerate() {
-        let until = changes.get(at + 1).map_or(to_ms, |(next, _)| *next);
-        add(
-            Some(state.clone()),
-            until.min(to_ms) - (*time_ms).max(from_ms),
-        );
-    }
-    lasted
 }
 
 #[cfg(test)]
@@ -266,16 +270,34 @@ mod tests {
     }
 
     #[test]
+    fn a_function_of_a_point_is_answered_once_however_often_it_is_asked_for() {
+        let all = Logic::list("avg(P),max(P), AVG( P ),avg(Q),avg(P)", true).unwrap();
+        let texts: Vec<_> = all.iter().map(|logic| logic.text).collect();
+        assert_eq!(texts, ["avg(P)", "max(P)", "avg(Q)"]);
+    }
+
+    #[test]
     fn the_last_value_of_a_minute_stands_for_it() {
         let values = [(0, 1.0), (59_999, 2.0), (60_000, 3.0), (200_000, 4.0)];
-        let minutes = by_minute(values.into_iter());
-        assert_eq!(minutes, [(0, 2.0), (60_000, 3.0), (180_000, 4.0)]);
+        let minutes: Vec<_> = by_minute(values.into_iter().map(Ok::<_, ()>)).collect();
+        let expected = [(0, 2.0), (60_000, 3.0), (180_000, 4.0)];
+        assert_eq!(minutes, expected.map(Ok));
+    }
+
+    #[test]
+    fn an_error_ends_the_interval_before_it_and_is_told() {
+        let values = [Ok((0, 1.0)), Ok((1, 2.0)), Err("torn"), Ok((2, 3.0))];
+        let told: Vec<_> = by_minute(values.into_iter()).collect();
+        assert_eq!(told, [Ok((0, 2.0)), Err("torn"), Ok((0, 3.0))]);
+        let told: Vec<_> = increments(values.into_iter()).collect();
+        assert_eq!(told, [Ok((1, 1.0)), Err("torn"), Ok((2, 1.0))]);
     }
 
     #[test]
     fn a_counter_that_falls_began_anew() {
         let minutes = [(0, 10.0), (60_000, 12.0), (120_000, 1.0), (180_000, 1.5)];
-        let counted: Vec<_> = increments(&minutes).map(|(_, value)| value).collect();
+        let counted = increments(minutes.into_iter().map(Ok::<_, ()>));
+        let counted: Vec<_> = counted.map(|counted| counted.unwrap().1).collect();
         assert_eq!(counted, [2.0, 1.0, 0.5]);
     }
 
@@ -302,9 +324,10 @@ mod tests {
     #[test]
     fn what_is_folded_answers_every_function() {
         let zone = TimeZone::UTC;
-        let mut grid = Grid::new(&zone, 2);
-        let values = [(0, 1.0), (60_000, 5.0), (120_000, 3.0)];
-        let intervals = folded(values.into_iter(), &mut grid);
+        let values = [(0, 1.0), (60_000, 5.0), (120_000, 3.0)].map(Ok::<_, ()>);
+        let intervals: Vec<_> = folded(values.into_iter(), Grid::new(&zone, 2))
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(intervals.len(), 2);
         let of = |function| intervals[0].1.of(function);
         assert_eq!(
@@ -315,17 +338,5 @@ mod tests {
             [Function::Min, Function::First, Function::Last].map(of),
             [1.0, 1.0, 5.0]
         );
-    }
-
-    #[test]
-    fn durations_add_up_to_the_range() {
-        let changes = [(10, "on"), (30, "off"), (40, "on")];
-        assert_eq!(
-            durations(&changes, 0, 100),
-            [(None, 10), (Some("on"), 80), (Some("off"), 10)]
-        );
-        // The state at the beginning is known from before it.
-        assert_eq!(durations(&[(-5, "on")], 0, 100), [(Some("on"), 100)]);
-        assert_eq!(durations::<&str>(&[], 0, 100), [(None, 100)]);
     }
 }

@@ -7,7 +7,10 @@ use axum::{
 use backtide_model::{
     BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY, ProductKey,
 };
-use backtide_store::{Commit, Origin, Part};
+use backtide_store::{
+    Commit, Origin, Part,
+    disk::{Disk, RealDisk},
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use openssl::{pkey::PKey, rsa::Padding};
 use parking_lot::Mutex;
@@ -66,17 +69,21 @@ kind: AccessKey
 name: subscriber
 ";
 
-struct World {
+pub(super) struct World {
     _dir: tempfile::TempDir,
-    api: Arc<Api>,
+    pub(super) api: Arc<Api>,
     posted: Arc<Mutex<Vec<Posted>>>,
     token: String,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
+        Self::on(Arc::new(RealDisk))
+    }
+
+    pub(super) fn on(disk: Arc<dyn Disk>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut api = http::tests::api(dir.path(), "t0ken".into());
+        let mut api = http::tests::api_on(disk, dir.path(), "t0ken".into());
         let posted: Arc<Mutex<Vec<Posted>>> = Arc::default();
         let seen = Arc::clone(&posted);
         api.integrate = Box::new(move |message| {
@@ -99,7 +106,7 @@ impl World {
         }
     }
 
-    fn store(&self, device: &str, rows: &[(i64, &str, Cell, u8)]) {
+    pub(super) fn store(&self, device: &str, rows: &[(i64, &str, Cell, u8)]) {
         let mut batch = BatchBuilder::new();
         for (time_ms, point, cell, quality) in rows {
             batch.row(&DeviceKey::new(device).unwrap(), *time_ms);
@@ -138,13 +145,21 @@ impl World {
         )
     }
 
-    async fn post(&self, path: &str, body: Value) -> Value {
+    /// The answer, as it comes.
+    pub(super) async fn open(&self, path: &str, body: &Value) -> Response {
         let request = Request::post(path)
             .header("apim-accesstoken", &self.token)
             .header("content-type", "application/json");
-        self.send(request.body(body.to_string().into()).unwrap())
+        let request: Request<Body> = request.body(body.to_string().into()).unwrap();
+        router(Arc::clone(&self.api))
+            .oneshot(request)
             .await
-            .1
+            .unwrap()
+    }
+
+    pub(super) async fn post(&self, path: &str, body: Value) -> Value {
+        let body = self.open(path, &body).await.into_body();
+        serde_json::from_slice(&to_bytes(body, usize::MAX).await.unwrap()).unwrap()
     }
 
     async fn get(&self, path: &str) -> Value {
@@ -183,22 +198,22 @@ fn secret(world: &World) -> String {
     key.secret().unwrap().text().to_owned()
 }
 
-fn double(value: f64) -> Cell {
+pub(super) fn double(value: f64) -> Cell {
     Cell::Double(value)
 }
 
 /// Minutes of 2014-01-01 in Paris, from local midnight.
-fn paris(minute: i64) -> i64 {
+pub(super) fn paris(minute: i64) -> i64 {
     1_388_530_800_000 + minute * 60_000
 }
 
-fn items(answer: &Value) -> &Vec<Value> {
+pub(super) fn items(answer: &Value) -> &Vec<Value> {
     assert!(answer["code"] == 0 || answer["status"] == 0, "{answer}");
     answer["data"]["items"].as_array().unwrap()
 }
 
 /// (time, value) of a point in items.
-fn series<'a>(answer: &'a Value, point: &str) -> Vec<(i64, &'a Value)> {
+pub(super) fn series<'a>(answer: &'a Value, point: &str) -> Vec<(i64, &'a Value)> {
     let has = items(answer)
         .iter()
         .filter(|item| item.get(point).is_some());
@@ -206,9 +221,9 @@ fn series<'a>(answer: &'a Value, point: &str) -> Vec<(i64, &'a Value)> {
         .collect()
 }
 
-const DAY: (&str, &str) = ("2014-01-01 00:00:00", "2014-01-02 00:00:00");
+pub(super) const DAY: (&str, &str) = ("2014-01-01 00:00:00", "2014-01-02 00:00:00");
 
-fn asked(assets: &str, points: &str) -> Value {
+pub(super) fn asked(assets: &str, points: &str) -> Value {
     json!({ "assetIds": assets, "pointIds": points, "startTime": DAY.0, "endTime": DAY.1 })
 }
 
@@ -289,6 +304,7 @@ async fn a_page_holds_so_many_of_each_point_and_the_limits_are_the_vendors() {
         ("endTime", json!("soon"), 702),
         ("assetIds", json!("nobody"), 702),
         ("pointIds", json!("none"), 702),
+        ("pointIds", json!(" , "), 702),
         ("pointIds", json!("state"), 702),
         ("modelId", json!("other"), 702),
         ("itemFormat", json!(1), 702),
@@ -364,6 +380,10 @@ async fn digital_points_tell_their_changes_and_how_long_each_state_lasted() {
     let answer = world
         .post("/tsdb-service/v2.1/di", asked("a1", "state"))
         .await;
+    let mut backwards = asked("a1", "state");
+    backwards["orderBy"] = json!("timestamp desc");
+    let refused = world.post("/tsdb-service/v2.1/di", backwards).await;
+    assert_eq!(refused["code"], 702, "{refused}");
     let (off, on) = (json!(0), json!(1));
     assert_eq!(
         series(&answer, "state"),

@@ -1,170 +1,245 @@
 //! `/tsdb-service`: history as the vendor's API reads it. What is stored is returned, with or without
 //! a storage policy (`decisions.md` §6); the limits are the vendor's.
 //!
-//! An answer is held whole before it leaves, so it has bounds: records and series by the vendor's limits,
-//! bytes by one of ours, and as many at once as there are threads that answer.
+//! Every operation goes the same way: parameters, which are refused before anything has left; then its
+//! items, written as they are read, in memory that does not grow with them.
 
 mod filter;
+mod history;
+mod pages;
 mod question;
-mod reads;
 
-use backtide_model::{Cell, NO_QUALITY, Signal};
+use std::collections::HashMap;
+
+use backtide_model::{Cell, ElementName, Signal};
 use serde_json::{Value, json};
 
 use self::{
     filter::{Filter, status_text},
+    history::History,
+    pages::Page,
     question::{
-        Question, Takes, is_descending, missing, page_size, refuse_interpolation, too_many,
+        Asset, Question, Sorted, Takes, missing, page_size, refuse_interpolation, too_many,
     },
-    reads::{Changes, Minutes, Pages, minute_values},
 };
 use super::{
-    answer::{Data, Refusal},
+    answer::{Refusal, TOO_LARGE},
     call::{Call, Params},
-    fold::{self, Folded, Grid, Logic},
-    items::Items,
-    moments::Span,
+    fold::{self, Grid, Logic},
+    items::{Ended, Opening},
+    states::{Durations, Lasted},
 };
 use crate::{http::Api, limits, query};
 
 const INTERVAL_MINUTES_MAX: u16 = 1_440;
 const POINTS: &[&str] = &["pointIds", "measurepoints"];
 const LOGIC: &[&str] = &["pointIdsWithLogic", "measurepointsWithLogic"];
+/// Points of a device whose latest values, which may be long texts, are held at a time.
+const LATEST_AT_ONCE: usize = 16;
 
-pub(super) fn raw(api: &Api, call: &Call) -> Result<Data, Refusal> {
-    range(api, call, Takes::Any)
+pub(super) fn raw(api: &Api, call: &Call, opening: Opening<'_>) -> Result<(), Ended> {
+    range(api, call, opening, Takes::Any)
 }
 
-pub(super) fn ai(api: &Api, call: &Call) -> Result<Data, Refusal> {
-    range(api, call, Takes::Signal(Signal::Analogue))
+pub(super) fn ai(api: &Api, call: &Call, opening: Opening<'_>) -> Result<(), Ended> {
+    range(api, call, opening, Takes::Signal(Signal::Analogue))
 }
 
-pub(super) fn generic(api: &Api, call: &Call) -> Result<Data, Refusal> {
-    range(api, call, Takes::Signal(Signal::Generic))
+pub(super) fn generic(api: &Api, call: &Call, opening: Opening<'_>) -> Result<(), Ended> {
+    range(api, call, opening, Takes::Signal(Signal::Generic))
 }
 
 /// Values of points that no model declares.
-pub(super) fn unformatted(api: &Api, call: &Call) -> Result<Data, Refusal> {
-    range(api, call, Takes::Undeclared)
+pub(super) fn unformatted(api: &Api, call: &Call, opening: Opening<'_>) -> Result<(), Ended> {
+    range(api, call, opening, Takes::Undeclared)
 }
 
 /// Values of a range as they are stored.
-fn range(api: &Api, call: &Call, takes: Takes) -> Result<Data, Refusal> {
+fn range(api: &Api, call: &Call, opening: Opening<'_>, takes: Takes) -> Result<(), Ended> {
     refuse_interpolation(&call.params)?;
     let question = Question::of(api, call, call.params.either(POINTS)?, takes)?;
-    let (page, descending) = (page_size(call, &question)?, is_descending(&call.params)?);
+    let page = Page {
+        size: page_size(call, &question)?,
+        sorted: Sorted::of(&call.params)?,
+    };
     let with_quality = call.params.is_set("withQuality", false)?;
-    let span = Span::of(&call.params)?;
-    let mut items = Items::new(call.style, question.local, with_quality);
-    for asset in &question.assets {
-        let (from_ms, to_ms) = span.at(&asset.zone)?;
-        let pages = Pages::new(asset, page, descending);
-        for (point, readings) in pages.read(api, asset, from_ms, to_ms)? {
-            let of = asset.of(point.as_str(), &point);
-            for reading in readings {
-                items.push(&of, reading.time_ms, &reading.cell, reading.quality)?;
-            }
-        }
+    let spans = question.spans(&call.params)?;
+    let history = History::of(api, &opening);
+    let mut items = opening.items(question.form.with_quality(with_quality));
+    for (asset, span) in question.assets.iter().zip(spans) {
+        page.read(&history, asset, span, &mut |point, reading| {
+            let of = asset.of(point.as_str(), point);
+            items.push(&of, reading.time_ms, &reading.cell, reading.quality)
+        })?;
     }
-    Ok(Data {
-        data: items.finish(),
-        ..Data::default()
-    })
+    items.finish()
 }
 
 /// Changes of digital points, with the state at the beginning.
-pub(super) fn di(api: &Api, call: &Call) -> Result<Data, Refusal> {
+pub(super) fn di(api: &Api, call: &Call, opening: Opening<'_>) -> Result<(), Ended> {
     let takes = Takes::Signal(Signal::Digital);
     let question = Question::of(api, call, call.params.either(POINTS)?, takes)?;
     let page = page_size(call, &question)?;
+    if Sorted::of(&call.params)? == Sorted::LatestFirst {
+        return Err(Refusal::parameter(
+            "orderBy timestamp desc is not answered here: changes come in the order of time",
+        )
+        .into());
+    }
     let with_quality = call.params.is_set("withQuality", false)?;
     let from_before = call.params.is_set("autoInterpolate", true)?;
-    let span = Span::of(&call.params)?;
-    let mut items = Items::new(call.style, question.local, with_quality);
-    for asset in &question.assets {
-        let (from_ms, to_ms) = span.at(&asset.zone)?;
+    let spans = question.spans(&call.params)?;
+    let history = History::of(api, &opening);
+    let mut items = opening.items(question.form.with_quality(with_quality));
+    for (asset, span) in question.assets.iter().zip(spans) {
         for point in &asset.points {
             let of = asset.of(point.as_str(), point);
-            let changes = Changes::read(api, asset, point, (from_ms, to_ms), page)?;
-            for reading in changes.told(from_ms, from_before).take(page) {
+            let changes = history.changes(asset, point, span, from_before)?;
+            for reading in changes.take(page) {
+                let reading = reading?;
                 items.push(&of, reading.time_ms, &reading.cell, reading.quality)?;
             }
         }
     }
-    Ok(Data {
-        data: items.finish(),
-        ..Data::default()
-    })
+    items.finish()
 }
 
-/// How long digital points had which state.
-pub(super) fn di_duration(api: &Api, call: &Call) -> Result<Data, Refusal> {
+/// How long digital points had which state. All of it is computed before anything leaves: what has too
+/// many states is refused.
+pub(super) fn di_duration(api: &Api, call: &Call, opening: Opening<'_>) -> Result<(), Ended> {
     let takes = Takes::Signal(Signal::Digital);
     let question = Question::of(api, call, call.params.either(POINTS)?, takes)?;
     let series = question.series();
     if series > limits::VENDOR_DURATION_SERIES_MAX {
-        return Err(too_many(series, limits::VENDOR_DURATION_SERIES_MAX));
+        return Err(too_many(series, limits::VENDOR_DURATION_SERIES_MAX).into());
     }
     let with_unknown = call.params.is_set("ifWithUnknown", true)?;
     let wanted = call.params.get("status").map(Params::list);
-    let span = Span::of(&call.params)?;
+    let is_wanted = |state: &Option<String>| match state {
+        None if !with_unknown => false,
+        state => wanted
+            .as_ref()
+            .is_none_or(|wanted| wanted.contains(&state_word(state))),
+    };
+    let spans = question.spans(&call.params)?;
+    let history = History::of(api, &opening);
     let now_ms = api.clock.now_ms();
-    let mut items = Vec::new();
-    for asset in &question.assets {
-        let (from_ms, to_ms) = span.at(&asset.zone)?;
+    let mut told = Vec::new();
+    for (asset, (from_ms, to_ms)) in question.assets.iter().zip(spans) {
         // What is to come is not known yet.
-        let to_ms = to_ms.min(now_ms).max(from_ms);
+        let span = (from_ms, to_ms.min(now_ms).max(from_ms));
         for point in &asset.points {
-            let range = (from_ms, to_ms);
-            let changes = Changes::read(api, asset, point, range, limits::VENDOR_RECORDS_MAX)?;
-            let to_ms = changes.ended_ms.unwrap_or(to_ms);
-            let is_json = query::is_json(&asset.product, point);
-            let told: Vec<(i64, String)> = changes
-                .told(from_ms, true)
-                .map(|reading| (reading.time_ms, status_text(&reading.cell, is_json)))
+            let (lasted, end_ms) = durations(&history, asset, point, span)?;
+            let durations: Vec<Value> = lasted
+                .iter()
+                .filter(|(state, _)| is_wanted(state))
+                .map(|(state, ms)| json!({ "status": state_word(state), "duration": ms }))
                 .collect();
-            let durations: Vec<Value> = fold::durations(&told, from_ms, to_ms)
-                .into_iter()
-                .filter(|(state, _)| state.is_some() || with_unknown)
-                .map(|(state, ms)| (state.unwrap_or_else(|| "Unknown".to_owned()), ms))
-                .filter(|(state, _)| {
-                    wanted
-                        .as_ref()
-                        .is_none_or(|wanted| wanted.contains(&state.as_str()))
-                })
-                .map(|(state, ms)| json!({ "status": state, "duration": ms }))
-                .collect();
-            items.push(json!({
+            told.push(json!({
                 "assetId": asset.device.asset_id,
                 "pointId": point,
-                "scanEndTimestamp": to_ms,
+                "scanEndTimestamp": end_ms,
                 "durations": durations,
             }));
         }
     }
-    Ok(Data::of(&json!({ "items": items })))
+    let mut items = opening.items(question.form);
+    told.iter().try_for_each(|item| items.push_json(item))?;
+    items.finish()
+}
+
+fn state_word(state: &Option<String>) -> &str {
+    state.as_deref().unwrap_or("Unknown")
+}
+
+/// How long each state lasted, and where the scan ended: at the end of the span, unless it gave up.
+fn durations(
+    history: &History<'_>,
+    asset: &Asset,
+    point: &ElementName,
+    span: (i64, i64),
+) -> Result<(Lasted, i64), Ended> {
+    let too_many = |_| {
+        Refusal::new(
+            TOO_LARGE,
+            format!(
+                "point {point} has more than {} values in the range, which are no states then; ask /raw",
+                limits::AGGREGATE_STATES_MAX
+            ),
+        )
+    };
+    let is_json = query::is_json(&asset.product, point);
+    let (mut durations, mut end_ms) = (Durations::from(span.0), span.1);
+    let changes = history.changes(asset, point, span, true)?;
+    for (number, change) in changes.enumerate() {
+        let change = change?;
+        if number >= limits::VENDOR_RECORDS_MAX {
+            end_ms = change.time_ms;
+            break;
+        }
+        let state = status_text(&change.cell, is_json);
+        durations.change(change.time_ms, state).map_err(too_many)?;
+    }
+    Ok((durations.end(end_ms).map_err(too_many)?, end_ms))
 }
 
 /// Minute values of analogue points, or functions over intervals of them.
-pub(super) fn ai_normalized(api: &Api, call: &Call) -> Result<Data, Refusal> {
-    folded(api, call, Signal::Analogue, |minutes| minutes)
+pub(super) fn ai_normalized(api: &Api, call: &Call, opening: Opening<'_>) -> Result<(), Ended> {
+    folded(api, call, opening, Signal::Analogue)
 }
 
 /// What counters counted, by the minute or as functions over intervals.
-pub(super) fn electric_power(api: &Api, call: &Call) -> Result<Data, Refusal> {
-    folded(api, call, Signal::Pulse, |minutes| {
-        fold::increments(&minutes).collect()
-    })
+pub(super) fn electric_power(api: &Api, call: &Call, opening: Opening<'_>) -> Result<(), Ended> {
+    folded(api, call, opening, Signal::Pulse)
 }
 
-fn folded(
-    api: &Api,
-    call: &Call,
-    signal: Signal,
-    made: fn(Minutes) -> Minutes,
-) -> Result<Data, Refusal> {
-    let minutes: u16 = call
-        .params
+fn folded(api: &Api, call: &Call, opening: Opening<'_>, signal: Signal) -> Result<(), Ended> {
+    let interval = interval_minutes(&call.params)?;
+    let logic = Logic::list(call.params.either(LOGIC)?, interval > 0)?;
+    let points: Vec<&str> = logic.iter().map(|logic| logic.point).collect();
+    let question = Question::of(api, call, &points.join(","), Takes::Signal(signal))?;
+    question.refuse_other_than_numbers()?;
+    let page = page_size(call, &question)?;
+    let spans = question.spans(&call.params)?;
+    let history = History::of(api, &opening);
+    let mut items = opening.items(question.form);
+    for (asset, span) in question.assets.iter().zip(spans) {
+        for logic in &logic {
+            let is_asked = |point: &&ElementName| point.as_str() == logic.point;
+            let Some(point) = asset.points.iter().find(is_asked) else {
+                continue;
+            };
+            let of = asset.of(logic.text, point);
+            let minutes = history.minutes(asset, point, span)?;
+            let values: Values<'_> = match signal {
+                Signal::Pulse => Box::new(fold::increments(minutes)),
+                _ => Box::new(minutes),
+            };
+            let told = told(values, logic, Grid::new(&asset.zone, interval));
+            for value in told.take(page) {
+                items.push_number(&of, value?)?;
+            }
+        }
+    }
+    items.finish()
+}
+
+/// Times and numbers, in the order of time.
+type Values<'v> = Box<dyn Iterator<Item = Result<(i64, f64), Ended>> + 'v>;
+
+fn told<'v>(values: Values<'v>, logic: &Logic<'_>, grid: Grid<'v>) -> Values<'v> {
+    let Some(function) = logic.function else {
+        return values;
+    };
+    Box::new(
+        fold::folded(values, grid).map(move |interval| {
+            interval.map(|(begin_ms, folded)| (begin_ms, folded.of(function)))
+        }),
+    )
+}
+
+fn interval_minutes(params: &Params) -> Result<u16, Refusal> {
+    let minutes: u16 = params
         .number("interval")?
         .ok_or_else(|| missing("interval"))?;
     if minutes > INTERVAL_MINUTES_MAX {
@@ -172,93 +247,59 @@ fn folded(
             "interval {minutes} is over {INTERVAL_MINUTES_MAX} minutes"
         )));
     }
-    let asked = call.params.either(LOGIC)?;
-    let logic: Vec<Logic<'_>> = Params::list(asked)
-        .into_iter()
-        .map(|text| Logic::read(text, minutes > 0))
-        .collect::<Result<_, _>>()?;
-    let points: Vec<&str> = logic.iter().map(|logic| logic.point).collect();
-    let question = Question::of(api, call, &points.join(","), Takes::Signal(signal))?;
-    question.refuse_other_than_numbers()?;
-    let page = page_size(call, &question)?;
-    let span = Span::of(&call.params)?;
-    let mut items = Items::new(call.style, question.local, false);
-    for asset in &question.assets {
-        let (from_ms, to_ms) = span.at(&asset.zone)?;
-        for logic in &logic {
-            let Some(point) = asset
-                .points
-                .iter()
-                .find(|point| point.as_str() == logic.point)
-            else {
-                continue;
-            };
-            let of = asset.of(logic.text, point);
-            let values = made(minute_values(api, asset, point, from_ms, to_ms)?);
-            let told = told_of(values, logic, &mut Grid::new(&asset.zone, minutes));
-            for (time_ms, value) in told.into_iter().take(page) {
-                items.push(&of, time_ms, &Cell::Double(value), NO_QUALITY)?;
-            }
-        }
-    }
-    Ok(Data {
-        data: items.finish(),
-        ..Data::default()
-    })
-}
-
-fn told_of(values: Minutes, logic: &Logic<'_>, grid: &mut Grid<'_>) -> Minutes {
-    let Some(function) = logic.function else {
-        return values;
-    };
-    let told = |(time_ms, folded): (i64, Folded)| (time_ms, folded.of(function));
-    fold::folded(values.into_iter(), grid)
-        .into_iter()
-        .map(told)
-        .collect()
+    Ok(minutes)
 }
 
 /// What counters counted since local midnight.
-pub(super) fn current_day(api: &Api, call: &Call) -> Result<Data, Refusal> {
+pub(super) fn current_day(api: &Api, call: &Call, opening: Opening<'_>) -> Result<(), Ended> {
     let takes = Takes::Signal(Signal::Pulse);
     let question = Question::of(api, call, call.params.either(POINTS)?, takes)?;
     question.refuse_other_than_numbers()?;
-    let mut items = Items::new(call.style, question.local, false);
+    let history = History::of(api, &opening);
+    let mut items = opening.items(question.form);
     let now_ms = api.clock.now_ms();
     for asset in &question.assets {
-        let midnight_ms = fold::midnight(&asset.zone, now_ms);
+        let span = (
+            fold::midnight(&asset.zone, now_ms),
+            now_ms.saturating_add(1),
+        );
         for point in &asset.points {
-            let minutes = minute_values(api, asset, point, midnight_ms, now_ms.saturating_add(1))?;
-            let Some((last_ms, _)) = minutes.last().copied() else {
-                continue;
-            };
-            let counted = fold::increments(&minutes).map(|(_, value)| value).sum();
-            let of = asset.of(point.as_str(), point);
-            items.push(&of, last_ms, &Cell::Double(counted), NO_QUALITY)?;
+            let mut last_ms = None;
+            let minutes = history.minutes(asset, point, span)?.inspect(|minute| {
+                last_ms = minute
+                    .as_ref()
+                    .map(|(time_ms, _)| *time_ms)
+                    .ok()
+                    .or(last_ms);
+            });
+            let counted: f64 = fold::increments(minutes)
+                .map(|counted| counted.map(|(_, value)| value))
+                .sum::<Result<_, _>>()?;
+            if let Some(last_ms) = last_ms {
+                items.push_number(&asset.of(point.as_str(), point), (last_ms, counted))?;
+            }
         }
     }
-    Ok(Data {
-        data: items.finish(),
-        ..Data::default()
-    })
+    items.finish()
 }
 
 /// The values with the greatest event time.
-pub(super) fn latest(api: &Api, call: &Call) -> Result<Data, Refusal> {
-    latest_that(api, call, call.params.either(POINTS)?, |_, _| true)
+pub(super) fn latest(api: &Api, call: &Call, opening: Opening<'_>) -> Result<(), Ended> {
+    let points = call.params.either(POINTS)?;
+    latest_that(api, call, opening, points, |_, _| true)
 }
 
 /// Latest values that compare.
-pub(super) fn latest_filter(api: &Api, call: &Call) -> Result<Data, Refusal> {
+pub(super) fn latest_filter(api: &Api, call: &Call, opening: Opening<'_>) -> Result<(), Ended> {
     let point = call
         .params
         .either(&["pointId", "measurepoint", "pointIds", "measurepoints"])?;
     if point.contains(',') {
-        return Err(Refusal::parameter("pointId names one point"));
+        return Err(Refusal::parameter("pointId names one point").into());
     }
     let operator = call.params.required("operator")?;
     let filter = Filter::read(operator, call.params.required("valueFilter")?)?;
-    latest_that(api, call, point, |cell, is_json| {
+    latest_that(api, call, opening, point, |cell, is_json| {
         filter.takes(cell, is_json)
     })
 }
@@ -266,29 +307,31 @@ pub(super) fn latest_filter(api: &Api, call: &Call) -> Result<Data, Refusal> {
 fn latest_that(
     api: &Api,
     call: &Call,
+    opening: Opening<'_>,
     points: &str,
     takes: impl Fn(&Cell, bool) -> bool,
-) -> Result<Data, Refusal> {
+) -> Result<(), Ended> {
     let question = Question::of(api, call, points, Takes::Any)?;
     let window: Option<u32> = call.params.number("timeWindow")?;
-    let since_ms = window.map(|minutes| api.clock.now_ms() - i64::from(minutes) * 60_000);
-    let mut items = Items::new(call.style, question.local, false);
+    let since_ms = window.map_or(i64::MIN, |minutes| {
+        api.clock.now_ms() - i64::from(minutes) * 60_000
+    });
+    let mut items = opening.items(question.form);
     for asset in &question.assets {
-        let devices = [asset.device.key.clone()];
-        let mut found = api
-            .store
-            .latest(&asset.product.key, &devices, &asset.points);
-        found.retain(|latest| since_ms.is_none_or(|since| latest.time_ms >= since));
-        for point in &asset.points {
-            let of = asset.of(point.as_str(), point);
-            let latest = found.iter().filter(|latest| latest.point == *point);
-            for latest in latest.filter(|latest| takes(&latest.cell, of.is_json)) {
-                items.push(&of, latest.time_ms, &latest.cell, latest.quality)?;
+        let device = std::slice::from_ref(&asset.device.key);
+        for points in asset.points.chunks(LATEST_AT_ONCE) {
+            let found = api.store.latest(&asset.product.key, device, points);
+            let found: HashMap<_, _> = found.iter().map(|latest| (&latest.point, latest)).collect();
+            for point in points {
+                let of = asset.of(point.as_str(), point);
+                let latest = found
+                    .get(point)
+                    .filter(|latest| latest.time_ms >= since_ms && takes(&latest.cell, of.is_json));
+                if let Some(latest) = latest {
+                    items.push(&of, latest.time_ms, &latest.cell, latest.quality)?;
+                }
             }
         }
     }
-    Ok(Data {
-        data: items.finish(),
-        ..Data::default()
-    })
+    items.finish()
 }

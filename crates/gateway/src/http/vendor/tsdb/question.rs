@@ -9,8 +9,8 @@ use jiff::tz::TimeZone;
 use super::super::{
     answer::{Refusal, TOO_LARGE},
     call::{Call, Params},
-    items::Of,
-    moments::{LocalTime, zone_of},
+    items::{Form, Of},
+    moments::{LocalTime, Span, zone_of},
 };
 use crate::{
     http::Api,
@@ -41,10 +41,11 @@ pub(super) struct Asset {
 /// What every question has in common.
 pub(super) struct Question {
     pub(super) assets: Vec<Asset>,
-    pub(super) local: LocalTime,
+    pub(super) form: Form,
 }
 
 impl Question {
+    /// With `points` separated by commas, as they were asked for.
     pub(super) fn of(api: &Api, call: &Call, points: &str, takes: Takes) -> Result<Self, Refusal> {
         if let Some(format) = call
             .params
@@ -55,9 +56,14 @@ impl Question {
                 "itemFormat {format} is not answered; only 0 is"
             )));
         }
-        let local = LocalTime::of(call)?;
+        let form = Form::new(call.style, LocalTime::of(call)?);
         let ids = Params::list(call.params.required("assetIds")?);
         let points = distinct(Params::list(points));
+        if ids.is_empty() || points.is_empty() {
+            return Err(Refusal::parameter(
+                "assetIds and points each name at least one",
+            ));
+        }
         let series = ids.len().saturating_mul(points.len());
         if series > limits::VENDOR_SERIES_MAX {
             return Err(too_many(series, limits::VENDOR_SERIES_MAX));
@@ -79,8 +85,15 @@ impl Question {
             .find(|name| !assets.iter().any(|asset| asset.points.contains(name)));
         match unknown {
             Some(name) => Err(unknown_point(&assets, name, takes)),
-            None => Ok(Self { assets, local }),
+            None => Ok(Self { assets, form }),
         }
+    }
+
+    /// The range of each asset, in their order: milliseconds since 1970, the end exclusive.
+    pub(super) fn spans(&self, params: &Params) -> Result<Vec<(i64, i64)>, Refusal> {
+        let span = Span::of(params)?;
+        let of = |asset: &Asset| span.at(&asset.zone);
+        self.assets.iter().map(of).collect()
     }
 
     pub(super) fn series(&self) -> usize {
@@ -205,17 +218,26 @@ pub(super) fn page_size(call: &Call, question: &Question) -> Result<usize, Refus
     }
 }
 
-pub(super) fn is_descending(params: &Params) -> Result<bool, Refusal> {
-    let Some(order) = params.get("orderBy") else {
-        return Ok(false);
-    };
-    let order = order.to_ascii_lowercase();
-    match order.split_whitespace().collect::<Vec<_>>().as_slice() {
-        ["timestamp"] | ["timestamp", "asc"] => Ok(false),
-        ["timestamp", "desc"] => Ok(true),
-        _ => Err(Refusal::parameter(format!(
-            "orderBy {order:?} is neither timestamp asc nor timestamp desc"
-        ))),
+/// Which of a range come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sorted {
+    EarliestFirst,
+    LatestFirst,
+}
+
+impl Sorted {
+    pub(super) fn of(params: &Params) -> Result<Self, Refusal> {
+        let Some(order) = params.get("orderBy") else {
+            return Ok(Self::EarliestFirst);
+        };
+        let order = order.to_ascii_lowercase();
+        match order.split_whitespace().collect::<Vec<_>>().as_slice() {
+            ["timestamp"] | ["timestamp", "asc"] => Ok(Self::EarliestFirst),
+            ["timestamp", "desc"] => Ok(Self::LatestFirst),
+            _ => Err(Refusal::parameter(format!(
+                "orderBy {order:?} is neither timestamp asc nor timestamp desc"
+            ))),
+        }
     }
 }
 
@@ -243,7 +265,18 @@ impl Asset {
         }
     }
 
-    pub(super) fn range(&self, points: &[ElementName], from_ms: i64, to_ms: i64) -> Range {
+    /// Declared as a number, or a truth.
+    pub(super) fn is_short(&self, point: &ElementName) -> bool {
+        let declared = self.product.model.measurepoints.get(point);
+        declared.is_some_and(|point| point.data_type.storage() != Storage::Text)
+    }
+
+    pub(super) fn range(
+        &self,
+        points: &[ElementName],
+        (from_ms, to_ms): (i64, i64),
+        rows_max: usize,
+    ) -> Range {
         Range {
             product: self.product.key.clone(),
             devices: vec![self.device.key.clone()],
@@ -252,7 +285,7 @@ impl Asset {
             to_ms,
             order: Order::DeviceTime,
             after: None,
-            rows_max: usize::MAX,
+            rows_max,
         }
     }
 }
