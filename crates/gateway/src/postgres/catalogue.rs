@@ -321,7 +321,7 @@ mod tests {
             ),
             (
                 "SELECT 1 AS a FROM pg_index UNION SELECT 2 FROM pg_class",
-                r#"SELECT NULL AS "a" WHERE false UNION SELECT 2 FROM pg_class"#,
+                r#"SELECT NULL AS "a" WHERE false UNION SELECT 2 AS "?column?" FROM pg_class"#,
             ),
         ] {
             assert_eq!(simplified(sql), simple);
