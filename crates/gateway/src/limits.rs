@@ -51,6 +51,8 @@ pub const AGGREGATE_STATES_MAX: usize = 1_000;
 pub const SQL_ROWS_AT_ONCE_MAX: usize = 1_000_000;
 /// Cursors that are open on one connection of a PostgreSQL client.
 pub const SQL_CURSORS_MAX: usize = 8;
+/// Settings of names of their own that one connection of a PostgreSQL client keeps.
+pub const SQL_SETTINGS_MAX: usize = 100;
 /// After so long a cursor that nobody fetches from is closed.
 pub const SQL_CURSOR_IDLE_S: u64 = 600;
 

@@ -33,7 +33,10 @@ use futures::stream;
 use parking_lot::Mutex;
 
 use super::{fault, hooks::nothing};
-use crate::sql::{SETTINGS, setting};
+use crate::{
+    limits::SQL_SETTINGS_MAX,
+    sql::{SETTINGS, setting},
+};
 
 const STATEMENT_TIMEOUT: &str = "statement_timeout";
 /// Whatever is set, it is this.
@@ -103,7 +106,8 @@ pub(super) fn at_startup<C: ClientInfo>(client: &mut C) -> PgWireResult<()> {
     Ok(())
 }
 
-/// Keeps what is set, under its name in small letters.
+/// Keeps what is set, under its name in small letters. Settings that PostgreSQL would know and this
+/// server has no use for are taken and not kept; names with a dot are the client's own.
 fn keep(kept: &mut HashMap<String, String>, name: &str, value: &str) -> PgWireResult<()> {
     let invalid = |hint: &str| {
         let message = format!("invalid value for {name}: \"{value}\"");
@@ -121,7 +125,18 @@ fn keep(kept: &mut HashMap<String, String>, name: &str, value: &str) -> PgWireRe
         return invalid("texts are UTF-8 here: set it to UTF8");
     }
     let name = name.to_lowercase();
-    if !READ_ONLY.contains(&name.as_str()) {
+    let is_own = name.contains('.');
+    if is_own && !kept.contains_key(&name) && kept.len() >= SQL_SETTINGS_MAX {
+        let message = format!("{SQL_SETTINGS_MAX} settings are kept already");
+        return Err(fault::of(
+            "ERROR",
+            "53400",
+            &message,
+            "reset those that are not needed: RESET ALL",
+        ));
+    }
+    let is_known = setting(&name).is_some() && !READ_ONLY.contains(&name.as_str());
+    if is_known || is_own {
         kept.insert(name, value.to_owned());
     }
     Ok(())
@@ -291,6 +306,7 @@ fn forget(client: &mut dyn HookClient) {
     for setting in SETTINGS {
         client.metadata_mut().remove(&setting.name.to_lowercase());
     }
+    client.metadata_mut().retain(|name, _| !name.contains('.'));
 }
 
 fn discard(what: &DiscardObject, client: &mut dyn HookClient) -> PgWireResult<Response> {
@@ -468,5 +484,17 @@ mod tests {
             code(keep(&mut kept, "client_encoding", "LATIN1")).unwrap(),
             "22023"
         );
+    }
+
+    #[test]
+    fn names_of_a_clients_own_are_kept_up_to_a_bound_and_names_of_no_use_are_not() {
+        let mut kept = HashMap::new();
+        keep(&mut kept, "enable_seqscan", "off").unwrap();
+        assert!(kept.is_empty());
+        for number in 0..SQL_SETTINGS_MAX {
+            keep(&mut kept, &format!("my.{number}"), "1").unwrap();
+        }
+        keep(&mut kept, "my.0", "2").unwrap();
+        assert_eq!(code(keep(&mut kept, "my.more", "1")).unwrap(), "53400");
     }
 }
