@@ -9,10 +9,8 @@ use datafusion::{
     arrow::datatypes::DataType, common::ParamValues, execution::context::SessionContext,
     logical_expr::LogicalPlan, sql::sqlparser::ast::Statement,
 };
-use datafusion_postgres::pgwire::api::{
-    DEFAULT_NAME,
-    store::{Entry, PortalStore},
-};
+use datafusion_postgres::pgwire::api::DEFAULT_NAME;
+use datafusion_postgres::pgwire::api::store::{Entry, PortalStore};
 use datafusion_postgres::{
     DfSessionService, QueryHook,
     arrow_pg::datatypes::{

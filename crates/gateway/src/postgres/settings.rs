@@ -16,6 +16,7 @@ use datafusion::{
         ContextModifier, DiscardObject, Expr, Ident, Reset, Set, Statement, Value,
     },
 };
+use datafusion_postgres::pgwire::api::store::PortalStore as _;
 use datafusion_postgres::{
     QueryHook,
     hooks::HookClient,
@@ -23,7 +24,6 @@ use datafusion_postgres::{
         api::{
             ClientInfo, Type,
             results::{DataRowEncoder, FieldFormat, FieldInfo, QueryResponse, Response, Tag},
-            store::PortalStore as _,
         },
         error::{PgWireError, PgWireResult},
         messages::{PgWireBackendMessage, response::TransactionStatus, startup::ParameterStatus},
