@@ -65,6 +65,13 @@ impl Query {
         slice: &Slice,
         rows: &Range<usize>,
     ) -> Result<Option<RecordBatch>, ReadError> {
+        // The commit of a row is that of its last value: its own where every value is plain.
+        let is_plain = |cells: &Cells| cells.is_plain();
+        if self.has_sequences
+            && (!slice.points.iter().flatten().all(is_plain) || slice.base.len() < rows.end)
+        {
+            return Ok(None);
+        }
         let length = rows.len();
         let times = slice.times.slice(rows.start, length);
         let mut arrays: Vec<ArrayRef> = vec![
@@ -72,11 +79,6 @@ impl Query {
             Arc::new(Int64Array::new(times, None)),
         ];
         if self.has_sequences {
-            // The commit of a row is that of its last value: its own where every value is plain.
-            let is_plain = |cells: &Cells| cells.is_plain();
-            if !slice.points.iter().flatten().all(is_plain) || slice.base.len() < rows.end {
-                return Ok(None);
-            }
             arrays.push(Arc::new(UInt64Array::from_iter_values(
                 slice.base[rows.clone()].iter().copied(),
             )));
