@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use backtide_model::Credentials;
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    records::{Change, RecordsError},
+    *,
+};
 
 pub(super) const FARM: &str = include_str!("farm.yaml");
 
@@ -577,7 +580,7 @@ fn cpu(work: impl FnOnce()) -> Duration {
 
 #[test]
 fn a_hundred_thousand_devices_are_declared_within_a_minute() {
-    use fmt::Write as _;
+    use std::fmt::Write as _;
     let world = World::with_farm();
     let mut yaml = String::new();
     for n in 0..100_000 {
