@@ -8,6 +8,7 @@
 mod access_key;
 mod archive;
 mod budget;
+mod changes;
 mod channel;
 mod deletion;
 mod device;
@@ -48,6 +49,7 @@ use backtide_model::{ElementName, ProductKey, Storage};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use access_key::{AccessKey, Right};
 pub use archive::{
@@ -55,6 +57,7 @@ pub use archive::{
     ScheduleFile,
 };
 pub use budget::ErrorBudget;
+pub use changes::Changes;
 pub use channel::{CertificateRule, Channel, Held, Quotas, Rates, RecentQuota, Secret};
 pub use device::{Attributes, Device, DeviceFile};
 pub use document::{Declared, Document, Fault, Form, Place, read};
@@ -203,10 +206,12 @@ impl Registry {
         self.snapshot.load_full()
     }
 
-    /// Tells of every change by the snapshot's version; changes in quick succession may be told as
-    /// one.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
+    /// Tells of every change from here on, until `closing`.
+    pub fn changes(&self, closing: CancellationToken) -> Changes {
+        Changes {
+            version: self.version.subscribe(),
+            closing,
+        }
     }
 
     /// Declares all documents, or none. Blocks on the disk.

@@ -441,7 +441,7 @@ fn a_product_has_at_most_sixty_four_enabled_channels() {
 #[test]
 fn subscribers_hear_of_every_change_and_of_nothing_else() {
     let world = World::with_farm();
-    let mut versions = world.registry.subscribe();
+    let mut versions = world.registry.changes(CancellationToken::new()).version;
     world.apply(FARM).unwrap();
     assert!(!versions.has_changed().unwrap());
     world.registry.set_paused("scada-history", true).unwrap();
