@@ -1,12 +1,13 @@
 // The editor of an archive: what it has, what its files are, when it runs, where they go; as a form or as text.
 import { Alert, Button, Card, Checkbox, Chip, Group, MultiSelect, NumberInput, Radio, Select, SimpleGrid, Stack, Text, TextInput, Textarea, Title } from '@mantine/core';
 import { useQueryClient } from '@tanstack/react-query';
-import { Suspense, lazy, useState, type ReactNode } from 'react';
+import { Suspense, lazy, type ReactNode } from 'react';
 import type { ArchiveFile } from '../api/types';
 import { useWords } from '../i18n';
 import { Kept, others } from '../ui/kept';
 import { Waiting } from '../ui/page';
 import { ProblemAlert, tell } from '../ui/problem';
+import { useWork } from '../ui/work';
 import { useProducts } from './channels';
 import { declare } from './declare';
 import { Turn, kept, keptTo, useDraft } from './draft';
@@ -28,21 +29,13 @@ export function ArchiveEditor({ file: given, readOnly = false, onSaved }: { file
   const { t } = useWords();
   const client = useQueryClient();
   const draft = useDraft(given ?? BEGUN, tidy);
-  const [busy, setBusy] = useState(false);
-  const save = async () => {
-    setBusy(true);
-    draft.setError(undefined);
-    try {
-      const archive = draft.current();
-      await declare(client, [archive], given ? 'any' : 'new');
-      tell(given ? t('Saved.') : archive.to.s3 ? t('The archive is made. Set its secret now, so that it can write.') : t('The archive is made.'));
-      onSaved(archive.name);
-    } catch (error) {
-      draft.setError(error);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const { busy, work } = useWork(draft);
+  const save = () => work(async () => {
+    const archive = draft.current();
+    await declare(client, [archive], given ? 'any' : 'new');
+    tell(given ? t('Saved.') : archive.to.s3 ? t('The archive is made. Set its secret now, so that it can write.') : t('The archive is made.'));
+    onSaved(archive.name);
+  });
   return (
     <Stack maw={900}>
       <Group justify="space-between">

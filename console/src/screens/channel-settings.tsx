@@ -1,7 +1,7 @@
 // A channel's settings as a form, or as text.
 import { Anchor, Button, Group, Stack, Text } from '@mantine/core';
 import { useQueryClient } from '@tanstack/react-query';
-import { Suspense, lazy, useState } from 'react';
+import { Suspense, lazy } from 'react';
 import { useNavigate } from 'react-router';
 import { api, ok } from '../api/client';
 import type { ChannelFile } from '../api/types';
@@ -11,6 +11,7 @@ import { Sure, Waiting } from '../ui/page';
 import { ProblemAlert, tell } from '../ui/problem';
 import { faultsOf } from '../ui/fields';
 import { Kept, others } from '../ui/kept';
+import { useWork } from '../ui/work';
 import { ChannelForm } from './channel-form';
 import { declare } from './declare';
 import { Turn, useDraft, whole } from './draft';
@@ -25,19 +26,11 @@ export default function Settings({ name, file }: { name: string; file: ChannelFi
   const client = useQueryClient();
   const navigate = useNavigate();
   const draft = useDraft(file, (file) => whole(file, KNOWN));
-  const [busy, setBusy] = useState(false);
-  const save = async () => {
-    draft.setError(undefined);
-    setBusy(true);
-    try {
-      const outcome = await declare(client, [draft.current()]);
-      tell(outcome.changed > 0 ? t('Saved.') : t('Nothing had changed.'));
-    } catch (error) {
-      draft.setError(error);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const { busy, work } = useWork(draft);
+  const save = () => work(async () => {
+    const outcome = await declare(client, [draft.current()]);
+    tell(outcome.changed > 0 ? t('Saved.') : t('Nothing had changed.'));
+  });
   return (
     <Stack maw={980}>
       <Group justify="space-between">

@@ -13,6 +13,7 @@ import { useProducts } from './channels';
 import { declare } from './declare';
 import { Turn, kept, useDraft } from './draft';
 import { Kept, others } from '../ui/kept';
+import { useWork } from '../ui/work';
 import { KNOWN } from './policies';
 import { ReductionRules, RollupRules, tidyReduction, tidyRollup } from './policy-derived';
 import { Previewed } from './policy-preview';
@@ -76,21 +77,14 @@ function PolicyEditor({ file: given }: { file?: PolicyFile }) {
   const navigate = useNavigate();
   const draft = useDraft(given ?? BEGUN, tidy);
   const [preview, setPreview] = useState<PolicyPreview>();
-  const [busy, setBusy] = useState(false);
-  const work = async (work: (policy: PolicyFile) => Promise<void>) => {
-    setBusy(true);
-    draft.setError(undefined);
-    try {
-      await work(draft.current());
-    } catch (error) {
-      setPreview(undefined);
-      draft.setError(error);
-    } finally {
-      setBusy(false);
-    }
-  };
-  const look = () => work(async (policy) => setPreview((await ok(api.POST('/api/v1/policy-preview', { body: [policy] as never }))) as unknown as PolicyPreview));
-  const save = () => work(async (policy) => {
+  const { busy, work } = useWork({ error: draft.error, setError: (error) => {
+    // What was shown is of something else.
+    if (error !== undefined) setPreview(undefined);
+    draft.setError(error);
+  } });
+  const look = () => work(async () => setPreview((await ok(api.POST('/api/v1/policy-preview', { body: [draft.current()] as never }))) as unknown as PolicyPreview));
+  const save = () => work(async () => {
+    const policy = draft.current();
     await declare(client, [policy], given ? 'any' : 'new');
     tell(t('Saved. It holds for what comes from now on.'));
     await navigate(`/policies/${encodeURIComponent(policy.name)}`);

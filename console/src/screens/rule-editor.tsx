@@ -2,13 +2,14 @@
 // with a trial beside it.
 import { Button, Card, Group, MultiSelect, NumberInput, Radio, Select, SimpleGrid, Stack, TagsInput, Text, TextInput, Textarea, Title } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { Suspense, lazy, useState } from 'react';
+import { Suspense, lazy } from 'react';
 import { api, ok } from '../api/client';
 import type { ModelFile, RuleFile } from '../api/types';
 import { useWords } from '../i18n';
 import { Waiting } from '../ui/page';
 import { ProblemAlert, tell } from '../ui/problem';
 import { Kept, others } from '../ui/kept';
+import { useWork } from '../ui/work';
 import { useProducts } from './channels';
 import { declare } from './declare';
 import { Turn, kept, keptTo, useDraft } from './draft';
@@ -28,21 +29,13 @@ export function RuleEditor({ file: given, readOnly = false, onSaved }: { file?: 
   const { t } = useWords();
   const client = useQueryClient();
   const draft = useDraft(given ?? BEGUN, tidy);
-  const [busy, setBusy] = useState(false);
-  const save = async () => {
-    setBusy(true);
-    draft.setError(undefined);
-    try {
-      const rule = draft.current();
-      await declare(client, [rule], given ? 'any' : 'new');
-      tell(given ? t('Saved. It holds for what comes from now on.') : t('The rule is made, and runs.'));
-      onSaved(rule.name);
-    } catch (error) {
-      draft.setError(error);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const { busy, work } = useWork(draft);
+  const save = () => work(async () => {
+    const rule = draft.current();
+    await declare(client, [rule], given ? 'any' : 'new');
+    tell(given ? t('Saved. It holds for what comes from now on.') : t('The rule is made, and runs.'));
+    onSaved(rule.name);
+  });
   return (
     <SimpleGrid cols={{ base: 1, lg: 2 }}>
       <Stack>
