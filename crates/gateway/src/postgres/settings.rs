@@ -14,13 +14,13 @@ use datafusion::{
     logical_expr::LogicalPlan,
     sql::sqlparser::ast::{ContextModifier, DiscardObject, Expr, Reset, Set, Statement, Value},
 };
+use datafusion_postgres::pgwire::api::store::PortalStore as _;
 use datafusion_postgres::{
     hooks::HookClient,
     pgwire::{
         api::{
             ClientInfo,
             results::{Response, Tag},
-            store::PortalStore as _,
         },
         error::PgWireResult,
         messages::{PgWireBackendMessage, response::TransactionStatus, startup::ParameterStatus},
