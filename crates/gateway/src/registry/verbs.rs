@@ -84,7 +84,11 @@ impl Registry {
                 .put_script_draft(&name, file)
                 .map_err(Refused::Conflict)
         })?;
-        self.script(name.as_str())
+        found(
+            Kind::Script,
+            name.as_str(),
+            self.current().script(name.as_str()),
+        )
     }
 
     /// Deletes the draft of a script.
@@ -92,13 +96,12 @@ impl Registry {
     /// # Errors
     /// [`Refused`].
     pub fn drop_script_draft(&self, name: &str) -> Result<(), Refused> {
-        let script = self.script(name)?;
-        if script.draft.is_none() {
-            return Err(Refused::Conflict(format!("script {name} has no draft")));
-        }
         // It may be the last of the script: there is nothing to give then.
         self.change(Run::Commit, |draft| {
-            let script = script_in(&draft.snapshot, name)?;
+            let script = found(Kind::Script, name, draft.snapshot.script(name))?;
+            if script.draft.is_none() {
+                return Err(Refused::Conflict(format!("script {name} has no draft")));
+            }
             draft.remove_script_draft(&script);
             Ok(())
         })
@@ -156,10 +159,6 @@ impl Registry {
     pub fn drop_sample(&self, script: &str, name: &str) -> Result<(), Refused> {
         self.change_script(script, |draft, script| draft.remove_sample(script, name))?;
         Ok(())
-    }
-
-    fn script(&self, name: &str) -> Result<Arc<Script>, Refused> {
-        script_in(&self.current(), name)
     }
 
     fn change_script(
@@ -320,19 +319,17 @@ impl Registry {
         find: impl Fn(&Snapshot) -> Option<&Arc<T>>,
         change: impl FnOnce(&mut Draft<'_>, &T) -> Result<(), String>,
     ) -> Result<Arc<T>, Refused> {
-        let found = |snapshot: &Snapshot| {
-            let found = find(snapshot).cloned();
-            found.ok_or_else(|| Refused::not_found(kind, name))
-        };
         self.change(Run::Commit, |draft| {
-            let object = found(&draft.snapshot)?;
+            let object = found(kind, name, find(&draft.snapshot))?;
             change(draft, &object).map_err(Refused::Conflict)
         })?;
-        found(&self.current())
+        found(kind, name, find(&self.current()))
     }
 }
 
-fn script_in(snapshot: &Snapshot, name: &str) -> Result<Arc<Script>, Refused> {
-    let found = snapshot.script(name).cloned();
-    found.ok_or_else(|| Refused::not_found(Kind::Script, name))
+/// What was looked up, or that it is not there.
+fn found<T>(kind: Kind, name: &str, object: Option<&Arc<T>>) -> Result<Arc<T>, Refused> {
+    object
+        .cloned()
+        .ok_or_else(|| Refused::not_found(kind, name))
 }
