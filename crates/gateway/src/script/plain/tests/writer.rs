@@ -151,7 +151,7 @@ impl Writer<'_> {
                 }
             }
             14 => {
-                let inner = part();
+                let inner = self.expression(depth - 1);
                 let name = self.of(&[
                     "Number",
                     "isNaN",
@@ -162,7 +162,7 @@ impl Writer<'_> {
                 ]);
                 format!("{name}({inner})")
             }
-            15 => format!("[1, 2, null, NaN].includes({})", part()),
+            15 => format!("[1, 2, null, NaN].includes({})", self.expression(depth - 1)),
             _ => self.leaf(),
         }
     }
