@@ -234,7 +234,7 @@ fn what_is_more_than_plain_is_found_with_its_place() {
         (
             "async function transform(row) { return null; }",
             1,
-            "async function transform(row) { return nul…",
+            "async function transform(row) { return n…",
         ),
         (
             "function transform(row) { try { return null; } catch {} }",
