@@ -141,6 +141,9 @@ PROCESSING = {
     "expression": "  - points: [P_avg]\n    expression: P_avg * 1.5 - 40\n",
     "script": "  - points: [P_avg]\n    script:\n      reads: [P_avg]\n      source: |\n"
               "        function transform(row) { return row.P_avg * 1.5 - 40; }\n",
+    # The same, but with a form that is not plain.
+    "script of an engine": "  - points: [P_avg]\n    script:\n      reads: [P_avg]\n      source: |\n"
+                           "        let engine;\n        function transform(row) { return row.P_avg * 1.5 - 40; }\n",
 }
 
 

@@ -133,9 +133,56 @@ def test_a_script_that_can_never_work_is_refused_when_it_is_applied(plant):
     assert plant.cli("get", "policies", "-o", "json").json() == []
 
 
-def test_a_script_that_hangs_on_one_row_refuses_that_row_alone(plant, client):
+# Ahead of a script: it is not plain, an engine runs it.
+ENGINE = "let engine; "
+CURVE = """
+const CURVE = [[0, 0.4], [5, 0.62], [12, 0.71]], STATES = { on: 1, off: 0 };
+const efficiency = (flow) => {
+  for (let i = 1; i < CURVE.length; i++) {
+    const [x0, y0] = CURVE[i - 1], [x1, y1] = CURVE[i];
+    if (flow <= x1) return y0 + (flow - x0) / (x1 - x0) * (y1 - y0);
+  }
+  throw new RangeError('off the curve');
+};
+function transform({ p, flow, label }) {
+  const out = { power: Math.round(p * flow * efficiency(flow) * 100) / 100, state: STATES[label] ?? null };
+  if (p < -2) out.power = null;
+  return out;
+}
+"""
+
+
+def test_a_plain_script_gives_what_an_engine_gives_and_asks_none(plant, client):
+    draw = random.Random(3)
+    given = [{"p": draw.uniform(-4, 4), "flow": draw.uniform(0, 12), "label": draw.choice(["on", "off", "?"])} for _ in range(300)]
+    found, asked = [], []
+    for before in ("", ENGINE):
+        plant.apply(json.dumps({"kind": "Policy", "name": "curve", "processing": [{
+            "points": ["power", "state"], "script": {"reads": ["p", "flow", "label"], "source": before + CURVE}}]}))
+        trials = calls(plant)
+        reply = post(client("history"), *given)
+        assert reply["code"] == 200
+        asked.append(calls(plant) - trials)
+        found.append((reply["data"].get("reduced"), rows(plant)))
+        off = client("lenient").post(("pump-7", T0 - 1000, {"p": 1, "flow": 13, "label": "on"}), topic=POST)
+        assert off["code"] == 1204 and "RangeError: off the curve" in off["data"]["rejected"][0]["message"]
+        shown = plant.http("GET", "/api/v1/effective-policy", params={"product": "pumps", "device": "pump-7", "point": "power"}).json()
+        [step] = shown["processing"][0]["steps"]
+        assert step["does"].endswith(", by an engine for line 1: let engine;") == bool(before)
+    assert found[0] == found[1]
+    assert asked[0] == 0 < asked[1], asked
+
+
+def calls(gateway):
+    """How often engines were asked to run scripts of policies."""
+    lines = gateway.http("GET", "/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith('backtide_script_calls_total{') and "policy " in line)
+
+
+@pytest.mark.parametrize("before", ["", ENGINE])
+def test_a_script_that_hangs_on_one_row_refuses_that_row_alone(plant, client, before):
     plant.apply(json.dumps({"kind": "Policy", "name": "hangs", "processing": [{"points": ["power"], "script": {
-        "reads": ["p"], "source": "function transform(row) { while (row.p === 666) {} return { power: row.p + 1 }; }"}}]}))
+        "reads": ["p"], "source": before + "function transform(row) { while (row.p === 666) {} return { power: row.p + 1 }; }"}}]}))
     reply = post(client("lenient"), *({"p": 666 if n == 40 else n} for n in range(100)))
     assert (reply["code"], reply["data"]["stored"]) == (1204, 99)
     [rejected] = reply["data"]["rejected"]

@@ -508,6 +508,15 @@ pub const SCRIPT_SLICE_BYTES: usize = 1 << 20;
 pub const SCRIPT_ROWS: usize = 64;
 /// … and bytes of their text; a single row may have more.
 pub const SCRIPT_ROWS_BYTES: usize = 64 << 10;
+/// A script of a policy is compiled where it has no more text than this …
+pub const SCRIPT_PLAIN_SOURCE_BYTES_MAX: usize = 8 << 10;
+/// … no more expressions and statements, each function counted at each of its calls …
+pub const SCRIPT_PLAIN_NODES_MAX: u32 = 2_000;
+/// … and nothing nested deeper.
+pub const SCRIPT_PLAIN_DEPTH_MAX: u32 = 64;
+/// What its loops may take for a row, in expressions and statements: beyond it an engine is asked, which
+/// has a clock.
+pub const SCRIPT_PLAIN_STEPS_MAX: u32 = 10_000;
 /// Characters of a script's error that are kept.
 pub const SCRIPT_MESSAGE_CHARS_MAX: usize = 512;
 /// A worker that neither answers nor uses its CPU for so long is replaced.

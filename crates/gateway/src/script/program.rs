@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::{
-    Dialect, Functions, Mapping, Rows,
+    Dialect, Functions, Mapping, NotPlain, Plain, Rows,
     breaker::{Breaker, Figures},
     dialect,
 };
@@ -30,6 +30,8 @@ pub struct Program {
     pub mapping: Option<Mapping>,
     /// Of one over rows.
     pub rows: Option<Rows>,
+    /// The same, where no engine is needed; or where it is.
+    plain: Option<Result<Plain, NotPlain>>,
     /// The source is run once, not before every call.
     pub keep_state: bool,
     /// Replies are to go through its encoder, should it have one.
@@ -90,6 +92,7 @@ impl Program {
         let of = (Dialect::Transform, None);
         let program = Self::of((name, Some(revision)), source, of, false)?;
         Ok(Self {
+            plain: Some(Plain::compile(&program.source, &rows)),
             rows: Some(rows),
             ..program
         })
@@ -123,11 +126,17 @@ impl Program {
             writes_replies: dialect.encodes_replies(mapping.as_ref()),
             mapping,
             rows: None,
+            plain: None,
             keep_state,
             functions: OnceLock::new(),
             breaker: Mutex::default(),
             room: Arc::new(Semaphore::new(SCRIPT_CALLS_WAITING_MAX)),
         })
+    }
+
+    /// What can say it without an engine; or where it takes one. `None` of what is not over rows.
+    pub fn plain(&self) -> Option<&Result<Plain, NotPlain>> {
+        self.plain.as_ref()
     }
 
     /// Unlike any other's of this process.

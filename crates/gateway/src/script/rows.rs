@@ -23,12 +23,14 @@ pub struct Rows {
 }
 
 /// What a script says of one of its points.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Output {
     /// Nothing: it stays as it is.
     Kept,
     /// `null`.
     Dropped,
+    /// A finite number.
+    Number(f64),
     /// JSON text.
     Value(Box<str>),
 }

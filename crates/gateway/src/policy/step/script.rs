@@ -12,13 +12,14 @@ use super::{
     super::{
         ScriptStep, StepFile,
         answers::{Answer, Ask},
+        number::number,
         slots::Row,
     },
     Acted, Ground, Made, Target,
 };
 use crate::{
     limits,
-    script::{Failure, Output, Program, Rows, SaidOfRow},
+    script::{Failure, Output, PlainValue, Program, Rows, SaidOfRow},
 };
 
 /// Numbers that a script is tried on.
@@ -93,11 +94,14 @@ impl Script {
         }
         let reads: Vec<&str> = step.reads.iter().map(ElementName::as_str).collect();
         let digest = Sha256::digest(step.source.as_bytes());
-        let does = format!(
+        let mut does = format!(
             "= transform({}) of script {}",
             reads.join(", "),
             hex::encode(&digest[..4])
         );
+        if let Some(Err(not_plain)) = program.plain() {
+            write!(does, ", by an engine for {not_plain}").expect("a text takes all");
+        }
         let script = Self {
             program,
             inputs,
@@ -120,12 +124,22 @@ impl Script {
         let Some(cells) = row.cells(&self.inputs) else {
             return Ok(Acted::Done);
         };
+        if let Some(Ok(plain)) = self.program.plain() {
+            let values = cells.iter().zip(&self.types);
+            let said = plain.say(values.map(|(cell, of)| plain_value(cell, of)));
+            if let Some(outputs) = said {
+                return self.put(row, &outputs);
+            }
+        }
         let input = input(cells.into_iter().zip(&self.types));
-        let outputs = match ask.ask(&self.program, &input) {
-            Answer::Open => return Ok(Acted::Waits),
-            Answer::Said(Ok(outputs)) => outputs,
-            Answer::Said(Err(failure)) => return Err(failure.to_string()),
-        };
+        match ask.ask(&self.program, &input) {
+            Answer::Open => Ok(Acted::Waits),
+            Answer::Said(Ok(outputs)) => self.put(row, outputs),
+            Answer::Said(Err(failure)) => Err(failure.to_string()),
+        }
+    }
+
+    fn put(&self, row: &mut Row<'_>, outputs: &[Output]) -> Result<Acted, String> {
         for (output, target) in outputs.iter().zip(&self.targets) {
             let Some((slot, target)) = target else {
                 continue;
@@ -133,6 +147,7 @@ impl Script {
             match output {
                 Output::Kept => {}
                 Output::Dropped => row.drop_value(*slot),
+                Output::Number(number) => row.put(*slot, target, cell_of_number(*number, target)?),
                 Output::Value(json) => row.put(*slot, target, cell_of(json, target)?),
             }
         }
@@ -174,8 +189,12 @@ impl Script {
 
     fn check_outputs(&self, outputs: &[Output]) -> Result<(), String> {
         for (output, target) in outputs.iter().zip(&self.targets) {
-            if let (Output::Value(json), Some((_, target))) = (output, target) {
-                cell_of(json, target)?;
+            match (output, target) {
+                (Output::Value(json), Some((_, target))) => drop(cell_of(json, target)?),
+                (Output::Number(number), Some((_, target))) => {
+                    drop(cell_of_number(*number, target)?);
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -229,11 +248,27 @@ fn input<'c>(cells: impl Iterator<Item = (&'c Cell, &'c DataType)>) -> Box<str> 
     text.into()
 }
 
-fn put(text: &mut String, cell: &Cell, data_type: &DataType) {
-    let is_json = matches!(
+/// The same for one that needs no engine.
+fn plain_value<'c>(cell: &'c Cell, data_type: &DataType) -> PlainValue<'c> {
+    match cell {
+        Cell::Bool(value) => PlainValue::Bool(*value),
+        Cell::Text(_) if is_json(data_type) => PlainValue::Opaque,
+        Cell::Text(value) => PlainValue::Text(value),
+        Cell::Int(_) | Cell::Long(_) | Cell::Float(_) | Cell::Double(_) => {
+            PlainValue::Number(number(cell))
+        }
+    }
+}
+
+/// Whether its text is JSON.
+fn is_json(data_type: &DataType) -> bool {
+    matches!(
         data_type,
         DataType::Struct(_) | DataType::Array { .. } | DataType::Map
-    );
+    )
+}
+
+fn put(text: &mut String, cell: &Cell, data_type: &DataType) {
     let written = match cell {
         Cell::Bool(value) => write!(text, "{value}"),
         Cell::Int(value) => write!(text, "{value}"),
@@ -241,7 +276,7 @@ fn put(text: &mut String, cell: &Cell, data_type: &DataType) {
         Cell::Float(value) => write!(text, "{:?}", f64::from(*value)),
         // `1e300`, not three hundred zeros.
         Cell::Double(value) => write!(text, "{value:?}"),
-        Cell::Text(value) if is_json => write!(text, "{value}"),
+        Cell::Text(value) if is_json(data_type) => write!(text, "{value}"),
         Cell::Text(value) => write!(text, "{}", serde_json::Value::from(&**value)),
     };
     written.expect("a text takes all that is written to it");
@@ -279,6 +314,14 @@ fn cell_of(json: &str, target: &Target) -> Result<Cell, String> {
             target.data_type.word()
         )
     })
+}
+
+fn cell_of_number(number: f64, target: &Target) -> Result<Cell, String> {
+    match target.data_type {
+        // Written as text it would have lost its sign if it is zero.
+        DataType::Double => Ok(Cell::Double(number + 0.0)),
+        _ => cell_of(dragonbox_ecma::Buffer::new().format(number), target),
+    }
 }
 
 /// A value as far as it is shown.
