@@ -62,6 +62,35 @@ def test_an_import_tells_what_was_there_already(farm, console):
     console.open("/imports/2").see("Values that were there already").see(f"{again['repeated']['values']:,}")
 
 
+def test_the_conflicts_of_an_import_lead_to_a_list_of_just_those(farm, console, tmp_path):
+    def upload(name, value, rows, first=0):
+        lines = "".join(f"R80711,{T0 + n * 60_000},{value + n}\n" for n in range(first, first + rows))
+        farm.cli("import", "upload", given(tmp_path, name, "deviceKey,time,P_avg\n" + lines), "--channel", CHANNEL)
+
+    upload("first.csv", 100, rows=5)
+    upload("second.csv", 200, rows=3)
+    upload("third.csv", 300, rows=2, first=3)
+    farm.compact()
+    console.open("/imports/1").heading("first.csv").see("Values other than what stood there")
+    of_rows = console.page.get_by_role("region", name="What became of its rows")
+    expect(of_rows.get_by_role("link", name="0", exact=True)).to_have_count(0)
+    console.open("/imports/2").heading("second.csv")
+    of_rows.locator("a[href*=conflicts]").and_(of_rows.get_by_role("link", name="3", exact=True)).click()
+    console.heading("History").see("Only what this import brought")
+    expect(console.page.get_by_role("tab", name="Conflicts")).to_contain_text("(3)")
+    listed = console.page.get_by_role("table", name="Conflicts")
+    expect(listed.get_by_role("row")).to_have_count(1 + 3)
+    expect(listed.get_by_role("row").nth(1)).to_contain_text("200")
+    console.inspect("import-conflicts")
+    # A link shows the same list; it leads back, and to all there are.
+    console.page.reload()
+    expect(listed.get_by_role("row")).to_have_count(1 + 3)
+    expect(console.page.get_by_role("link", name="import 2")).to_have_attribute("href", "/imports/2")
+    console.click("All conflicts")
+    expect(listed.get_by_role("row")).to_have_count(1 + 5)
+    expect(console.page.get_by_text("Only what this import brought")).to_have_count(0)
+
+
 def test_an_archive_of_events_is_declared_in_the_form(farm, console):
     console.open("/new-archive").fill("Name", "alarms").fill("Folder", "alarms")
     console.page.get_by_role("radio", name="events").check()

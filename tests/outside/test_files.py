@@ -8,32 +8,17 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from mqtt import Client
-from world import CHANNEL, OK, PARTIAL, USAGE, eventually
+from world import CHANNEL, EVERY_TYPE, OK, PARTIAL, USAGE, eventually
 
 T0 = 1_388_534_400_000
-TYPES = """
-    d: { type: double }
-    f: { type: float }
-    i: { type: int }
-    l: { type: long }
-    b: { type: bool }
-    s: { type: string }
-    e: { type: enum, values: { "0": stopped, "1": running } }
-    es: { type: enum, values: { "AUTO": automatic, "MANUAL": by hand } }
-    t: { type: timestamp }
-    day: { type: date }
-    a: { type: array, items: int }
-    pos: { type: struct, members: { x: { type: double }, y: { type: int } } }
-    m: { type: map }
-"""
 ODD = f"""
 kind: Model
 name: odd
-measurepoints:{TYPES.replace("d: { type: double", "d: { type: double, quality: true").replace("l: { type: long", "l: { type: long, quality: true")}
+measurepoints:{EVERY_TYPE.replace("d: { type: double", "d: { type: double, quality: true").replace("l: { type: long", "l: { type: long, quality: true")}
 events:
   leak: {{ level: warn, output: {{ text: {{ type: string }}, n: {{ type: long }} }} }}
   restart: {{}}
-attributes:{TYPES}
+attributes:{EVERY_TYPE}
 ---
 kind: Product
 name: plant

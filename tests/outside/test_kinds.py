@@ -8,30 +8,13 @@ import pytest
 import wire
 from mqtt import Client
 from test_clients import vendor_sdk
-from world import CHANNEL, FAILED, PRODUCT_KEY, USAGE, eventually
+from world import CHANNEL, EVERY_TYPE, FAILED, PRODUCT_KEY, USAGE, eventually
 
 T0 = 1_388_534_400_000
 LIMIT_BYTES = 512 * 1024
 EVENT, ATTRIBUTE = "integration.event.post", "integration.attribute.post"
 EVENTS, ATTRIBUTES = (f"/sys/{PRODUCT_KEY}/integration/{kind}/post" for kind in ("event", "attribute"))
 
-TYPES = """
-    d: { type: double, unit: l }
-    f: { type: float }
-    i: { type: int }
-    l: { type: long }
-    b: { type: bool }
-    s: { type: string }
-    e: { type: enum, values: { "0": stopped, "1": running } }
-    es: { type: enum, values: { "AUTO": automatic, "MANUAL": by hand } }
-    t: { type: timestamp }
-    day: { type: date }
-    at: { type: datetime }
-    a: { type: array, items: int, maxItems: 3 }
-    pos: { type: struct, members: { x: { type: double, required: true }, y: { type: int } } }
-    m: { type: map }
-    u: { type: file }
-"""
 PLANT = f"""
 kind: Model
 name: everything
@@ -40,9 +23,9 @@ measurepoints:
 events:
   leak:
     level: warn
-    output:{TYPES.replace("    ", "      ")}
+    output:{EVERY_TYPE.replace("    ", "      ")}
   restart: {{}}
-attributes:{TYPES}
+attributes:{EVERY_TYPE}
 ---
 kind: Model
 name: open

@@ -37,6 +37,25 @@ CSV_COLUMNS = ["--device-column", "Wind_turbine_name", "--time-column", "Date_ti
 
 OK, USAGE, PARTIAL, FAILED = 0, 1, 2, 3
 
+# An element of every type that a model may declare, as members of `measurepoints`, `attributes` or an output.
+EVERY_TYPE = """
+    d: { type: double, unit: l }
+    f: { type: float }
+    i: { type: int }
+    l: { type: long }
+    b: { type: bool }
+    s: { type: string }
+    e: { type: enum, values: { "0": stopped, "1": running } }
+    es: { type: enum, values: { "AUTO": automatic, "MANUAL": by hand } }
+    t: { type: timestamp }
+    day: { type: date }
+    at: { type: datetime }
+    a: { type: array, items: int, maxItems: 3 }
+    pos: { type: struct, members: { x: { type: double, required: true }, y: { type: int } } }
+    m: { type: map }
+    u: { type: file }
+"""
+
 
 class Late(AssertionError):
     """A condition did not come true before its deadline."""

@@ -227,6 +227,8 @@ export const zh: Record<string, string> = {
   'quality above 0': '质量位大于 0',
   'No value in this range was overwritten by a different one.': '该范围内没有被不同值覆盖的值。',
   'Overwritten': '被覆盖',
+  'Only what this import brought: its value came later.': '仅显示该导入带来的冲突：其值到达较晚。',
+  'All conflicts': '全部冲突',
   'Kept': '保留',
   'Receipts': '回执',
   'Where a value came from': '值的来源',

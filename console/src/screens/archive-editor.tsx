@@ -1,17 +1,15 @@
 // The editor of an archive: what it has, what its files are, when it runs, where they go; as a form or as text.
 import { Alert, Button, Card, Checkbox, Chip, Group, MultiSelect, NumberInput, Radio, Select, SimpleGrid, Stack, Text, TextInput, Textarea, Title } from '@mantine/core';
 import { useQueryClient } from '@tanstack/react-query';
-import { Suspense, lazy, useState, type ReactNode } from 'react';
+import { type ReactNode } from 'react';
 import type { ArchiveFile } from '../api/types';
 import { useWords } from '../i18n';
 import { Kept, others } from '../ui/kept';
-import { Waiting } from '../ui/page';
 import { ProblemAlert, tell } from '../ui/problem';
+import { useWork } from '../ui/work';
 import { useProducts } from './channels';
 import { declare } from './declare';
-import { Turn, kept, keptTo, useDraft } from './draft';
-
-const Editor = lazy(() => import('../ui/editor'));
+import { Edited, Turn, kept, keptTo, useDraft } from './draft';
 
 const KNOWN = ['kind', 'name', 'products', 'of', 'form', 'format', 'byPoint', 'schedule', 'to', 'description'];
 const BEGUN: ArchiveFile = { kind: 'Archive', name: '', to: { folder: '' }, schedule: { at: '02:30' } };
@@ -28,21 +26,13 @@ export function ArchiveEditor({ file: given, readOnly = false, onSaved }: { file
   const { t } = useWords();
   const client = useQueryClient();
   const draft = useDraft(given ?? BEGUN, tidy);
-  const [busy, setBusy] = useState(false);
-  const save = async () => {
-    setBusy(true);
-    draft.setError(undefined);
-    try {
-      const archive = draft.current();
-      await declare(client, [archive], given ? 'any' : 'new');
-      tell(given ? t('Saved.') : archive.to.s3 ? t('The archive is made. Set its secret now, so that it can write.') : t('The archive is made.'));
-      onSaved(archive.name);
-    } catch (error) {
-      draft.setError(error);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const { busy, work } = useWork(draft);
+  const save = () => work(async () => {
+    const archive = draft.current();
+    await declare(client, [archive], given ? 'any' : 'new');
+    tell(given ? t('Saved.') : archive.to.s3 ? t('The archive is made. Set its secret now, so that it can write.') : t('The archive is made.'));
+    onSaved(archive.name);
+  });
   return (
     <Stack maw={900}>
       <Group justify="space-between">
@@ -50,9 +40,7 @@ export function ArchiveEditor({ file: given, readOnly = false, onSaved }: { file
         {!readOnly && <Button loading={busy} onClick={() => void save()}>{given ? t('Save') : t('Make the archive')}</Button>}
       </Group>
       <ProblemAlert error={draft.error} />
-      {draft.text === undefined
-        ? <fieldset disabled={readOnly} style={{ border: 0, padding: 0, margin: 0, minWidth: 0 }}><Form file={{ ...draft.file, to: draft.file.to ?? {} }} isNew={!given} onChange={draft.setFile} /></fieldset>
-        : <Suspense fallback={<Waiting />}><Editor language="json" label={t('Archive')} value={draft.text} onChange={draft.setText} readOnly={readOnly} /></Suspense>}
+      <Edited draft={draft} label={t('Archive')} readOnly={readOnly}><Form file={{ ...draft.file, to: draft.file.to ?? {} }} isNew={!given} onChange={draft.setFile} /></Edited>
     </Stack>
   );
 }

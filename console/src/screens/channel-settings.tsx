@@ -1,21 +1,19 @@
 // A channel's settings as a form, or as text.
 import { Anchor, Button, Group, Stack, Text } from '@mantine/core';
 import { useQueryClient } from '@tanstack/react-query';
-import { Suspense, lazy, useState } from 'react';
 import { useNavigate } from 'react-router';
 import { api, ok } from '../api/client';
 import type { ChannelFile } from '../api/types';
 import { useMay } from '../app';
 import { useWords } from '../i18n';
-import { Sure, Waiting } from '../ui/page';
+import { Sure } from '../ui/page';
 import { ProblemAlert, tell } from '../ui/problem';
 import { faultsOf } from '../ui/fields';
 import { Kept, others } from '../ui/kept';
+import { useWork } from '../ui/work';
 import { ChannelForm } from './channel-form';
 import { declare } from './declare';
-import { Turn, useDraft, whole } from './draft';
-
-const Editor = lazy(() => import('../ui/editor'));
+import { Edited, Turn, useDraft, whole } from './draft';
 
 const KNOWN = ['kind', 'name', 'product', 'mode', 'stampArrival', 'conflict', 'connectionsMax', 'refuse', 'errorBudget', 'clientCertificate', 'quotas', 'description'];
 
@@ -25,28 +23,18 @@ export default function Settings({ name, file }: { name: string; file: ChannelFi
   const client = useQueryClient();
   const navigate = useNavigate();
   const draft = useDraft(file, (file) => whole(file, KNOWN));
-  const [busy, setBusy] = useState(false);
-  const save = async () => {
-    draft.setError(undefined);
-    setBusy(true);
-    try {
-      const outcome = await declare(client, [draft.current()]);
-      tell(outcome.changed > 0 ? t('Saved.') : t('Nothing had changed.'));
-    } catch (error) {
-      draft.setError(error);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const { busy, work } = useWork(draft);
+  const save = () => work(async () => {
+    const outcome = await declare(client, [draft.current()]);
+    tell(outcome.changed > 0 ? t('Saved.') : t('Nothing had changed.'));
+  });
   return (
     <Stack maw={980}>
       <Group justify="space-between">
         <Turn draft={draft} />
         {draft.text !== undefined && <Text size="sm">{t('What each member means:')} <Anchor href="/api/v1/schemas/channel" size="sm">/api/v1/schemas/channel</Anchor></Text>}
       </Group>
-      {draft.text === undefined
-        ? <fieldset disabled={!may} style={{ border: 0, padding: 0, margin: 0, minWidth: 0 }}><ChannelForm file={draft.file} onChange={draft.setFile} faults={faultsOf(draft.error)} readOnly={!may} /><Kept of={others(draft.file, KNOWN)} /></fieldset>
-        : <Suspense fallback={<Waiting />}><Editor language="json" label={t('Channel')} value={draft.text} onChange={draft.setText} readOnly={!may} /></Suspense>}
+      <Edited draft={draft} label={t('Channel')} readOnly={!may}><ChannelForm file={draft.file} onChange={draft.setFile} faults={faultsOf(draft.error)} readOnly={!may} /><Kept of={others(draft.file, KNOWN)} /></Edited>
       <ProblemAlert error={draft.error} />
       {may && (
         <Group>

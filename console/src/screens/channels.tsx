@@ -1,7 +1,7 @@
 // Message Integration: the list of channels, and making one.
 import { Anchor, Button, Group, Modal, Radio, Select, Stack, Switch, Text, TextInput, Textarea } from '@mantine/core';
 import { useInfiniteQuery, useQuery, useQueryClient } from '@tanstack/react-query';
-import { useState, type FormEvent } from 'react';
+import { useState } from 'react';
 import { Link, useNavigate } from 'react-router';
 import { api, ok } from '../api/client';
 import type { ProductFile } from '../api/types';
@@ -11,6 +11,7 @@ import { Ago, count } from '../time';
 import { Asked, Empty, FilterText, Page, Sparkline, State, useFilters } from '../ui/page';
 import { ProblemAlert } from '../ui/problem';
 import { Rows } from '../ui/rows';
+import { useWork } from '../ui/work';
 import { declare } from './declare';
 
 export default function Channels() {
@@ -77,24 +78,15 @@ function NewChannel({ products, onClose }: { products: ProductFile[]; onClose: (
   const [mode, setMode] = useState('strict');
   const [stampArrival, setStampArrival] = useState(false);
   const [description, setDescription] = useState('');
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>();
+  const { busy, error, submit } = useWork();
   const format = products.find((p) => p.name === product)?.format ?? 'json';
-  const make = async (event: FormEvent) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(undefined);
-    try {
-      await declare(client, [{ kind: 'Channel', name, product, mode, ...(stampArrival && { stampArrival }), ...(description && { description }) }], 'new');
-      await navigate(`/channels/${encodeURIComponent(name)}`);
-    } catch (error) {
-      setError(error);
-      setBusy(false);
-    }
-  };
+  const make = submit(async () => {
+    await declare(client, [{ kind: 'Channel', name, product, mode, ...(stampArrival && { stampArrival }), ...(description && { description }) }], 'new');
+    await navigate(`/channels/${encodeURIComponent(name)}`);
+  });
   return (
     <Modal opened onClose={onClose} title={t('New message channel')} size="lg" closeButtonProps={{ 'aria-label': t('Close') }}>
-      <form onSubmit={(event) => void make(event)}>
+      <form onSubmit={make}>
         <Stack>
           <TextInput label={t('Integration mode')} value={t('offline messages')} readOnly description={t('Backfilled history, stored as of its own time')} />
           <TextInput label={t('Channel name')} required value={name} onChange={(e) => setName(e.currentTarget.value)} maxLength={64} description={t('1 to 64 letters of any script, digits, - _ .')} data-autofocus />

@@ -1,12 +1,13 @@
 // A device: registered by a form, or changed by one. Its attributes are those of its model.
 import { Autocomplete, Button, Group, Modal, NativeSelect, NumberInput, Select, Stack, Text, TextInput } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { useState, type FormEvent } from 'react';
+import { useState } from 'react';
 import { api, ok } from '../api/client';
 import type { DataType, DeviceFile, ModelFile } from '../api/types';
 import { useWords } from '../i18n';
 import { Kept, others } from '../ui/kept';
 import { ProblemAlert, tell } from '../ui/problem';
+import { useWork } from '../ui/work';
 import { useProducts } from './channels';
 import { declare } from './declare';
 
@@ -25,8 +26,7 @@ export function DeviceForm({ file, onClose }: { file?: DeviceFile; onClose: () =
   const product = given ?? (names.length === 1 ? (names[0] ?? null) : null);
   const [timezone, setTimezone] = useState(file?.timezone ?? '');
   const [attributes, setAttributes] = useState(file?.attributes ?? {});
-  const [error, setError] = useState<unknown>();
-  const [busy, setBusy] = useState(false);
+  const { busy, error, submit } = useWork();
   const modelName = (products.data ?? []).find((one) => one.name === product)?.model;
   const model = useQuery({
     queryKey: ['model', modelName], enabled: modelName !== undefined,
@@ -34,23 +34,15 @@ export function DeviceForm({ file, onClose }: { file?: DeviceFile; onClose: () =
   });
   const known = Object.entries(model.data?.attributes ?? {}).filter(([, of]) => PLAIN.includes(of.type));
   const put = (name: string, value: unknown) => setAttributes((before) => (value === undefined ? others(before, [name]) : { ...before, [name]: value }));
-  const save = async (event: FormEvent) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(undefined);
+  const save = submit(async () => {
     const { timezone: _, attributes: __, ...rest } = file ?? { kind: 'Device' as const, name, product: product ?? '', ...(key && { key }) };
-    try {
-      await declare(client, [{ ...rest, ...(timezone && { timezone }), ...(Object.keys(attributes).length > 0 && { attributes }) }], file ? 'any' : 'new');
-      tell(file ? t('Saved.') : t('The device is registered.'));
-      onClose();
-    } catch (error) {
-      setError(error);
-      setBusy(false);
-    }
-  };
+    await declare(client, [{ ...rest, ...(timezone && { timezone }), ...(Object.keys(attributes).length > 0 && { attributes }) }], file ? 'any' : 'new');
+    tell(file ? t('Saved.') : t('The device is registered.'));
+    onClose();
+  });
   return (
     <Modal opened onClose={onClose} title={file ? t('Change {name}', { name: file.name }) : t('New device')} closeButtonProps={{ 'aria-label': t('Close') }}>
-      <form onSubmit={(event) => void save(event)}>
+      <form onSubmit={save}>
         <Stack>
           <TextInput label={t('Name')} required readOnly={file !== undefined} value={name} onChange={(e) => setName(e.currentTarget.value)} data-autofocus />
           <TextInput label={t('Key')} description={t('What messages call it; made up unless given')} readOnly={file !== undefined} value={key} onChange={(e) => setKey(e.currentTarget.value)} />

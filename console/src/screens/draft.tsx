@@ -1,8 +1,11 @@
 // An object that is edited as a form or as text: what the form does not know stays as it is.
 import { Group, Radio } from '@mantine/core';
-import { useState } from 'react';
+import { Suspense, lazy, useState, type ReactNode } from 'react';
 import { Problem } from '../api/client';
 import { useWords } from '../i18n';
+import { Waiting } from '../ui/page';
+
+const Editor = lazy(() => import('../ui/editor'));
 
 export interface Draft<T> {
   file: T;
@@ -63,6 +66,12 @@ export function Turn({ draft }: { draft: Pick<Draft<object>, 'text' | 'turn'> })
       <Group><Radio value="form" label={t('Form')} /><Radio value="text" label={t('Text')} /></Group>
     </Radio.Group>
   );
+}
+
+/** The form, or in its place the text. */
+export function Edited({ draft, label, readOnly, children }: { draft: Pick<Draft<object>, 'text' | 'setText'>; label: string; readOnly: boolean; children: ReactNode }) {
+  if (draft.text === undefined) return <fieldset disabled={readOnly} style={{ border: 0, padding: 0, margin: 0, minWidth: 0 }}>{children}</fieldset>;
+  return <Suspense fallback={<Waiting />}><Editor language="json" label={label} value={draft.text} onChange={draft.setText} readOnly={readOnly} /></Suspense>;
 }
 
 /** A destination: of each kind what is not empty. */

@@ -1,5 +1,6 @@
-// Values that were overwritten by different ones, with the messages that both came by.
-import { Anchor, Stack, Table, Text } from '@mantine/core';
+// Values that were overwritten by different ones, with the messages that both came by; all of them, or
+// those that one import brought.
+import { Anchor, Button, Group, Stack, Table, Text } from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
 import { Link } from 'react-router';
 import { api, ok } from '../api/client';
@@ -18,17 +19,32 @@ export interface Conflicts {
   hasMore: boolean;
 }
 
-/** The conflicts of a range: the first thousand of each device. */
-export function useConflicts({ product, device, points = '', ...range }: Range, isAsked: boolean) {
+/** Where the conflicts are listed that an import brought. */
+export const conflictsOfImport = (id: number) => `/history?view=conflicts&import=${id}`;
+
+/** The conflicts of a range, or of it those that an import brought: the first thousand of each device. */
+export function useConflicts({ product, device, points = '', ...range }: Range, ofImport: string, isAsked: boolean) {
+  const whose = { ...range, ...(product && { product }), ...(points && { points }), ...(ofImport && { import: Number(ofImport) }) };
   return useQuery({
-    queryKey: ['conflicts', product, range, device, points], enabled: isAsked,
+    queryKey: ['conflicts', whose, device], enabled: isAsked,
     queryFn: async (): Promise<Conflicts> => {
-      const asked = device.split(',').map(async (device) => (await ok(api.GET('/api/v1/conflicts', { params: { query: { ...range, ...(product && { product }), ...(device && { device }), ...(points && { points }), limit: EACH } } }))) as unknown as PageOf<Conflict> & { total: number });
+      const asked = device.split(',').map(async (device) => (await ok(api.GET('/api/v1/conflicts', { params: { query: { ...whose, ...(device && { device }), limit: EACH } } }))) as unknown as PageOf<Conflict> & { total: number });
       const found = await Promise.all(asked);
       return { items: found.flatMap((page) => page.items), total: found.reduce((sum, page) => sum + page.total, 0), hasMore: found.some((page) => page.next !== undefined) };
     },
     placeholderData: (before) => before,
   });
+}
+
+/** Says that the list is of one import; `onAll` takes that back. */
+export function OfImport({ id, onAll }: { id: string; onAll: () => void }) {
+  const { t } = useWords();
+  return (
+    <Group gap="sm" mb="sm">
+      <Text size="sm">{t('Only what this import brought: its value came later.')} <Anchor component={Link} size="sm" to={`/imports/${id}`}>{t('import {n}', { n: id })}</Anchor></Text>
+      <Button size="compact-sm" variant="default" onClick={onAll}>{t('All conflicts')}</Button>
+    </Group>
+  );
 }
 
 export function ConflictTable({ query }: { query: ReturnType<typeof useConflicts> }) {

@@ -13,7 +13,7 @@ import { useProducts } from './channels';
 import { LENGTH_CHOICES, useCoverage } from './coverage';
 import { Brush } from './history-brush';
 import { RawChart } from './history-chart';
-import { ConflictTable, useConflicts } from './history-conflicts';
+import { ConflictTable, OfImport, useConflicts } from './history-conflicts';
 import { Lineage, type Picked } from './history-lineage';
 import { Values } from './history-table';
 import { RollupChart, RollupFilters, RollupTable, TooMany, addressOf, columnsOf, functionsOf, isWindows, useRollup } from './rollup';
@@ -70,8 +70,9 @@ export default function History() {
     placeholderData: (before) => before,
   });
   const coverage = useCoverage(query, than, isRaw);
-  // The list of conflicts is of all there are, until something is picked.
-  const conflicts = useConflicts(query, isAsked || view === 'conflicts');
+  // The list of conflicts is of all there are, until something is picked. Charts and tables mark them all.
+  const ofImport = view === 'conflicts' ? filters.get('import') : '';
+  const conflicts = useConflicts(query, ofImport, isAsked || view === 'conflicts');
   const clashes = conflicts.data?.items ?? NONE;
   const parameters = new URLSearchParams(query);
   const exported = inWindows ? `${addressOf(query, source, zone)}${isReduced ? '&processing=true' : ''}` : `/api/v1/points?${parameters}&quality=true`;
@@ -114,7 +115,7 @@ export default function History() {
             ? <Asked query={rollup}>{(found) => <Stack>{kept && <DerivedNote of={kept} />}<TooMany rollup={found} /><RollupTable rollup={found} every={source.every} conflicts={clashes} columns={columnsOf(names, source)} onRaw={toRaw} /></Stack>}</Asked>
             : <Values query={query} names={names} onPick={setPicked} conflicts={clashes} />}
         </Tabs.Panel>
-        <Tabs.Panel value="conflicts"><ConflictTable query={conflicts} /></Tabs.Panel>
+        <Tabs.Panel value="conflicts">{ofImport && <OfImport id={ofImport} onAll={() => filters.set({ import: null })} />}<ConflictTable query={conflicts} /></Tabs.Panel>
       </Tabs>
       <Drawer opened={picked !== undefined} onClose={() => setPicked(undefined)} position="right" size="md" title={t('Where a value came from')} closeButtonProps={{ 'aria-label': t('Close') }}>
         {picked && <Lineage product={product} picked={picked} />}

@@ -1,7 +1,7 @@
 // The form of an import: a file, the channel that it comes in by, and what its columns are.
 import { Alert, Autocomplete, Button, Card, FileButton, Group, NumberInput, Radio, Select, SimpleGrid, Stack, Table, TagsInput, Text, TextInput, Title } from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
-import { useEffect, useState, type DragEvent, type FormEvent } from 'react';
+import { useEffect, useState, type DragEvent } from 'react';
 import { useNavigate } from 'react-router';
 import { api, ok } from '../api/client';
 import type { ChannelFile, ModelFile } from '../api/types';
@@ -10,6 +10,7 @@ import { bytes } from '../time';
 import { send } from '../uploads';
 import { Page, useFilters } from '../ui/page';
 import { ProblemAlert } from '../ui/problem';
+import { useWork } from '../ui/work';
 import { useProducts } from './channels';
 import { ENDINGS, headOf, kindOf, type Head } from './file-head';
 import { PLAIN, guessed, roleOf, textOf, withRole, type Mapping } from './file-mapping';
@@ -25,8 +26,7 @@ export default function NewImport() {
   const [head, setHead] = useState<Head>();
   const [mapping, setMapping] = useState<Mapping>(PLAIN);
   const [skipRows, setSkipRows] = useState(Number(filters.get('skipRows')) || 0);
-  const [error, setError] = useState<unknown>();
-  const [busy, setBusy] = useState(false);
+  const { busy, error, submit } = useWork();
   const { channel, channels, points } = useTarget(filters.get('channel'));
   useEffect(() => {
     if (head && head.columns.length > 0) setMapping(guessed(head.columns, points));
@@ -39,23 +39,15 @@ export default function NewImport() {
     setMapping(PLAIN);
     setHead(await headOf(taken).catch(() => undefined));
   };
-  const submit = async (event: FormEvent) => {
-    event.preventDefault();
+  const begin = submit(async () => {
     if (!file) return;
-    setBusy(true);
-    setError(undefined);
-    try {
-      await send(file, { channel, mapping: textOf(mapping), skipRows });
-      await navigate('/imports');
-    } catch (error) {
-      setError(error);
-      setBusy(false);
-    }
-  };
+    await send(file, { channel, mapping: textOf(mapping), skipRows });
+    await navigate('/imports');
+  });
   const isKnown = file !== undefined && kindOf(file.name) !== undefined;
   return (
     <Page title={t('Import a file')} about={t('Rows go the way of the channel’s messages: checked against the model, processed by policies, stored once. A bad row harms no other; it is in quarantine with its number.')}>
-      <form onSubmit={(event) => void submit(event)}>
+      <form onSubmit={begin}>
         <Stack>
           <Dropped file={file} onTake={(file) => void take(file)} />
           {file && !isKnown && <Alert color="orange" variant="light" role="alert" title={t('The ending does not say what the file is')}>{t('Name it .csv, .tsv, .txt, .ndjson, .jsonl or .json, also packed as .gz or .zst, or .parquet.')}</Alert>}

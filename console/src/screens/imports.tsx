@@ -11,6 +11,7 @@ import { cancel, forget, stop, useUploads, type Upload } from '../uploads';
 import { Asked, Empty, FilterText, Page, Pairs, Snippet, State, Sure, useFilters } from '../ui/page';
 import { ProblemAlert } from '../ui/problem';
 import { Rows } from '../ui/rows';
+import { conflictsOfImport } from './history-conflicts';
 
 type ImportOf = Schemas['Import'];
 
@@ -119,6 +120,7 @@ function Details({ one }: { one: ImportOf }) {
   const { t } = useWords();
   const may = useMay('operator');
   const { rows } = one;
+  const compared = (found: ImportOf['conflicts']) => (!found ? '–' : found.complete ? count(found.values) : t('{n} so far; the rest is still compared', { n: count(found.values) }));
   const again = <Button component={Link} to={`/new-import?channel=${at(one.channel)}&skipRows=${rows.answered}`}>{t('Go on with the file')}</Button>;
   return (
     <Stack>
@@ -144,8 +146,8 @@ function Details({ one }: { one: ImportOf }) {
           [t('Rows empty'), count(rows.empty)],
           [t('Rows answered from the beginning'), count(rows.answered)],
           [t('Values'), count(rows.values)],
-          [t('Values that were there already'), one.repeated ? (one.repeated.complete ? count(one.repeated.values) : t('{n} so far; the rest is still compared', { n: count(one.repeated.values) })) : '–'],
-          [t('Values other than what stood there'), one.conflicts ? (one.conflicts.complete ? count(one.conflicts.values) : t('{n} so far; the rest is still compared', { n: count(one.conflicts.values) })) : '–'],
+          [t('Values that were there already'), compared(one.repeated)],
+          [t('Values other than what stood there'), one.conflicts?.values ? <Anchor key="o" component={Link} to={conflictsOfImport(one.id)}>{compared(one.conflicts)}</Anchor> : compared(one.conflicts)],
           [t('Messages'), <Anchor key="m" component={Link} to={logOf(one)}>{count(rows.messages)}</Anchor>],
           [t('Channel'), <Anchor key="c" component={Link} to={`/channels/${at(one.channel)}`}>{one.channel}</Anchor>],
           [t('Client'), <span key="k" className="mono">{one.clientId}</span>],

@@ -5,6 +5,7 @@ import { Suspense, lazy, useState } from 'react';
 import { useWords } from '../i18n';
 import { Waiting } from '../ui/page';
 import { ProblemAlert } from '../ui/problem';
+import { useWork } from '../ui/work';
 import { declareText, type Outcome } from './declare';
 import { Cured } from './cured';
 
@@ -15,20 +16,11 @@ export function Import({ title, about, start = '', onClose }: { title: string; a
   const client = useQueryClient();
   const [text, setText] = useState(start);
   const [outcome, setOutcome] = useState<Outcome>();
-  const [error, setError] = useState<unknown>();
-  const [busy, setBusy] = useState(false);
-  const declare = async (dryRun: boolean) => {
-    setBusy(true);
-    setError(undefined);
+  const { busy, error, work } = useWork();
+  const declare = (dryRun: boolean) => work(async () => {
     setOutcome(undefined);
-    try {
-      setOutcome(await declareText(client, text, dryRun));
-    } catch (error) {
-      setError(error);
-    } finally {
-      setBusy(false);
-    }
-  };
+    setOutcome(await declareText(client, text, dryRun));
+  });
   const take = async (file: File | null) => {
     if (file) setText(await file.text());
   };

@@ -1,18 +1,19 @@
 // One policy: its editor, with a preview of what a change would mean.
 import { Button, Card, Group, MultiSelect, NumberInput, SimpleGrid, Stack, Text, TextInput, Textarea, Title } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { Suspense, lazy, useState } from 'react';
+import { useState } from 'react';
 import { useNavigate, useParams } from 'react-router';
 import { api, ok } from '../api/client';
 import type { ModelFile, PolicyFile, PolicyPreview, ReductionRule, RollupRule } from '../api/types';
 import { useMay } from '../app';
 import { useWords } from '../i18n';
-import { Asked, Page, Sure, Waiting } from '../ui/page';
+import { Asked, Page, Sure } from '../ui/page';
 import { ProblemAlert, tell } from '../ui/problem';
 import { useProducts } from './channels';
 import { declare } from './declare';
-import { Turn, kept, useDraft } from './draft';
+import { Edited, Turn, kept, useDraft } from './draft';
 import { Kept, others } from '../ui/kept';
+import { useWork } from '../ui/work';
 import { KNOWN } from './policies';
 import { ReductionRules, RollupRules, tidyReduction, tidyRollup } from './policy-derived';
 import { Previewed } from './policy-preview';
@@ -20,7 +21,6 @@ import { Steps } from './policy-steps';
 import { StorageRules, tidyRules } from './policy-storage';
 import { DerivedTable, useDerived } from './rollups';
 
-const Editor = lazy(() => import('../ui/editor'));
 const BEGUN: PolicyFile = { kind: 'Policy', name: '', processing: [] };
 
 function tidy(file: PolicyFile): PolicyFile {
@@ -76,21 +76,14 @@ function PolicyEditor({ file: given }: { file?: PolicyFile }) {
   const navigate = useNavigate();
   const draft = useDraft(given ?? BEGUN, tidy);
   const [preview, setPreview] = useState<PolicyPreview>();
-  const [busy, setBusy] = useState(false);
-  const work = async (work: (policy: PolicyFile) => Promise<void>) => {
-    setBusy(true);
-    draft.setError(undefined);
-    try {
-      await work(draft.current());
-    } catch (error) {
-      setPreview(undefined);
-      draft.setError(error);
-    } finally {
-      setBusy(false);
-    }
-  };
-  const look = () => work(async (policy) => setPreview((await ok(api.POST('/api/v1/policy-preview', { body: [policy] as never }))) as unknown as PolicyPreview));
-  const save = () => work(async (policy) => {
+  const { busy, work } = useWork({ error: draft.error, setError: (error) => {
+    // What was shown is of something else.
+    if (error !== undefined) setPreview(undefined);
+    draft.setError(error);
+  } });
+  const look = () => work(async () => setPreview((await ok(api.POST('/api/v1/policy-preview', { body: [draft.current()] as never }))) as unknown as PolicyPreview));
+  const save = () => work(async () => {
+    const policy = draft.current();
     await declare(client, [policy], given ? 'any' : 'new');
     tell(t('Saved. It holds for what comes from now on.'));
     await navigate(`/policies/${encodeURIComponent(policy.name)}`);
@@ -103,9 +96,7 @@ function PolicyEditor({ file: given }: { file?: PolicyFile }) {
           {may && <Group gap="xs"><Button variant="default" loading={busy} onClick={() => void look()}>{t('Preview')}</Button><Button loading={busy} onClick={() => void save()}>{given ? t('Save') : t('Make the policy')}</Button></Group>}
         </Group>
         <ProblemAlert error={draft.error} />
-        {draft.text === undefined
-          ? <fieldset disabled={!may} style={{ border: 0, padding: 0, margin: 0, minWidth: 0 }}><Form file={draft.file} isNew={!given} onChange={draft.setFile} /></fieldset>
-          : <Suspense fallback={<Waiting />}><Editor language="json" label={t('Policy')} value={draft.text} onChange={draft.setText} readOnly={!may} /></Suspense>}
+        <Edited draft={draft} label={t('Policy')} readOnly={!may}><Form file={draft.file} isNew={!given} onChange={draft.setFile} /></Edited>
       </Stack>
       <Stack>{preview ? <Previewed preview={preview} /> : <Text size="sm" className="quiet">{t('A preview tells which points would be processed otherwise, and what would be too old. It changes nothing.')}</Text>}</Stack>
     </SimpleGrid>

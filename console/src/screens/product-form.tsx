@@ -1,11 +1,12 @@
 // A product: made by a form, or changed by one.
 import { Button, Group, Modal, Radio, Select, Stack, TextInput, Textarea } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { useState, type FormEvent } from 'react';
+import { useState } from 'react';
 import { api, ok } from '../api/client';
 import type { ModelFile, ProductFile } from '../api/types';
 import { useWords } from '../i18n';
 import { ProblemAlert, tell } from '../ui/problem';
+import { useWork } from '../ui/work';
 import { declare } from './declare';
 
 export function ProductForm({ file, onClose }: { file?: ProductFile; onClose: () => void }) {
@@ -16,29 +17,20 @@ export function ProductForm({ file, onClose }: { file?: ProductFile; onClose: ()
   const [model, setModel] = useState<string | null>(file?.model ?? null);
   const [format, setFormat] = useState<string>(file?.format ?? 'json');
   const [description, setDescription] = useState(file?.description ?? '');
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>();
+  const { busy, error, submit } = useWork();
   const models = useQuery({
     queryKey: ['models', 'all'],
     queryFn: async () => (await ok(api.GET('/api/v1/models', { params: { query: { limit: 1000 } } }))).items as unknown as ModelFile[],
   });
-  const save = async (event: FormEvent) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(undefined);
+  const save = submit(async () => {
     const { description: _, ...rest } = file ?? { kind: 'Product' as const, name };
-    try {
-      await declare(client, [{ ...rest, model, format, ...(key && { key }), ...(description && { description }) }], file ? 'any' : 'new');
-      tell(file ? t('Saved.') : t('The product is made.'));
-      onClose();
-    } catch (error) {
-      setError(error);
-      setBusy(false);
-    }
-  };
+    await declare(client, [{ ...rest, model, format, ...(key && { key }), ...(description && { description }) }], file ? 'any' : 'new');
+    tell(file ? t('Saved.') : t('The product is made.'));
+    onClose();
+  });
   return (
     <Modal opened onClose={onClose} title={file ? t('Change {name}', { name: file.name }) : t('New product')} closeButtonProps={{ 'aria-label': t('Close') }}>
-      <form onSubmit={(event) => void save(event)}>
+      <form onSubmit={save}>
         <Stack>
           <TextInput label={t('Name')} required readOnly={file !== undefined} value={name} onChange={(e) => setName(e.currentTarget.value)} data-autofocus />
           <TextInput label={t('Key')} description={t('Letters, digits, - _ : . and made up unless given')} readOnly={file !== undefined} value={key} onChange={(e) => setKey(e.currentTarget.value)} />

@@ -12,6 +12,7 @@ import { Asked, Empty, FilterText, Page, Pairs, Stat, Sure, useFilters } from '.
 import { DryRunOutcome, Payload, Reasons, hexOf } from '../ui/payload';
 import { Code, ProblemAlert, tell } from '../ui/problem';
 import { Rows } from '../ui/rows';
+import { useWork } from '../ui/work';
 import { useProducts } from './channels';
 import { JobProgress, Redrive } from './cured';
 
@@ -120,21 +121,12 @@ function Mend({ cure }: { cure: Cure }) {
 function DryRunAll({ selection }: { selection: Selection }) {
   const { t } = useWords();
   const [summary, setSummary] = useState<{ entries: number; stored: number; partly: number; refused: number; skipped: number }>();
-  const [error, setError] = useState<unknown>();
-  const [busy, setBusy] = useState(false);
-  const run = async () => {
-    setBusy(true);
-    setError(undefined);
-    try {
-      for await (const line of lines<{ summary?: never }>('/api/v1/quarantine/dry-run', { method: 'POST', body: JSON.stringify({ selection }) })) {
-        if (line.summary) setSummary(line.summary);
-      }
-    } catch (error) {
-      setError(error);
-    } finally {
-      setBusy(false);
+  const { busy, error, work } = useWork();
+  const run = () => work(async () => {
+    for await (const line of lines<{ summary?: never }>('/api/v1/quarantine/dry-run', { method: 'POST', body: JSON.stringify({ selection }) })) {
+      if (line.summary) setSummary(line.summary);
     }
-  };
+  });
   return (
     <Stack gap={4}>
       <Button variant="default" loading={busy} onClick={() => void run()}>{t('Dry run')}</Button>

@@ -2,20 +2,17 @@
 // with a trial beside it.
 import { Button, Card, Group, MultiSelect, NumberInput, Radio, Select, SimpleGrid, Stack, TagsInput, Text, TextInput, Textarea, Title } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { Suspense, lazy, useState } from 'react';
 import { api, ok } from '../api/client';
 import type { ModelFile, RuleFile } from '../api/types';
 import { useWords } from '../i18n';
-import { Waiting } from '../ui/page';
 import { ProblemAlert, tell } from '../ui/problem';
 import { Kept, others } from '../ui/kept';
+import { useWork } from '../ui/work';
 import { useProducts } from './channels';
 import { declare } from './declare';
-import { Turn, kept, keptTo, useDraft } from './draft';
+import { Edited, Turn, kept, keptTo, useDraft } from './draft';
 import { Conditions, Entries, Steps } from './rule-steps';
 import { Trial } from './rule-trial';
-
-const Editor = lazy(() => import('../ui/editor'));
 
 const KNOWN = ['kind', 'name', 'from', 'make', 'to', 'begin', 'description'];
 const BEGUN: RuleFile = { kind: 'Rule', name: '', from: { type: 'points' }, make: [], to: { webhook: { url: '' } } };
@@ -28,21 +25,13 @@ export function RuleEditor({ file: given, readOnly = false, onSaved }: { file?: 
   const { t } = useWords();
   const client = useQueryClient();
   const draft = useDraft(given ?? BEGUN, tidy);
-  const [busy, setBusy] = useState(false);
-  const save = async () => {
-    setBusy(true);
-    draft.setError(undefined);
-    try {
-      const rule = draft.current();
-      await declare(client, [rule], given ? 'any' : 'new');
-      tell(given ? t('Saved. It holds for what comes from now on.') : t('The rule is made, and runs.'));
-      onSaved(rule.name);
-    } catch (error) {
-      draft.setError(error);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const { busy, work } = useWork(draft);
+  const save = () => work(async () => {
+    const rule = draft.current();
+    await declare(client, [rule], given ? 'any' : 'new');
+    tell(given ? t('Saved. It holds for what comes from now on.') : t('The rule is made, and runs.'));
+    onSaved(rule.name);
+  });
   return (
     <SimpleGrid cols={{ base: 1, lg: 2 }}>
       <Stack>
@@ -51,9 +40,7 @@ export function RuleEditor({ file: given, readOnly = false, onSaved }: { file?: 
           {!readOnly && <Button loading={busy} onClick={() => void save()}>{given ? t('Save') : t('Make the rule')}</Button>}
         </Group>
         <ProblemAlert error={draft.error} />
-        {draft.text === undefined
-          ? <fieldset disabled={readOnly} style={{ border: 0, padding: 0, margin: 0, minWidth: 0 }}><Form file={{ ...draft.file, to: draft.file.to ?? {} }} isNew={!given} onChange={draft.setFile} /></fieldset>
-          : <Suspense fallback={<Waiting />}><Editor language="json" label={t('Rule')} value={draft.text} onChange={draft.setText} readOnly={readOnly} /></Suspense>}
+        <Edited draft={draft} label={t('Rule')} readOnly={readOnly}><Form file={{ ...draft.file, to: draft.file.to ?? {} }} isNew={!given} onChange={draft.setFile} /></Edited>
       </Stack>
       {!readOnly && <Trial rule={draft.current} />}
     </SimpleGrid>

@@ -8,6 +8,7 @@ import { useMay } from '../app';
 import { useWords } from '../i18n';
 import { bytes, useTime } from '../time';
 import { ProblemAlert, tell, tellProblem } from '../ui/problem';
+import { useWork } from '../ui/work';
 import { useProducts } from './channels';
 import { Outcome, saveDraft, type Tested } from './script-outcome';
 import { SampleChoice, hexOf, keepSample, type Input, type Typed } from './script-samples';
@@ -25,25 +26,13 @@ export function Test({ name, file, prepare }: { name: string; file: ScriptFile; 
   const [reply, setReply] = useState(REPLY);
   const [title, setTitle] = useState('');
   const [tested, setTested] = useState<{ outcome: Tested; of: Golden }>();
-  const [error, setError] = useState<unknown>();
-  const [busy, setBusy] = useState(false);
+  const { busy, error, work } = useWork();
   const input = () => ({ [typed.form]: typed.form === 'text' ? typed.text : typed.text.replace(/\s/g, '') }) as Input;
   const document = () => {
     try {
       return JSON.parse(reply) as unknown;
     } catch (error) {
       throw new Problem(0, 'bad-request', (error as Error).message, t('what is encoded is JSON'));
-    }
-  };
-  const work = async (work: () => Promise<void>) => {
-    setBusy(true);
-    setError(undefined);
-    try {
-      await work();
-    } catch (error) {
-      setError(error);
-    } finally {
-      setBusy(false);
     }
   };
   const run = () => work(async () => {

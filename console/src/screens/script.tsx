@@ -10,6 +10,7 @@ import { useWords } from '../i18n';
 import { count } from '../time';
 import { Asked, Page, Sure, Waiting } from '../ui/page';
 import { ProblemAlert, tell } from '../ui/problem';
+import { useWork } from '../ui/work';
 import { Cured } from './cured';
 import { GoldenTests } from './script-golden';
 import { saveDraft } from './script-outcome';
@@ -83,24 +84,15 @@ function Edited({ name, file, hasDraft, onCures }: { name: string; file: ScriptF
   const client = useQueryClient();
   const [source, setSource] = useState(file.source);
   useEffect(() => setSource(file.source), [file.source]);
-  const [error, setError] = useState<unknown>();
-  const [busy, setBusy] = useState(false);
+  const { busy, error, work } = useWork();
   const isChanged = source !== file.source;
   const path = { params: { path: { name } } };
-  const work = async (work: () => Promise<void>) => {
-    setBusy(true);
-    setError(undefined);
-    try {
-      await work();
-      await client.invalidateQueries({ queryKey: ['script', name] });
-    } catch (error) {
-      setError(error);
-    } finally {
-      setBusy(false);
-    }
-  };
-  const save = () => work(async () => { await saveDraft(name, { ...file, source }); tell(t('The draft is saved. Nothing that runs has changed.')); });
-  const publish = () => work(async () => {
+  const change = (act: () => Promise<void>) => work(async () => {
+    await act();
+    await client.invalidateQueries({ queryKey: ['script', name] });
+  });
+  const save = () => change(async () => { await saveDraft(name, { ...file, source }); tell(t('The draft is saved. Nothing that runs has changed.')); });
+  const publish = () => change(async () => {
     if (isChanged) await saveDraft(name, { ...file, source });
     const published = await ok(api.POST('/api/v1/scripts/{name}/publish', path));
     onCures((published as unknown as { cures?: Cure[] }).cures ?? []);

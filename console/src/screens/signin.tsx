@@ -1,11 +1,12 @@
 // Signing in. While there are no users, the admin token makes the first one.
 import { Anchor, Button, Card, Center, Code, PasswordInput, Select, Group, Stack, Text, TextInput, Title } from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
-import { useEffect, useState, type FormEvent } from 'react';
+import { useEffect, useState } from 'react';
 import { api, ok } from '../api/client';
 import { useWords } from '../i18n';
 import { Asked } from '../ui/page';
 import { ProblemAlert } from '../ui/problem';
+import { useWork } from '../ui/work';
 
 export function SignIn({ onSignedIn }: { onSignedIn: () => void }) {
   const { t, language, setLanguage } = useWords();
@@ -51,12 +52,13 @@ function ByPassword({ onSignedIn }: { onSignedIn: () => void }) {
   const { t } = useWords();
   const [name, setName] = useState('');
   const [password, setPassword] = useState('');
-  const { busy, error, submit } = useSubmit(async () => {
+  const { busy, error, submit } = useWork();
+  const enter = submit(async () => {
     await signIn(name, password);
     onSignedIn();
   });
   return (
-    <form onSubmit={submit}>
+    <form onSubmit={enter}>
       <Stack>
         <TextInput label={t('User name')} autoComplete="username" required autoFocus value={name} onChange={(e) => setName(e.currentTarget.value)} />
         <PasswordInput label={t('Password')} autoComplete="current-password" required value={password} onChange={(e) => setPassword(e.currentTarget.value)} visibilityToggleButtonProps={{ 'aria-label': t('Show the password') }} />
@@ -72,7 +74,8 @@ function ByToken({ isFirst, onSignedIn }: { isFirst: boolean; onSignedIn: () => 
   const [token, setToken] = useState('');
   const [name, setName] = useState('');
   const [password, setPassword] = useState('');
-  const { busy, error, submit } = useSubmit(async () => {
+  const { busy, error, submit } = useWork();
+  const enter = submit(async () => {
     await ok(api.PUT('/api/v1/access/users/{name}', {
       params: { path: { name } },
       body: { role: 'admin', password },
@@ -82,7 +85,7 @@ function ByToken({ isFirst, onSignedIn }: { isFirst: boolean; onSignedIn: () => 
     onSignedIn();
   });
   return (
-    <form onSubmit={submit}>
+    <form onSubmit={enter}>
       <Stack>
         <Text size="sm">
           {isFirst ? t('Nobody can sign in yet. Show the admin token, and make the first user.') : t('The admin token makes a user, or sets the password of one.')}
@@ -101,16 +104,4 @@ function ByToken({ isFirst, onSignedIn }: { isFirst: boolean; onSignedIn: () => 
       </Stack>
     </form>
   );
-}
-
-function useSubmit(work: () => Promise<void>) {
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>();
-  const submit = (event: FormEvent) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(undefined);
-    work().catch(setError).finally(() => setBusy(false));
-  };
-  return { busy, error, submit };
 }

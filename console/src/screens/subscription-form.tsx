@@ -1,12 +1,13 @@
 // What a subscription is made of: for a new one, and to change one.
 import { Button, Group, MultiSelect, NumberInput, Radio, Select, SimpleGrid, Stack, TagsInput, Text, TextInput, Textarea } from '@mantine/core';
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { useState, type FormEvent } from 'react';
+import { useState } from 'react';
 import { api, ok } from '../api/client';
 import type { AccessKeyFile, DeviceFile, ModelFile, SubscriptionFile } from '../api/types';
 import { useWords } from '../i18n';
 import { ProblemAlert, tell } from '../ui/problem';
 import { Kept, others } from '../ui/kept';
+import { useWork } from '../ui/work';
 import { declare } from './declare';
 
 const KNOWN = ['kind', 'name', 'type', 'accessKey', 'models', 'points', 'events', 'devices', 'retentionHours', 'partitions', 'begin', 'description'];
@@ -30,8 +31,7 @@ export function SubscriptionForm({ file, readOnly = false, onSaved, onCancel }: 
   const [begin, setBegin] = useState<string>(file?.begin ?? 'now');
   const [description, setDescription] = useState(file?.description ?? '');
   const [search, setSearch] = useState('');
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>();
+  const { busy, error, submit } = useWork();
   const keys = useQuery({
     queryKey: ['access-keys', 'all'],
     queryFn: async () => (await ok(api.GET('/api/v1/access-keys', { params: { query: { limit: 1000 } } }))).items as unknown as AccessKeyFile[],
@@ -46,10 +46,7 @@ export function SubscriptionForm({ file, readOnly = false, onSaved, onCancel }: 
   });
   const chosen = (known.data ?? []).filter((model) => models.length === 0 || models.includes(model.name));
   const all = (of: (model: ModelFile) => Record<string, unknown> | undefined) => [...new Set(chosen.flatMap((model) => Object.keys(of(model) ?? {})))];
-  const save = async (submitted: FormEvent) => {
-    submitted.preventDefault();
-    setBusy(true);
-    setError(undefined);
+  const save = submit(async () => {
     const made: SubscriptionFile = {
       // What the form has no field for stays as it is.
       ...others(file, KNOWN), kind: 'Subscription', name, type: type as 'points' | 'events', accessKey: key ?? '', retentionHours: Number(hours), partitions: Number(partitions), begin: begin as 'now' | 'oldest',
@@ -57,18 +54,12 @@ export function SubscriptionForm({ file, readOnly = false, onSaved, onCancel }: 
       ...(type === 'points' ? points.length > 0 && { points } : events.length > 0 && { events }),
       ...(description && { description }),
     };
-    try {
-      await declare(client, [made], file ? 'any' : 'new');
-      tell(file ? t('Saved. It holds for what comes from now on.') : t('The subscription is made.'));
-      onSaved(name);
-    } catch (error) {
-      setError(error);
-    } finally {
-      setBusy(false);
-    }
-  };
+    await declare(client, [made], file ? 'any' : 'new');
+    tell(file ? t('Saved. It holds for what comes from now on.') : t('The subscription is made.'));
+    onSaved(name);
+  });
   return (
-    <form onSubmit={(event) => void save(event)}>
+    <form onSubmit={save}>
       <fieldset disabled={readOnly} style={{ border: 0, padding: 0, margin: 0, minWidth: 0 }}>
         <Stack>
           <TextInput label={t('Subscription id')} description={t('What applications give; letters, digits, - _ .')} required readOnly={file !== undefined} value={name} onChange={(e) => setName(e.currentTarget.value)} data-autofocus />

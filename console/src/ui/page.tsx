@@ -4,6 +4,7 @@ import { useEffect, useRef, useState, type ReactNode } from 'react';
 import { Link, useSearchParams } from 'react-router';
 import { useWords } from '../i18n';
 import { ProblemAlert } from './problem';
+import { useWork } from './work';
 
 export function Page({ title, about, actions, children }: { title: string; about?: string; actions?: ReactNode; children: ReactNode }) {
   useEffect(() => {
@@ -110,20 +111,11 @@ export function Sure({ label, title, children, color = 'red', variant = 'light',
 }) {
   const { t } = useWords();
   const [isOpen, setOpen] = useState(false);
-  const [isBusy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>();
-  const sure = async () => {
-    setBusy(true);
-    setError(undefined);
-    try {
-      await onSure();
-      setOpen(false);
-    } catch (error) {
-      setError(error);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const { busy, error, work } = useWork();
+  const sure = () => work(async () => {
+    await onSure();
+    setOpen(false);
+  });
   return (
     <>
       <Button color={color} variant={variant} size={size} disabled={disabled ?? false} onClick={() => setOpen(true)}>{label}</Button>
@@ -133,7 +125,7 @@ export function Sure({ label, title, children, color = 'red', variant = 'light',
           <ProblemAlert error={error} />
           <Group justify="flex-end">
             <Button variant="default" onClick={() => setOpen(false)}>{t('Cancel')}</Button>
-            <Button color={color} loading={isBusy} onClick={() => void sure()}>{label}</Button>
+            <Button color={color} loading={busy} onClick={() => void sure()}>{label}</Button>
           </Group>
         </Stack>
       </Modal>

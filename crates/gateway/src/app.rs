@@ -700,13 +700,8 @@ fn websocket(door: Arc<Door<House>>) -> http::Attend {
 
 /// Connections end when their channel is paused or deleted or their secret ends.
 async fn keep_logins_true(house: Arc<House>, registry: Arc<Registry>, closing: CancellationToken) {
-    let mut changes = registry.subscribe();
-    loop {
-        tokio::select! {
-            () = closing.cancelled() => return,
-            changed = changes.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(LOGINS_LOOK_EVERY) => {}
-        }
+    let mut changes = registry.changes(closing);
+    while changes.next_within(LOGINS_LOOK_EVERY).await {
         house.recheck_logins();
     }
 }

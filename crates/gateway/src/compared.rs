@@ -65,6 +65,9 @@ impl Whose {
 
 /// Counts what messages brought again, and what they brought that is other than what stood there. Blocks.
 ///
+/// It reads the origin of every commit of the stretch: the store keeps them by sequence, in chunks that do
+/// not say whose they are, and every message counts, not only one of which something differs.
+///
 /// # Errors
 /// The store cannot be read.
 pub fn compare(store: &Store, whose: &Whose, stretch: Stretch) -> Result<Comparison, ReadError> {

@@ -3,26 +3,31 @@
 //! Writers are one at a time: read the documents, put them into a draft, commit its records in one
 //! transaction, then show the draft to readers. Readers hold a [`Snapshot`]: no lock and no
 //! database stands on a message's path. A new kind is a file here, a line in each `match` on
-//! [`Kind`] that the compiler points out.
+//! [`Kind`] that the compiler points out. What `apply` does not say of an object is in `verbs.rs`.
 
 mod access_key;
 mod archive;
 mod budget;
+mod changes;
 mod channel;
+mod deletion;
 mod device;
 mod document;
 mod draft;
 mod kind;
+mod loaded;
 mod model;
 mod policy;
 #[cfg(test)]
 mod policy_tests;
 mod product;
 pub mod records;
+mod refused;
 mod rule;
 mod sample;
 mod schema;
 mod script;
+mod sealed;
 mod snapshot;
 mod sqlite;
 mod storage;
@@ -30,20 +35,21 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 pub mod thing_model;
+mod verbs;
+mod witness;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    fmt,
     path::Path,
     sync::{Arc, OnceLock},
 };
 
 use arc_swap::{ArcSwap, Guard};
-use backtide_model::{ChannelName, ElementName, ProductKey, Storage};
+use backtide_model::{ElementName, ProductKey, Storage};
 use parking_lot::Mutex;
-use secrecy::SecretString;
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use access_key::{AccessKey, Right};
 pub use archive::{
@@ -51,6 +57,7 @@ pub use archive::{
     ScheduleFile,
 };
 pub use budget::ErrorBudget;
+pub use changes::Changes;
 pub use channel::{CertificateRule, Channel, Held, Quotas, Rates, RecentQuota, Secret};
 pub use device::{Attributes, Device, DeviceFile};
 pub use document::{Declared, Document, Fault, Form, Place, read};
@@ -58,6 +65,7 @@ pub use kind::Kind;
 pub use model::DeclaredModel;
 pub use policy::{Policies, Policy, PolicyFile, chain, chains_of};
 pub use product::{Format, Product, ProductFile};
+pub use refused::{NAMED_MAX, OpenError, Refused, User, refused};
 pub use rule::{
     BatchFormat, Calculated, Comparison, Constant, Destination, Guarantee, KafkaFile, Listen,
     QualityRange, RowKind, Rule, RuleFile, Scale, Step, WebhookFile,
@@ -71,23 +79,16 @@ pub use storage::{
     Compression, Density, KeptBy, Of, ProductStorage, RuleInForce, StorageRule, StorageRules,
 };
 pub use subscription::{Contents, Subscription};
+pub use witness::{Altered, Witness};
 
-use crate::{
-    clock::Clock,
-    secrets::{Seal, SecretError},
-};
-use access_key::Credential;
-use archive::ArchiveState;
-use channel::{Login, Previous};
+use crate::{clock::Clock, secrets::Seal};
 use draft::{Draft, Trust};
-use records::{Change, Collection, Records, RecordsError};
-use rule::RuleState;
-use script::Scripts;
+use loaded::loaded;
+use records::Records;
+use witness::{ALTERED_MAX, altered};
 
 /// Enabled channels of one product (`decisions.md` §2).
 pub const ENABLED_CHANNELS_MAX: usize = 64;
-/// Faults and users named in one refusal; the rest is counted.
-pub const NAMED_MAX: usize = 100;
 
 /// What points are stored as; the store answers.
 pub trait StoredTypes: Send + Sync {
@@ -138,81 +139,6 @@ pub struct Applied {
     pub name: String,
     pub effect: Effect,
 }
-
-/// An object that uses another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    pub kind: Kind,
-    pub name: String,
-}
-
-impl fmt::Display for User {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.name)
-    }
-}
-
-/// Why nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// The documents, or what they would change, are wrong. At most [`NAMED_MAX`] faults, in file
-    /// order, and how many more.
-    #[error("{} of the documents cannot be applied; nothing was changed", faults.len() + more)]
-    Faults { faults: Vec<Fault>, more: usize },
-    #[error("{kind} {name} is not declared")]
-    NotFound { kind: Kind, name: String },
-    #[error("device {name} is declared for several products: {}; name one", products.join(", "))]
-    Ambiguous { name: String, products: Vec<String> },
-    /// At most [`NAMED_MAX`] users, and how many more.
-    #[error("{kind} {name} is used by {}", listed(users, *more))]
-    InUse {
-        kind: Kind,
-        name: String,
-        users: Vec<User>,
-        more: usize,
-    },
-    #[error("{0}")]
-    Conflict(String),
-    #[error(transparent)]
-    Records(#[from] RecordsError),
-}
-
-fn listed(users: &[User], more: usize) -> String {
-    const SHOWN: usize = 5;
-    let shown: Vec<String> = users.iter().take(SHOWN).map(User::to_string).collect();
-    match users.len().saturating_sub(SHOWN) + more {
-        0 => shown.join(", "),
-        rest => format!("{} and {rest} more", shown.join(", ")),
-    }
-}
-
-/// Why the registry cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error(transparent)]
-    Records(#[from] RecordsError),
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    #[error("registry record {object} is damaged: {reason}")]
-    Damaged { object: String, reason: String },
-}
-
-/// A record of the registry that is another now. Texts are JSON; channel secrets in them are sealed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Altered {
-    /// The collection, such as `device` or `login`.
-    pub kind: &'static str,
-    /// Its owner, where it has one, a slash, and its name.
-    pub name: String,
-    pub before: Option<String>,
-    pub after: Option<String>,
-}
-
-/// Records of one change that are told with what they were; the rest is counted.
-const ALTERED_MAX: usize = 1_000;
-
-/// Is told of every change after it was committed, in order: its records, and how many more.
-pub type Witness = Box<dyn Fn(Vec<Altered>, usize) + Send + Sync>;
 
 /// Everything declared.
 pub struct Registry {
@@ -280,10 +206,12 @@ impl Registry {
         self.snapshot.load_full()
     }
 
-    /// Tells of every change by the snapshot's version; changes in quick succession may be told as
-    /// one.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
+    /// Tells of every change from here on, until `closing`.
+    pub fn changes(&self, closing: CancellationToken) -> Changes {
+        Changes {
+            version: self.version.subscribe(),
+            closing,
+        }
     }
 
     /// Declares all documents, or none. Blocks on the disk.
@@ -313,414 +241,6 @@ impl Registry {
             Ok(())
         })?;
         Ok(preview.expect("a change that was drawn has a draft"))
-    }
-
-    /// Deletes a declaration that nothing uses. `product` tells devices of one name apart.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn delete(&self, kind: Kind, name: &str, product: Option<&str>) -> Result<(), Refused> {
-        self.change(Run::Commit, |draft| {
-            let snapshot = draft.snapshot.clone();
-            let not_found = || Refused::NotFound {
-                kind,
-                name: name.to_owned(),
-            };
-            let unused = |users: Vec<User>| match users.len() {
-                0 => Ok(()),
-                len => Err(Refused::InUse {
-                    kind,
-                    name: name.to_owned(),
-                    users: users.into_iter().take(NAMED_MAX).collect(),
-                    more: len.saturating_sub(NAMED_MAX),
-                }),
-            };
-            match kind {
-                Kind::Model => {
-                    let model = snapshot.model(name).ok_or_else(not_found)?;
-                    unused(users_of_model(&snapshot, name))?;
-                    draft.remove_model(&model.name);
-                }
-                Kind::Product => {
-                    let product = snapshot.product(name).ok_or_else(not_found)?;
-                    let listens = |rule: &Rule| rule.file.from.products.contains(&product.name);
-                    let users = users_of_product(&snapshot, product).into_iter();
-                    let archived = archives_of_product(&snapshot, product);
-                    let users = users.chain(rules(&snapshot, listens)).chain(archived);
-                    unused(users.collect())?;
-                    draft.remove_product(product);
-                }
-                Kind::Device => {
-                    let (product, device) = device_named(&snapshot, name, product)?;
-                    draft.remove_device(product, device);
-                }
-                Kind::Channel => {
-                    let channel = snapshot.channel(name).ok_or_else(not_found)?;
-                    let listens = |rule: &Rule| rule.file.from.channels.contains(&channel.name);
-                    let is_about = |file: &PolicyFile| file.channels.contains(&channel.name);
-                    let users = rules(&snapshot, listens)
-                        .chain(users_of_channel(&snapshot, name))
-                        .chain(policies(&snapshot, is_about));
-                    unused(users.collect())?;
-                    draft.remove_channel(channel);
-                }
-                Kind::Script => {
-                    draft.remove_script(snapshot.script(name).ok_or_else(not_found)?);
-                }
-                Kind::AccessKey => {
-                    let key = snapshot.access_key(name).ok_or_else(not_found)?;
-                    unused(users_of_access_key(&snapshot, name))?;
-                    draft.remove_access_key(&key.name);
-                }
-                Kind::Subscription => {
-                    let subscription = snapshot.subscription(name).ok_or_else(not_found)?;
-                    draft.remove_subscription(&subscription.name);
-                }
-                Kind::Policy => {
-                    let policy = snapshot.policy(name).ok_or_else(not_found)?;
-                    draft
-                        .remove_policy(&policy.name)
-                        .map_err(Refused::Conflict)?;
-                }
-                Kind::Rule => {
-                    let rule = snapshot.rule(name).ok_or_else(not_found)?;
-                    draft.remove_rule(&rule.name);
-                }
-                Kind::Archive => {
-                    let archive = snapshot.archive(name).ok_or_else(not_found)?;
-                    draft.remove_archive(&archive.name);
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// Gives a channel a new secret; the one before stays valid for `overlap_ms`.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn rotate(&self, name: &str, overlap_ms: i64) -> Result<Arc<Channel>, Refused> {
-        let valid_until_ms = self.clock.now_ms().saturating_add(overlap_ms);
-        self.relogin(name, |channel| {
-            let new = Secret::new(channel.secret.id + 1);
-            let secret = std::mem::replace(&mut channel.secret, new);
-            channel.previous = Some(Previous {
-                secret,
-                valid_until_ms,
-            });
-        })
-    }
-
-    /// Shuts a channel, or opens it again; an open one is not held either.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn set_paused(&self, name: &str, paused: bool) -> Result<Arc<Channel>, Refused> {
-        self.relogin(name, |channel| {
-            channel.paused = paused;
-            if !paused {
-                channel.held = None;
-            }
-        })
-    }
-
-    /// Takes nothing of a channel until it is opened again.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn hold(&self, name: &str, reason: &str) -> Result<Arc<Channel>, Refused> {
-        let since = self.clock.now_ms();
-        self.relogin(name, |channel| {
-            channel.held.get_or_insert_with(|| Held {
-                since,
-                reason: reason.to_owned(),
-            });
-        })
-    }
-
-    /// Saves the draft of a script; an earlier draft is replaced.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn draft_script(&self, name: &str, file: ScriptFile) -> Result<Arc<Script>, Refused> {
-        let name = backtide_model::ObjectName::new(name)
-            .map_err(|error| Refused::Conflict(error.to_string()))?;
-        self.change(Run::Commit, |draft| {
-            draft
-                .put_script_draft(&name, file)
-                .map_err(Refused::Conflict)
-        })?;
-        self.script(name.as_str())
-    }
-
-    /// Deletes the draft of a script.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn drop_script_draft(&self, name: &str) -> Result<(), Refused> {
-        let script = self.script(name)?;
-        if script.draft.is_none() {
-            return Err(Refused::Conflict(format!("script {name} has no draft")));
-        }
-        self.change_script(name, |draft, script| {
-            draft.remove_script_draft(script);
-            Ok(())
-        })
-    }
-
-    /// Makes the draft of a script a version, and that the one that runs. `tried` is the draft that
-    /// passed its trial: another one is refused.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn publish_script(
-        &self,
-        name: &str,
-        tried: &Arc<ScriptVersion>,
-    ) -> Result<Arc<Script>, Refused> {
-        self.change_script(name, |draft, script| {
-            let is_same = script
-                .draft
-                .as_ref()
-                .is_some_and(|now| Arc::ptr_eq(now, tried));
-            if !is_same {
-                return Err("the draft was changed meanwhile; publish again".to_owned());
-            }
-            draft.publish_script(script)
-        })?;
-        self.script(name)
-    }
-
-    /// Makes another version of a script the one that runs.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn roll_back_script(&self, name: &str, number: u32) -> Result<Arc<Script>, Refused> {
-        self.change_script(name, |draft, script| draft.roll_back_script(script, number))?;
-        self.script(name)
-    }
-
-    /// Keeps a sample payload with a script, in the place of one of the same name.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn keep_sample(
-        &self,
-        script: &str,
-        name: &str,
-        sample: Sample,
-    ) -> Result<Arc<Script>, Refused> {
-        self.change_script(script, |draft, script| {
-            draft.put_sample(script, name, sample)
-        })?;
-        self.script(script)
-    }
-
-    /// Deletes a sample payload of a script.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn drop_sample(&self, script: &str, name: &str) -> Result<(), Refused> {
-        self.change_script(script, |draft, script| draft.remove_sample(script, name))
-    }
-
-    fn script(&self, name: &str) -> Result<Arc<Script>, Refused> {
-        self.current()
-            .script(name)
-            .cloned()
-            .ok_or_else(|| Refused::NotFound {
-                kind: Kind::Script,
-                name: name.to_owned(),
-            })
-    }
-
-    fn change_script(
-        &self,
-        name: &str,
-        change: impl FnOnce(&mut Draft<'_>, &Script) -> Result<(), String>,
-    ) -> Result<(), Refused> {
-        self.change(Run::Commit, |draft| {
-            let script = draft.snapshot.script(name).cloned();
-            let script = script.ok_or_else(|| Refused::NotFound {
-                kind: Kind::Script,
-                name: name.to_owned(),
-            })?;
-            change(draft, &script).map_err(Refused::Conflict)
-        })
-    }
-
-    fn relogin(
-        &self,
-        name: &str,
-        change: impl FnOnce(&mut Channel),
-    ) -> Result<Arc<Channel>, Refused> {
-        let not_found = || Refused::NotFound {
-            kind: Kind::Channel,
-            name: name.to_owned(),
-        };
-        self.change(Run::Commit, |draft| {
-            let name = ChannelName::new(name).map_err(|_| not_found())?;
-            draft.snapshot.channel(&name).ok_or_else(not_found)?;
-            draft.relogin(&name, change).map_err(Refused::Conflict)
-        })?;
-        self.current().channel(name).cloned().ok_or_else(not_found)
-    }
-
-    /// Gives an access key a new secret; the one before stays valid for `overlap_ms`. One that was
-    /// revoked signs again, with the new secret alone.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn rotate_access_key(
-        &self,
-        name: &str,
-        overlap_ms: i64,
-    ) -> Result<Arc<AccessKey>, Refused> {
-        let valid_until_ms = self.clock.now_ms().saturating_add(overlap_ms);
-        self.reissue(name, |key| key.rotate(valid_until_ms))
-    }
-
-    /// Takes every secret of an access key away, for good.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn revoke_access_key(&self, name: &str) -> Result<Arc<AccessKey>, Refused> {
-        self.reissue(name, AccessKey::revoke)
-    }
-
-    fn reissue(
-        &self,
-        name: &str,
-        change: impl FnOnce(&mut AccessKey),
-    ) -> Result<Arc<AccessKey>, Refused> {
-        let not_found = || Refused::NotFound {
-            kind: Kind::AccessKey,
-            name: name.to_owned(),
-        };
-        self.change(Run::Commit, |draft| {
-            let key = draft.snapshot.access_key(name).ok_or_else(not_found)?;
-            let name = key.name.clone();
-            draft.reissue(&name, change);
-            Ok(())
-        })?;
-        self.current()
-            .access_key(name)
-            .cloned()
-            .ok_or_else(not_found)
-    }
-
-    /// Stops a subscription, or starts it again.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn set_stopped(&self, name: &str, stopped: bool) -> Result<Arc<Subscription>, Refused> {
-        let not_found = || Refused::NotFound {
-            kind: Kind::Subscription,
-            name: name.to_owned(),
-        };
-        self.change(Run::Commit, |draft| {
-            let subscription = draft.snapshot.subscription(name).ok_or_else(not_found)?;
-            let name = subscription.name.clone();
-            draft.set_stopped(&name, stopped);
-            Ok(())
-        })?;
-        self.current()
-            .subscription(name)
-            .cloned()
-            .ok_or_else(not_found)
-    }
-
-    /// Makes the default rules, unless that was done before: what was deleted since stays so.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn make_default_rules(&self) -> Result<(), Refused> {
-        if self.current().has_made_rules {
-            return Ok(());
-        }
-        self.change(Run::Commit, |draft| {
-            draft.make_rules().map_err(Refused::Conflict)
-        })
-    }
-
-    /// Stops a rule, or starts it again.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn set_rule_stopped(&self, name: &str, stopped: bool) -> Result<Arc<Rule>, Refused> {
-        self.change_rule(name, |rule| rule.stopped = stopped)
-    }
-
-    /// Sets what `${secret}` stands for in a rule, or takes it away.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn set_rule_secret(
-        &self,
-        name: &str,
-        secret: Option<SecretString>,
-    ) -> Result<Arc<Rule>, Refused> {
-        self.change_rule(name, |rule| rule.secret = secret)
-    }
-
-    /// Lets an archive run by itself no more, or again.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn set_archive_stopped(&self, name: &str, stopped: bool) -> Result<Arc<Archive>, Refused> {
-        self.change_archive(name, |archive| archive.stopped = stopped)
-    }
-
-    /// Sets the secret of an archive's S3 access key, or takes it away.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn set_archive_secret(
-        &self,
-        name: &str,
-        secret: Option<SecretString>,
-    ) -> Result<Arc<Archive>, Refused> {
-        self.change_archive(name, |archive| archive.secret = secret)
-    }
-
-    fn change_archive(
-        &self,
-        name: &str,
-        change: impl FnOnce(&mut Archive),
-    ) -> Result<Arc<Archive>, Refused> {
-        let not_found = || Refused::NotFound {
-            kind: Kind::Archive,
-            name: name.to_owned(),
-        };
-        self.change(Run::Commit, |draft| {
-            let archive = draft.snapshot.archive(name).ok_or_else(not_found)?;
-            let name = archive.name.clone();
-            draft.change_archive(&name, change);
-            Ok(())
-        })?;
-        self.current().archive(name).cloned().ok_or_else(not_found)
-    }
-
-    fn change_rule(
-        &self,
-        name: &str,
-        change: impl FnOnce(&mut Rule),
-    ) -> Result<Arc<Rule>, Refused> {
-        let not_found = || Refused::NotFound {
-            kind: Kind::Rule,
-            name: name.to_owned(),
-        };
-        self.change(Run::Commit, |draft| {
-            let name = draft
-                .snapshot
-                .rule(name)
-                .ok_or_else(not_found)?
-                .name
-                .clone();
-            draft.change_rule(&name, change);
-            Ok(())
-        })?;
-        self.current().rule(name).cloned().ok_or_else(not_found)
     }
 
     /// The one way to change anything: draft, records, then readers.
@@ -783,30 +303,26 @@ fn put_all(draft: &mut Draft<'_>, documents: Vec<Document>) -> Result<Vec<Applie
     }
 }
 
-/// What changes about to be committed make of the records that are there.
-fn altered(records: &mut dyn Records, changes: &[Change]) -> Result<Vec<Altered>, RecordsError> {
-    let mut altered = Vec::new();
-    for change in changes.iter().take(ALTERED_MAX) {
-        let (key, after) = match change {
-            Change::Put(record) => (&record.key, Some(record.body.clone())),
-            Change::Remove(key) => (key, None),
-        };
-        let before = records.body(key)?;
-        if before == after || !key.collection.is_told() {
-            continue;
+/// An object declared twice in one go: which one counts would be a guess.
+fn repeated(documents: &[Document]) -> Vec<Fault> {
+    let mut first: HashMap<(Kind, &str, &str), Place> = HashMap::with_capacity(documents.len());
+    let mut faults = Vec::new();
+    for Document { place, declared } in documents {
+        match first.entry((declared.kind(), declared.owner(), declared.name())) {
+            Entry::Vacant(entry) => {
+                entry.insert(*place);
+            }
+            Entry::Occupied(entry) => {
+                let Place { document, line } = *entry.get();
+                faults.push(Fault {
+                    place: *place,
+                    object: Some(declared.object()),
+                    message: format!("is declared before, in document {document}, line {line}"),
+                });
+            }
         }
-        let name = match key.owner.as_str() {
-            "" => key.name.clone(),
-            owner => format!("{owner}/{}", key.name),
-        };
-        altered.push(Altered {
-            kind: key.collection.word(),
-            name,
-            before,
-            after,
-        });
     }
-    Ok(altered)
+    faults
 }
 
 /// The device of this name, of this product where one is named.
@@ -822,10 +338,7 @@ pub fn device_named<'s>(
         .devices_named(name)
         .filter(|(owner, _)| product.is_none_or(|product| owner.name.as_str() == product));
     match (found.next(), found.next()) {
-        (None, _) => Err(Refused::NotFound {
-            kind: Kind::Device,
-            name: name.to_owned(),
-        }),
+        (None, _) => Err(Refused::not_found(Kind::Device, name)),
         (Some(device), None) => Ok(device),
         (Some(_), Some(_)) => Err(Refused::Ambiguous {
             name: name.to_owned(),
@@ -852,243 +365,4 @@ pub fn written<T: Serialize>(kind: Kind, name: &str, file: &T) -> String {
         file,
     })
     .expect("a file that was read from text writes as text")
-}
-
-fn users_of_model(snapshot: &Snapshot, name: &str) -> Vec<User> {
-    let products = snapshot
-        .products_after(None)
-        .filter(|product| product.model_name.as_str() == name)
-        .map(|product| User {
-            kind: Kind::Product,
-            name: product.name.to_string(),
-        });
-    let has_it = |s: &Subscription| s.file.models.iter().any(|model| model.as_str() == name);
-    let listens = |rule: &Rule| {
-        rule.file
-            .from
-            .models
-            .iter()
-            .any(|model| model.as_str() == name)
-    };
-    let is_about = |file: &PolicyFile| file.models.iter().any(|model| model.as_str() == name);
-    products
-        .chain(subscriptions(snapshot, has_it))
-        .chain(rules(snapshot, listens))
-        .chain(policies(snapshot, is_about))
-        .collect()
-}
-
-fn policies(snapshot: &Snapshot, that: impl Fn(&PolicyFile) -> bool) -> impl Iterator<Item = User> {
-    let all = snapshot.policies_after(None);
-    all.filter(move |policy| that(&policy.file))
-        .map(|policy| User {
-            kind: Kind::Policy,
-            name: policy.name.to_string(),
-        })
-}
-
-fn rules(snapshot: &Snapshot, that: impl Fn(&Rule) -> bool) -> impl Iterator<Item = User> {
-    let all = snapshot.rules_after(None);
-    all.filter(move |rule| that(rule)).map(|rule| User {
-        kind: Kind::Rule,
-        name: rule.name.to_string(),
-    })
-}
-
-fn archives_of_product(snapshot: &Snapshot, product: &Product) -> impl Iterator<Item = User> {
-    let all = snapshot.archives_after(None);
-    all.filter(|archive| archive.file.products.contains(&product.name))
-        .map(|archive| User {
-            kind: Kind::Archive,
-            name: archive.name.to_string(),
-        })
-}
-
-fn users_of_channel(snapshot: &Snapshot, name: &str) -> Vec<User> {
-    let keys = snapshot.access_keys_after(None);
-    keys.filter(|key| key.channels.iter().any(|channel| channel.as_str() == name))
-        .map(|key| User {
-            kind: Kind::AccessKey,
-            name: key.name.to_string(),
-        })
-        .collect()
-}
-
-fn users_of_access_key(snapshot: &Snapshot, name: &str) -> Vec<User> {
-    subscriptions(snapshot, |s| s.file.access_key.as_str() == name).collect()
-}
-
-fn subscriptions(
-    snapshot: &Snapshot,
-    that: impl Fn(&Subscription) -> bool,
-) -> impl Iterator<Item = User> {
-    let all = snapshot.subscriptions_after(None);
-    all.filter(move |subscription| that(subscription))
-        .map(|subscription| User {
-            kind: Kind::Subscription,
-            name: subscription.name.to_string(),
-        })
-}
-
-fn users_of_product(snapshot: &Snapshot, product: &Product) -> Vec<User> {
-    let is_about = |file: &PolicyFile| file.products.contains(&product.name);
-    let channels = product.channels.iter().map(|channel| User {
-        kind: Kind::Channel,
-        name: channel.name.to_string(),
-    });
-    let devices = product.devices.after(None).map(|device| User {
-        kind: Kind::Device,
-        name: device.name.to_string(),
-    });
-    let script = product.script.iter().map(|script| User {
-        kind: Kind::Script,
-        name: script.name.to_string(),
-    });
-    channels
-        .chain(script)
-        .chain(policies(snapshot, is_about))
-        .chain(devices)
-        .collect()
-}
-
-/// An object declared twice in one go: which one counts would be a guess.
-fn repeated(documents: &[Document]) -> Vec<Fault> {
-    let mut first: HashMap<(Kind, &str, &str), Place> = HashMap::with_capacity(documents.len());
-    let mut faults = Vec::new();
-    for Document { place, declared } in documents {
-        match first.entry((declared.kind(), declared.owner(), declared.name())) {
-            Entry::Vacant(entry) => {
-                entry.insert(*place);
-            }
-            Entry::Occupied(entry) => {
-                let Place { document, line } = *entry.get();
-                faults.push(Fault {
-                    place: *place,
-                    object: Some(declared.object()),
-                    message: format!("is declared before, in document {document}, line {line}"),
-                });
-            }
-        }
-    }
-    faults
-}
-
-/// Faults in file order, as many as are worth reading.
-pub fn refused(mut faults: Vec<Fault>) -> Refused {
-    faults.sort_by_key(|fault| fault.place.document);
-    let more = faults.len().saturating_sub(NAMED_MAX);
-    faults.truncate(NAMED_MAX);
-    Refused::Faults { faults, more }
-}
-
-fn loaded(
-    records: &mut dyn Records,
-    seal: &Seal,
-    stored: &dyn StoredTypes,
-    now_ms: i64,
-) -> Result<Snapshot, OpenError> {
-    let mut draft = Draft::new(Snapshot::default(), Trust::Kept, now_ms, seal, stored);
-    let mut declared = Vec::new();
-    let mut scripts = Scripts::default();
-    let mut said_by_policies = Vec::new();
-    for record in records.load()? {
-        let name = record.key.name.as_str();
-        let object = || format!("{} {name}", record.key.collection.word());
-        let damaged = |reason: String| OpenError::Damaged {
-            object: object(),
-            reason,
-        };
-        match record.key.collection {
-            Collection::Login => {
-                let login = Login::from_record(name, &record.body, seal)?;
-                draft.logins.insert(name.to_owned(), login);
-            }
-            Collection::RetiredAsset => {
-                let id: backtide_model::AssetId =
-                    serde_json::from_str(&record.body).map_err(|e| damaged(e.to_string()))?;
-                let owner = AssetOwner {
-                    product_key: ProductKey::new(&record.key.owner)
-                        .map_err(|e| damaged(e.to_string()))?,
-                    device_key: backtide_model::DeviceKey::new(name)
-                        .map_err(|e| damaged(e.to_string()))?,
-                };
-                let assets = Arc::make_mut(&mut draft.snapshot.assets);
-                assets.owners.insert(id.clone(), owner.clone());
-                assets.retired.insert(owner, id);
-            }
-            Collection::Script
-            | Collection::ScriptVersion
-            | Collection::ScriptDraft
-            | Collection::ScriptSample => {
-                scripts.take(&record).map_err(damaged)?;
-            }
-            Collection::Credential => {
-                let credential = Credential::from_record(name, &record.body, seal)?;
-                draft.credentials.insert(name.to_owned(), credential);
-            }
-            Collection::SubscriptionState => {
-                let state =
-                    serde_json::from_str(&record.body).map_err(|e| damaged(e.to_string()))?;
-                draft.states.insert(name.to_owned(), state);
-            }
-            Collection::PolicyRevision => {
-                let policy = backtide_model::ObjectName::new(&record.key.owner)
-                    .map_err(|e| damaged(e.to_string()))?;
-                let revision: u32 = name
-                    .parse()
-                    .map_err(|_| damaged("its name is no number".into()))?;
-                let said: policy::SaidRecord =
-                    serde_json::from_str(&record.body).map_err(|e| damaged(e.to_string()))?;
-                said_by_policies.push((revision, policy, said));
-            }
-            // Its revisions say it too, and what it said before.
-            Collection::Policy => {}
-            Collection::RuleState => {
-                let state = RuleState::from_record(name, &record.body, seal)?;
-                draft.rule_states.insert(name.to_owned(), state);
-            }
-            Collection::ArchiveState => {
-                let state = ArchiveState::from_record(name, &record.body, seal)?;
-                draft.archive_states.insert(name.to_owned(), state);
-            }
-            Collection::Made => draft.snapshot.has_made_rules = true,
-            Collection::Model
-            | Collection::Product
-            | Collection::Device
-            | Collection::Channel
-            | Collection::AccessKey
-            | Collection::Subscription
-            | Collection::Rule
-            | Collection::Archive => {
-                declared.push(document::read_json(&record.body).map_err(damaged)?);
-            }
-        }
-    }
-    declared.sort_by_key(Declared::kind);
-    for declared in declared {
-        let object = declared.object();
-        draft
-            .put(declared)
-            .map_err(|reason| OpenError::Damaged { object, reason })?;
-    }
-    for script in scripts
-        .whole()
-        .map_err(|(name, reason)| OpenError::Damaged {
-            object: format!("script {name}"),
-            reason,
-        })?
-    {
-        draft.set_script(script);
-    }
-    said_by_policies.sort_by_key(|(revision, _, _)| *revision);
-    for (revision, policy, said) in said_by_policies {
-        draft.said(policy, revision, said.file);
-    }
-    draft
-        .settle_policies()
-        .map_err(|reason| OpenError::Damaged {
-            object: "policies".to_owned(),
-            reason,
-        })?;
-    Ok(draft.snapshot)
 }

@@ -49,17 +49,11 @@ impl Retention {
 
     /// Keeps the store true until `closing`.
     pub async fn keep(self, pool: Pool, closing: CancellationToken) {
-        let mut changes = self.registry.subscribe();
+        let mut changes = self.registry.changes(closing);
         loop {
-            changes.borrow_and_update();
             let this = self.clone();
-            if pool.run(move || this.set()).await.is_err() {
+            if pool.run(move || this.set()).await.is_err() || !changes.next_within(RISE).await {
                 return;
-            }
-            tokio::select! {
-                () = closing.cancelled() => return,
-                () = tokio::time::sleep(RISE) => {}
-                changed = changes.changed() => if changed.is_err() { return },
             }
         }
     }

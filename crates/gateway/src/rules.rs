@@ -49,6 +49,7 @@ use crate::{
     registry::{Registry, Rule},
     script::Scripts,
     sink::Sink,
+    sqlite,
 };
 use desk::Desk;
 use drawer::{Drawer, Place, Replay, Shelf};
@@ -160,12 +161,8 @@ impl Rules {
 
     /// Runs what is declared from here on, and nothing else, until it is told to end.
     pub async fn keep(self: Arc<Self>, closing: CancellationToken) {
-        let mut changes = self.setting.registry.subscribe();
-        loop {
-            tokio::select! {
-                () = closing.cancelled() => return,
-                changed = changes.changed() => if changed.is_err() { return },
-            }
+        let mut changes = self.setting.registry.changes(closing);
+        while changes.next().await {
             self.agree_soon().await;
         }
     }
@@ -515,30 +512,15 @@ impl Rules {
     /// It was deleted, and its dead letters with it.
     fn forget(&self, uid: &str) {
         self.let_go(uid);
-        for ending in ["db-wal", "db-shm", "db"] {
-            let path = self.dir.join(format!("{uid}.{ending}"));
-            match fs::remove_file(&path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "a file is left behind");
-                }
-            }
-        }
+        sqlite::remove(&self.path(uid));
     }
 
     /// What was deleted while its files could not be.
     fn forget_orphans(&self) -> io::Result<()> {
         let snapshot = self.setting.registry.snapshot();
-        for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            let is_file = path.extension().is_some_and(|ending| ending == "db");
-            let uid = path.file_stem().and_then(|stem| stem.to_str());
-            let Some(uid) = uid.filter(|_| is_file) else {
-                continue;
-            };
-            if !snapshot.rules_after(None).any(|rule| &*rule.uid == uid) {
-                self.forget(uid);
+        for uid in sqlite::names(&self.dir)? {
+            if !snapshot.rules_after(None).any(|rule| *rule.uid == *uid) {
+                self.forget(&uid);
             }
         }
         Ok(())

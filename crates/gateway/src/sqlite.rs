@@ -1,6 +1,7 @@
-//! What the gateway's own databases have in common: how they are opened, and how full they are.
+//! What the gateway's own databases have in common: how they are opened, how full they are, and how they
+//! go.
 
-use std::path::Path;
+use std::{fs, io, path::Path};
 
 use rusqlite::Connection;
 
@@ -58,4 +59,35 @@ pub fn bytes_used(connection: &Connection) -> rusqlite::Result<u64> {
         pragma("freelist_count")?,
     );
     Ok(u64::try_from(size * (pages - free)).expect("no more pages are free than there are"))
+}
+
+/// Removes a database with what stands beside it; what cannot be removed is told in the log.
+pub fn remove(path: &Path) {
+    for ending in ["-wal", "-shm", ""] {
+        let mut path = path.as_os_str().to_owned();
+        path.push(ending);
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let path = Path::new(&path).display();
+                tracing::warn!(%path, %error, "a file is left behind");
+            }
+        }
+    }
+}
+
+/// The databases of a folder, by their names without the ending.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_database = path.extension().is_some_and(|ending| ending == "db");
+        let name = path.file_stem().and_then(|stem| stem.to_str());
+        names.extend(name.filter(|_| is_database).map(str::to_owned));
+    }
+    Ok(names)
 }

@@ -46,6 +46,7 @@ use crate::{
     pool::Pool,
     registry::{Registry, Subscription},
     sink::kafka::Guarantee,
+    sqlite,
 };
 use follower::{Follower, cursor};
 use intake::Intake;
@@ -121,12 +122,8 @@ impl Subscriptions {
 
     /// Runs what is declared from here on, and nothing else, until it is told to end.
     pub async fn keep(self: Arc<Self>, closing: CancellationToken) {
-        let mut changes = self.setting.registry.subscribe();
-        loop {
-            tokio::select! {
-                () = closing.cancelled() => return,
-                changed = changes.changed() => if changed.is_err() { return },
-            }
+        let mut changes = self.setting.registry.changes(closing);
+        while changes.next().await {
             self.agree_soon().await;
         }
     }
@@ -350,7 +347,7 @@ impl Subscriptions {
     /// It was deleted, and its messages with it.
     fn forget(&self, uid: &str) {
         self.let_go(uid);
-        remove(&self.path(uid));
+        sqlite::remove(&self.path(uid));
     }
 
     /// Topics of Kafka whose subscription was deleted. Their files stay until Kafka has let them go.
@@ -383,7 +380,7 @@ impl Subscriptions {
                     kafka::delete(&cluster, &topic)
                 };
                 match outcome {
-                    Ok(()) => remove(&path),
+                    Ok(()) => sqlite::remove(&path),
                     Err(error) => {
                         tracing::warn!(topic, %error, "a topic is left behind in Kafka for now");
                     }
@@ -398,16 +395,10 @@ impl Subscriptions {
     /// What was deleted while its files could not be.
     fn forget_orphans(&self) -> io::Result<()> {
         let snapshot = self.setting.registry.snapshot();
-        for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            let is_file = path.extension().is_some_and(|ending| ending == "db");
-            let uid = path.file_stem().and_then(|stem| stem.to_str());
-            let Some(uid) = uid.filter(|_| is_file) else {
-                continue;
-            };
+        for uid in sqlite::names(&self.dir)? {
             let mut declared = snapshot.subscriptions_after(None);
-            if !declared.any(|subscription| &*subscription.uid == uid) {
-                self.forget(uid);
+            if !declared.any(|subscription| *subscription.uid == *uid) {
+                self.forget(&uid);
             }
         }
         Ok(())
@@ -420,22 +411,6 @@ impl Running {
         self.topic.end();
         if self.follower.join().is_err() {
             tracing::error!(subscription = self.name, "a subscription's thread panicked");
-        }
-    }
-}
-
-/// Removes a file of SQLite, with what stands beside it.
-fn remove(path: &Path) {
-    for ending in ["-wal", "-shm", ""] {
-        let mut path = path.as_os_str().to_owned();
-        path.push(ending);
-        match fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                let path = Path::new(&path).display();
-                tracing::warn!(%path, %error, "a file is left behind");
-            }
         }
     }
 }

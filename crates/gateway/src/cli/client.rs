@@ -10,7 +10,7 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 use ureq::{
-    Agent, Body,
+    Agent, Body, RequestBuilder,
     http::{Response, StatusCode, Uri, header},
 };
 
@@ -201,15 +201,12 @@ impl Client {
         content_type: &str,
         file: fs::File,
     ) -> Result<T, Failure> {
-        let mut request = self
+        let request = self
             .agent
             .post(format!("{}{path}", self.base))
             .query_pairs(query.iter().copied())
             .header(header::CONTENT_TYPE, content_type);
-        if let Some(bearer) = self.bearer() {
-            request = request.header(header::AUTHORIZATION, bearer);
-        }
-        self.json(self.accepted(request.send(file))?)
+        self.json(self.accepted(self.signed(request).send(file))?)
     }
 
     /// `POST` of a body of the given type, answered by a body of any length.
@@ -233,15 +230,12 @@ impl Client {
         content_type: &str,
         body: &[u8],
     ) -> Result<Response<Body>, Failure> {
-        let mut request = self
+        let request = self
             .agent
             .post(format!("{}{path}", self.base))
             .query_pairs(query.iter().copied())
             .header(header::CONTENT_TYPE, content_type);
-        if let Some(bearer) = self.bearer() {
-            request = request.header(header::AUTHORIZATION, bearer);
-        }
-        self.accepted(request.send(body))
+        self.accepted(self.signed(request).send(body))
     }
 
     /// `PUT` of a body of the given type, answered by a JSON document.
@@ -254,14 +248,11 @@ impl Client {
         content_type: &str,
         body: &[u8],
     ) -> Result<T, Failure> {
-        let mut request = self
+        let request = self
             .agent
             .put(format!("{}{path}", self.base))
             .header(header::CONTENT_TYPE, content_type);
-        if let Some(bearer) = self.bearer() {
-            request = request.header(header::AUTHORIZATION, bearer);
-        }
-        self.json(self.accepted(request.send(body))?)
+        self.json(self.accepted(self.signed(request).send(body))?)
     }
 
     /// `DELETE`; the answer has no body worth reading.
@@ -269,14 +260,11 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub fn delete(&self, path: &str, query: &[(&str, &str)]) -> Result<(), Failure> {
-        let mut request = self
+        let request = self
             .agent
             .delete(format!("{}{path}", self.base))
             .query_pairs(query.iter().copied());
-        if let Some(bearer) = self.bearer() {
-            request = request.header(header::AUTHORIZATION, bearer);
-        }
-        self.accepted(request.call()).map(drop)
+        self.accepted(self.signed(request).call()).map(drop)
     }
 
     fn send_get(
@@ -285,15 +273,20 @@ impl Client {
         query: &[(&str, &str)],
         accept: &str,
     ) -> Result<Response<Body>, Failure> {
-        let mut request = self
+        let request = self
             .agent
             .get(format!("{}{path}", self.base))
             .query_pairs(query.iter().copied())
             .header(header::ACCEPT, accept);
-        if let Some(bearer) = self.bearer() {
-            request = request.header(header::AUTHORIZATION, bearer);
+        self.accepted(self.signed(request).call())
+    }
+
+    /// With who asks, where that is known.
+    fn signed<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match self.bearer() {
+            Some(bearer) => request.header(header::AUTHORIZATION, bearer),
+            None => request,
         }
-        self.accepted(request.call())
     }
 
     fn bearer(&self) -> Option<String> {

@@ -14,12 +14,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals,
-    objects::{self, ListParams, Page, Position},
+    objects::{self, ListParams, Page},
     problem::Params,
 };
 use crate::{
     clock::iso,
-    registry::{AccessKey, Kind, Secret, written},
+    registry::{AccessKey, Kind, Secret},
 };
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -39,19 +39,11 @@ async fn list(
     State(api): State<Arc<Api>>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page>, Problem> {
-    params.only(Kind::AccessKey, &[])?;
+    let after = params.after_name(Kind::AccessKey, &[])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after()?;
-    let keys = snapshot.access_keys_after(after.as_ref().map(|Position(_, name)| name.as_str()));
-    objects::page(
-        &params,
-        keys.map(|key| {
-            let position = Position(String::new(), key.name.to_string());
-            (position, || {
-                written(Kind::AccessKey, key.name.as_str(), &key.file())
-            })
-        }),
-    )
+    let keys = snapshot.access_keys_after(after.as_deref());
+    let keys = keys.map(|key| (key.name.as_str(), key.file()));
+    objects::page_of(&params, Kind::AccessKey, keys)
 }
 
 /// Show an access key, without its secret
@@ -60,10 +52,8 @@ async fn list(
     responses((status = 200, description = "The access key, as apply takes it", body = ref("#/components/schemas/AccessKey")), Refusals))]
 async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
     let snapshot = api.registry.current();
-    let key = snapshot
-        .access_key(&name)
-        .ok_or_else(|| objects::not_found(Kind::AccessKey, &name))?;
-    Ok(objects::one(written(Kind::AccessKey, &name, &key.file())))
+    let key = objects::declared(snapshot.access_key(&name), Kind::AccessKey, &name)?;
+    Ok(objects::one(Kind::AccessKey, &name, &key.file()))
 }
 
 /// Delete an access key that nothing uses
@@ -119,9 +109,7 @@ async fn credential(
 ) -> Result<Uncached<Credential>, Problem> {
     let answer = {
         let snapshot = api.registry.current();
-        let key = snapshot
-            .access_key(&name)
-            .ok_or_else(|| objects::not_found(Kind::AccessKey, &name))?;
+        let key = objects::declared(snapshot.access_key(&name), Kind::AccessKey, &name)?;
         shown(&api, key)
     };
     // Before the answer: nobody sees a secret without leaving a trace.

@@ -22,7 +22,7 @@ use crate::{
     archive::{ArchiveError, DAY_MS, FileRecord, FilesAsked, Planned, Standing},
     limits::ARCHIVE_SECRET_BYTES_MAX,
     query,
-    registry::{Archive, Kind, Registry, written},
+    registry::{Archive, Kind, Registry},
 };
 
 const FILES_DEFAULT: usize = 100;
@@ -50,9 +50,8 @@ async fn list(
     State(api): State<Arc<Api>>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page>, Problem> {
-    params.only(Kind::Archive, &[])?;
+    let after = params.after_name(Kind::Archive, &[])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after_name()?;
     let found = snapshot.archives_after(after.as_deref());
     let found = found.map(|archive| (archive.name.as_str(), &archive.file));
     objects::page_of(&params, Kind::Archive, found)
@@ -64,7 +63,7 @@ async fn list(
     responses((status = 200, description = "The archive, as apply takes it", body = ref("#/components/schemas/Archive")), Refusals))]
 async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
     let archive = declared(&api, &name)?;
-    Ok(objects::one(written(Kind::Archive, &name, &archive.file)))
+    Ok(objects::one(Kind::Archive, &name, &archive.file))
 }
 
 /// Delete an archive; the files that it wrote stay
@@ -287,7 +286,7 @@ async fn secret(
 
 fn declared(api: &Api, name: &str) -> Result<Arc<Archive>, Problem> {
     let found = api.registry.current().archive(name).cloned();
-    found.ok_or_else(|| objects::not_found(Kind::Archive, name))
+    objects::declared(found, Kind::Archive, name)
 }
 
 async fn stands(api: &Api, archive: &Arc<Archive>) -> Result<Status, Problem> {

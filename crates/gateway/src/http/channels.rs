@@ -15,13 +15,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals,
-    objects::{self, ListParams, Page, Position},
+    objects::{self, ListParams, Page},
     problem::Params,
 };
 use crate::{
     channel_log::{Entry, What},
     clock::iso,
-    registry::{Channel, Kind, written},
+    registry::{Channel, Kind},
 };
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -42,26 +42,16 @@ async fn list(
     State(api): State<Arc<Api>>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page>, Problem> {
-    params.only(Kind::Channel, &["product"])?;
+    let after = params.after_name(Kind::Channel, &["product"])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after()?;
-    let channels = snapshot
-        .channels_after(after.as_ref().map(|Position(_, name)| name.as_str()))
-        .filter(|channel| {
-            params
-                .product
-                .as_ref()
-                .is_none_or(|p| channel.product.as_str() == p)
-        });
-    objects::page(
-        &params,
-        channels.map(|channel| {
-            let position = Position(String::new(), channel.name.to_string());
-            (position, || {
-                written(Kind::Channel, channel.name.as_str(), &channel.file())
-            })
-        }),
-    )
+    let channels = snapshot.channels_after(after.as_deref()).filter(|channel| {
+        params
+            .product
+            .as_ref()
+            .is_none_or(|p| channel.product.as_str() == p)
+    });
+    let channels = channels.map(|channel| (channel.name.as_str(), channel.file()));
+    objects::page_of(&params, Kind::Channel, channels)
 }
 
 /// Show a channel
@@ -70,10 +60,8 @@ async fn list(
     responses((status = 200, description = "The channel, as apply takes it", body = ref("#/components/schemas/Channel")), Refusals))]
 async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
     let snapshot = api.registry.current();
-    let channel = snapshot
-        .channel(&name)
-        .ok_or_else(|| objects::not_found(Kind::Channel, &name))?;
-    Ok(objects::one(written(Kind::Channel, &name, &channel.file())))
+    let channel = objects::declared(snapshot.channel(&name), Kind::Channel, &name)?;
+    Ok(objects::one(Kind::Channel, &name, &channel.file()))
 }
 
 /// Delete a channel that nothing uses
@@ -151,9 +139,7 @@ async fn connection(
 ) -> Result<Uncached<Connection>, Problem> {
     let answer = {
         let snapshot = api.registry.current();
-        let channel = snapshot
-            .channel(&name)
-            .ok_or_else(|| objects::not_found(Kind::Channel, &name))?;
+        let channel = objects::declared(snapshot.channel(&name), Kind::Channel, &name)?;
         shown(&api, channel)
     };
     // Before the answer: nobody sees a secret without leaving a trace.

@@ -88,7 +88,7 @@ async fn show(
 ) -> Result<Response, Problem> {
     let snapshot = api.registry.current();
     let (_, device) = device_named(&snapshot, &name, params.product.as_deref())?;
-    Ok(objects::one(written(Kind::Device, &name, &device.file())))
+    Ok(objects::one(Kind::Device, &name, &device.file()))
 }
 
 /// Delete a device that nothing uses

@@ -15,7 +15,7 @@ use super::{
     objects::{self, ListParams, Page},
     problem::Params,
 };
-use crate::registry::{Kind, written};
+use crate::registry::Kind;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
@@ -31,9 +31,8 @@ async fn list(
     State(api): State<Arc<Api>>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page>, Problem> {
-    params.only(Kind::Model, &[])?;
+    let after = params.after_name(Kind::Model, &[])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after_name()?;
     let models = snapshot.models_after(after.as_deref());
     let models = models.map(|declared| (declared.name.as_str(), &*declared.model));
     objects::page_of(&params, Kind::Model, models)
@@ -45,10 +44,8 @@ async fn list(
     responses((status = 200, description = "The model, as apply takes it", body = ref("#/components/schemas/Model")), Refusals))]
 async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
     let snapshot = api.registry.current();
-    let declared = snapshot
-        .model(&name)
-        .ok_or_else(|| objects::not_found(Kind::Model, &name))?;
-    Ok(objects::one(written(Kind::Model, &name, &*declared.model)))
+    let declared = objects::declared(snapshot.model(&name), Kind::Model, &name)?;
+    Ok(objects::one(Kind::Model, &name, &*declared.model))
 }
 
 /// Delete a model that nothing uses

@@ -64,8 +64,14 @@ impl ListParams {
             })
     }
 
-    /// The name with which the page before ended, of objects that have names of their own.
-    pub(super) fn after_name(&self) -> Result<Option<String>, Problem> {
+    /// The name with which the page before ended, of objects that have names of their own; of the
+    /// filters, only `allowed` may be given.
+    pub(super) fn after_name(
+        &self,
+        kind: Kind,
+        allowed: &[&str],
+    ) -> Result<Option<String>, Problem> {
+        self.only(kind, allowed)?;
         Ok(self.after()?.map(|Position(_, name)| name))
     }
 
@@ -152,17 +158,19 @@ pub(super) async fn change<T: Send + 'static>(
     Ok(api.pool.run(move || change(&registry)).await??)
 }
 
-/// One object.
-pub(super) fn one(text: String) -> Response {
+/// One object, as `apply` takes it.
+pub(super) fn one<F: Serialize>(kind: Kind, name: &str, file: &F) -> Response {
+    let text = written(kind, name, file);
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
+/// What was looked up, or that it is not declared.
+pub(super) fn declared<T>(found: Option<T>, kind: Kind, name: &str) -> Result<T, Problem> {
+    found.ok_or_else(|| not_found(kind, name))
+}
+
 pub(super) fn not_found(kind: Kind, name: &str) -> Problem {
-    Refused::NotFound {
-        kind,
-        name: name.to_owned(),
-    }
-    .into()
+    Refused::not_found(kind, name).into()
 }
 
 pub(super) async fn delete(

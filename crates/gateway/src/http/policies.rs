@@ -27,7 +27,7 @@ use crate::{
     limits::PREVIEW_POINTS_MAX,
     policy::Step,
     query::{Asked, Question},
-    registry::{Kind, Product, ProductStorage, RuleInForce, Snapshot, written},
+    registry::{Kind, Product, ProductStorage, RuleInForce, Snapshot},
 };
 use derived::{DerivedChange, DerivedOfPoint};
 use storage::{Expiring, Kept};
@@ -49,9 +49,8 @@ async fn list(
     State(api): State<Arc<Api>>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page>, Problem> {
-    params.only(Kind::Policy, &[])?;
+    let after = params.after_name(Kind::Policy, &[])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after_name()?;
     let found = snapshot.policies_after(after.as_deref());
     let found = found.map(|policy| (policy.name.as_str(), &policy.file));
     objects::page_of(&params, Kind::Policy, found)
@@ -63,10 +62,8 @@ async fn list(
     responses((status = 200, description = "The policy, as apply takes it", body = ref("#/components/schemas/Policy")), Refusals))]
 async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
     let snapshot = api.registry.current();
-    let policy = snapshot
-        .policy(&name)
-        .ok_or_else(|| objects::not_found(Kind::Policy, &name))?;
-    Ok(objects::one(written(Kind::Policy, &name, &policy.file)))
+    let policy = objects::declared(snapshot.policy(&name), Kind::Policy, &name)?;
+    Ok(objects::one(Kind::Policy, &name, &policy.file))
 }
 
 /// Delete a policy: what it did stays as it was stored

@@ -12,10 +12,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals,
-    objects::{self, ListParams, Page, Position},
+    objects::{self, ListParams, Page},
     problem::Params,
 };
-use crate::registry::{Kind, written};
+use crate::registry::Kind;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
@@ -31,11 +31,10 @@ async fn list(
     State(api): State<Arc<Api>>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page>, Problem> {
-    params.only(Kind::Product, &["model", "key"])?;
+    let after = params.after_name(Kind::Product, &["model", "key"])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after()?;
     let products = snapshot
-        .products_after(after.as_ref().map(|Position(_, name)| name.as_str()))
+        .products_after(after.as_deref())
         .filter(|product| {
             params
                 .model
@@ -48,15 +47,8 @@ async fn list(
                 .as_ref()
                 .is_none_or(|key| product.key.as_str() == key)
         });
-    objects::page(
-        &params,
-        products.map(|product| {
-            let position = Position(String::new(), product.name.to_string());
-            (position, || {
-                written(Kind::Product, product.name.as_str(), &product.file())
-            })
-        }),
-    )
+    let products = products.map(|product| (product.name.as_str(), product.file()));
+    objects::page_of(&params, Kind::Product, products)
 }
 
 /// Show a product
@@ -65,10 +57,8 @@ async fn list(
     responses((status = 200, description = "The product, as apply takes it", body = ref("#/components/schemas/Product")), Refusals))]
 async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
     let snapshot = api.registry.current();
-    let product = snapshot
-        .product(&name)
-        .ok_or_else(|| objects::not_found(Kind::Product, &name))?;
-    Ok(objects::one(written(Kind::Product, &name, &product.file())))
+    let product = objects::declared(snapshot.product(&name), Kind::Product, &name)?;
+    Ok(objects::one(Kind::Product, &name, &product.file()))
 }
 
 /// Delete a product that nothing uses

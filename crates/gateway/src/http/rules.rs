@@ -22,7 +22,7 @@ use super::{
 use crate::{
     limits::RULE_SECRET_BYTES_MAX,
     query,
-    registry::{Declared, Form, Kind, Registry, Rule, Run, read, refused, written},
+    registry::{Declared, Form, Kind, Registry, Rule, Run, read, refused},
     rules::{
         AskError, DeadLetter, DrawerError, Letters, Phase, Sample, Standing, Trial, TrialError,
     },
@@ -54,9 +54,8 @@ async fn list(
     State(api): State<Arc<Api>>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page>, Problem> {
-    params.only(Kind::Rule, &[])?;
+    let after = params.after_name(Kind::Rule, &[])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after_name()?;
     let found = snapshot.rules_after(after.as_deref());
     let found = found.map(|rule| (rule.name.as_str(), &rule.file));
     objects::page_of(&params, Kind::Rule, found)
@@ -68,7 +67,7 @@ async fn list(
     responses((status = 200, description = "The rule, as apply takes it", body = ref("#/components/schemas/Rule")), Refusals))]
 async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
     let rule = declared(&api, &name)?;
-    Ok(objects::one(written(Kind::Rule, &name, &rule.file)))
+    Ok(objects::one(Kind::Rule, &name, &rule.file))
 }
 
 /// Delete a rule, its place in the log and its dead letters
@@ -438,7 +437,7 @@ async fn discard(
 
 fn declared(api: &Api, name: &str) -> Result<Arc<Rule>, Problem> {
     let found = api.registry.current().rule(name).cloned();
-    found.ok_or_else(|| objects::not_found(Kind::Rule, name))
+    objects::declared(found, Kind::Rule, name)
 }
 
 fn stands(api: &Api, rule: &Rule) -> Status {

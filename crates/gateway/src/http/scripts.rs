@@ -20,13 +20,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, Problem, Refusals, apply,
-    objects::{self, ListParams, Page, Position},
+    objects::{self, ListParams, Page},
     problem::Params,
 };
 use crate::{
     clock::iso,
     redrive::Cure,
-    registry::{Kind, Script, ScriptFile, ScriptVersion, written},
+    registry::{Kind, Script, ScriptFile, ScriptVersion},
     script::State as Doing,
 };
 pub(super) use trial::trials;
@@ -58,27 +58,18 @@ async fn list(
     State(api): State<Arc<Api>>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page>, Problem> {
-    params.only(Kind::Script, &["product"])?;
+    let after = params.after_name(Kind::Script, &["product"])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after()?;
     let scripts = snapshot
-        .scripts_after(after.as_ref().map(|Position(_, name)| name.as_str()))
+        .scripts_after(after.as_deref())
         .filter(|script| {
             params
                 .product
                 .as_ref()
                 .is_none_or(|product| script.product.as_str() == product)
         })
-        .filter_map(|script| Some((script, script.shown()?)));
-    objects::page(
-        &params,
-        scripts.map(|(script, version)| {
-            let position = Position(String::new(), script.name.to_string());
-            (position, || {
-                written(Kind::Script, script.name.as_str(), &version.file)
-            })
-        }),
-    )
+        .filter_map(|script| Some((script.name.as_str(), &script.shown()?.file)));
+    objects::page_of(&params, Kind::Script, scripts)
 }
 
 /// Show a script: the version that runs, or the draft where none was published
@@ -87,10 +78,8 @@ async fn list(
     responses((status = 200, description = "The script, as apply takes it", body = ref("#/components/schemas/Script")), Refusals))]
 async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
     let script = found(&api, &name)?;
-    let version = script
-        .shown()
-        .ok_or_else(|| objects::not_found(Kind::Script, &name))?;
-    Ok(objects::one(written(Kind::Script, &name, &version.file)))
+    let version = objects::declared(script.shown(), Kind::Script, &name)?;
+    Ok(objects::one(Kind::Script, &name, &version.file))
 }
 
 /// Delete a script with its draft, all its versions and its samples
@@ -168,7 +157,7 @@ async fn show_draft(
 ) -> Result<Response, Problem> {
     let script = found(&api, &name)?;
     let draft = draft_of(&script)?;
-    Ok(objects::one(written(Kind::Script, &name, &draft.file)))
+    Ok(objects::one(Kind::Script, &name, &draft.file))
 }
 
 /// Save the draft of a script; nothing that runs changes
@@ -342,7 +331,7 @@ async fn show_version(
 ) -> Result<Response, Problem> {
     let script = found(&api, &name)?;
     let version = version_of(&script, &version)?;
-    Ok(objects::one(written(Kind::Script, &name, &version.file)))
+    Ok(objects::one(Kind::Script, &name, &version.file))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -398,9 +387,8 @@ async fn diff(
 }
 
 fn found(api: &Api, name: &str) -> Result<Arc<Script>, Problem> {
-    let snapshot = api.registry.current();
-    let script = snapshot.script(name).cloned();
-    script.ok_or_else(|| objects::not_found(Kind::Script, name))
+    let script = api.registry.current().script(name).cloned();
+    objects::declared(script, Kind::Script, name)
 }
 
 fn draft_of(script: &Script) -> Result<&Arc<ScriptVersion>, Problem> {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     query,
-    registry::{Kind, Registry, Subscription, written},
+    registry::{Kind, Registry, Subscription},
     subscription::{Sought, SourceError, Standing},
 };
 
@@ -42,9 +42,8 @@ async fn list(
     State(api): State<Arc<Api>>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page>, Problem> {
-    params.only(Kind::Subscription, &[])?;
+    let after = params.after_name(Kind::Subscription, &[])?;
     let snapshot = api.registry.snapshot();
-    let after = params.after_name()?;
     let found = snapshot.subscriptions_after(after.as_deref());
     let found = found.map(|subscription| (subscription.name.as_str(), &subscription.file));
     objects::page_of(&params, Kind::Subscription, found)
@@ -56,11 +55,7 @@ async fn list(
     responses((status = 200, description = "The subscription, as apply takes it", body = ref("#/components/schemas/Subscription")), Refusals))]
 async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
     let subscription = declared(&api, &name)?;
-    Ok(objects::one(written(
-        Kind::Subscription,
-        &name,
-        &subscription.file,
-    )))
+    Ok(objects::one(Kind::Subscription, &name, &subscription.file))
 }
 
 /// Delete a subscription and its messages
@@ -219,9 +214,8 @@ async fn replay(
 }
 
 fn declared(api: &Api, name: &str) -> Result<Arc<Subscription>, Problem> {
-    let snapshot = api.registry.current();
-    let found = snapshot.subscription(name).cloned();
-    found.ok_or_else(|| objects::not_found(Kind::Subscription, name))
+    let found = api.registry.current().subscription(name).cloned();
+    objects::declared(found, Kind::Subscription, name)
 }
 
 fn stands(api: &Api, subscription: &Subscription) -> Status {

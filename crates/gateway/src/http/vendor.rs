@@ -70,6 +70,9 @@ enum Work {
     Waiting(fn(Arc<Api>, Call) -> Answering),
 }
 
+/// Names of parameters, in the query or the body; `*` behind one that must be given.
+type Params = &'static [&'static [&'static str]];
+
 /// One operation of the API.
 struct Operation {
     path: &'static str,
@@ -82,108 +85,64 @@ struct Operation {
     /// It alters something, and is taken once.
     changes: bool,
     summary: &'static str,
-    /// Names of its parameters, in the query or the body; `*` behind one that must be given.
-    params: &'static [&'static str],
+    params: Params,
     work: Work,
 }
 
-const RANGE: &[&str] = &[
+/// Which points of which assets.
+const POINTS: &[&str] = &[
     "orgId",
     "modelId",
     "assetIds*",
     "pointIds*",
     "measurepoints",
-    "startTime*",
-    "endTime*",
-    "pageSize",
-    "orderBy",
-    "withQuality",
+];
+const SPAN: &[&str] = &["startTime*", "endTime*"];
+/// How items are written.
+const ITEMS: &[&str] = &[
     "ifWithLocalTime",
     "localTimeAccuracy",
     "localTimeFormat",
     "itemFormat",
 ];
-const CHANGES: &[&str] = &[
-    "orgId",
-    "modelId",
-    "assetIds*",
-    "pointIds*",
-    "measurepoints",
-    "startTime*",
-    "endTime*",
-    "pageSize",
-    "autoInterpolate",
-    "withQuality",
-    "ifWithLocalTime",
-    "localTimeAccuracy",
-    "localTimeFormat",
-    "itemFormat",
+const RANGE: Params = &[POINTS, SPAN, &["pageSize", "orderBy", "withQuality"], ITEMS];
+const CHANGES: Params = &[
+    POINTS,
+    SPAN,
+    &["pageSize", "autoInterpolate", "withQuality"],
+    ITEMS,
 ];
-const FUNCTIONS: &[&str] = &[
-    "orgId",
-    "modelId",
-    "assetIds*",
-    "pointIdsWithLogic*",
-    "measurepointsWithLogic",
-    "interval*",
-    "startTime*",
-    "endTime*",
-    "pageSize",
-    "ifWithLocalTime",
-    "localTimeAccuracy",
-    "localTimeFormat",
-    "itemFormat",
+const FUNCTIONS: Params = &[
+    &[
+        "orgId",
+        "modelId",
+        "assetIds*",
+        "pointIdsWithLogic*",
+        "measurepointsWithLogic",
+        "interval*",
+        "pageSize",
+    ],
+    SPAN,
+    ITEMS,
 ];
-const LATEST: &[&str] = &[
-    "orgId",
-    "modelId",
-    "assetIds*",
-    "pointIds*",
-    "measurepoints",
-    "timeWindow",
-    "ifWithLocalTime",
-    "localTimeAccuracy",
-    "localTimeFormat",
-    "itemFormat",
+const LATEST: Params = &[POINTS, &["timeWindow"], ITEMS];
+const FILTER: Params = &[
+    &[
+        "orgId",
+        "modelId",
+        "assetIds*",
+        "pointId*",
+        "measurepoint",
+        "operator*",
+        "valueFilter*",
+        "timeWindow",
+    ],
+    ITEMS,
 ];
-const FILTER: &[&str] = &[
-    "orgId",
-    "modelId",
-    "assetIds*",
-    "pointId*",
-    "measurepoint",
-    "operator*",
-    "valueFilter*",
-    "timeWindow",
-    "ifWithLocalTime",
-    "localTimeAccuracy",
-    "localTimeFormat",
-    "itemFormat",
-];
-const DURATION: &[&str] = &[
-    "orgId",
-    "modelId",
-    "assetIds*",
-    "pointIds*",
-    "measurepoints",
-    "startTime*",
-    "endTime*",
-    "status",
-    "ifWithUnknown",
-];
-const DAY: &[&str] = &[
-    "orgId",
-    "modelId",
-    "assetIds*",
-    "pointIds*",
-    "measurepoints",
-    "ifWithLocalTime",
-    "localTimeAccuracy",
-    "localTimeFormat",
-    "itemFormat",
-];
-const DEVICE: &[&str] = &["orgId", "assetId", "productKey", "deviceKey"];
-const SEARCH: &[&str] = &["orgId", "expression", "projection", "pagination"];
+const DURATION: Params = &[POINTS, SPAN, &["status", "ifWithUnknown"]];
+const DAY: Params = &[POINTS, ITEMS];
+const DEVICE: Params = &[&["orgId", "assetId", "productKey", "deviceKey"]];
+const SEARCH: Params = &[&["orgId", "expression", "projection", "pagination"]];
 
 /// A time series operation, under both versions.
 macro_rules! tsdb {
@@ -280,7 +239,7 @@ const fn service(
     rights: &'static [Right],
     changes: bool,
     summary: &'static str,
-    params: &'static [&'static str],
+    params: Params,
     work: Work,
 ) -> Operation {
     Operation {
@@ -311,7 +270,7 @@ macro_rules! tsdb_policy {
                 rights: READ,
                 changes: false,
                 summary: "Tell how points are stored",
-                params: &["orgId", "modelIds*", "measurepoints*"],
+                params: &[&["orgId", "modelIds*", "measurepoints*"]],
                 work: Work::Blocking(tsdb_policy::of_points),
             },
             Operation {
@@ -321,7 +280,7 @@ macro_rules! tsdb_policy {
                 rights: READ,
                 changes: false,
                 summary: "Show a storage policy",
-                params: &["orgId"],
+                params: &[&["orgId"]],
                 work: Work::Blocking(tsdb_policy::get),
             },
             Operation {
@@ -331,7 +290,7 @@ macro_rules! tsdb_policy {
                 rights: MANAGE,
                 changes: true,
                 summary: "Save which points a storage policy is about; what a POST does",
-                params: &["orgId", "retention", "models*"],
+                params: &[&["orgId", "retention", "models*"]],
                 work: Work::Blocking(tsdb_policy::save),
             },
         ]
@@ -350,7 +309,7 @@ const SERVICES: [Operation; 22] = [
         READ,
         false,
         "Show a product",
-        &["orgId", "productKey*"],
+        &[&["orgId", "productKey*"]],
         Work::Blocking(products::get),
     ),
     service(
@@ -359,7 +318,7 @@ const SERVICES: [Operation; 22] = [
         MANAGE,
         true,
         "Declare a product",
-        &[
+        &[&[
             "orgId",
             "productName",
             "modelId*",
@@ -367,7 +326,7 @@ const SERVICES: [Operation; 22] = [
             "productType",
             "productDesc",
             "biDirectionalAuth",
-        ],
+        ]],
         Work::Blocking(products::create),
     ),
     service(
@@ -385,13 +344,13 @@ const SERVICES: [Operation; 22] = [
         MANAGE,
         true,
         "Change a product",
-        &[
+        &[&[
             "orgId",
             "productKey*",
             "isPatchUpdate",
             "productName",
             "productDesc",
-        ],
+        ]],
         Work::Blocking(products::update),
     ),
     service(
@@ -400,7 +359,7 @@ const SERVICES: [Operation; 22] = [
         MANAGE,
         true,
         "Delete a product that nothing uses",
-        &["orgId", "productKey*"],
+        &[&["orgId", "productKey*"]],
         Work::Blocking(products::delete),
     ),
     service(
@@ -418,7 +377,7 @@ const SERVICES: [Operation; 22] = [
         MANAGE,
         true,
         "Declare a device",
-        &[
+        &[&[
             "orgId",
             "productKey*",
             "timezone*",
@@ -427,7 +386,7 @@ const SERVICES: [Operation; 22] = [
             "deviceAttributes",
             "deviceDesc",
             "deviceTags",
-        ],
+        ]],
         Work::Blocking(devices::create),
     ),
     service(
@@ -436,7 +395,7 @@ const SERVICES: [Operation; 22] = [
         MANAGE,
         true,
         "Declare many devices",
-        &["orgId", "deviceList*"],
+        &[&["orgId", "deviceList*"]],
         Work::Blocking(devices::batch_create),
     ),
     service(
@@ -454,7 +413,7 @@ const SERVICES: [Operation; 22] = [
         MANAGE,
         true,
         "Change a device",
-        &[
+        &[&[
             "orgId",
             "assetId",
             "productKey",
@@ -462,7 +421,7 @@ const SERVICES: [Operation; 22] = [
             "isPatchUpdate",
             "timezone",
             "deviceAttributes",
-        ],
+        ]],
         Work::Blocking(devices::update),
     ),
     service(
@@ -480,13 +439,13 @@ const SERVICES: [Operation; 22] = [
         QUERY,
         false,
         "Read the latest values of one device",
-        &[
+        &[&[
             "orgId",
             "assetId",
             "productKey",
             "deviceKey",
             "measurepointIds*",
-        ],
+        ]],
         Work::Blocking(connect::query_latest),
     ),
     service(
@@ -495,7 +454,7 @@ const SERVICES: [Operation; 22] = [
         INTEGRATE,
         false,
         "Post points: stored when it answers",
-        &["orgId", "enos-message*"],
+        &[&["orgId", "enos-message*"]],
         Work::Waiting(integration::points),
     ),
     service(
@@ -504,7 +463,7 @@ const SERVICES: [Operation; 22] = [
         INTEGRATE,
         false,
         "Post events",
-        &["orgId", "enos-message*"],
+        &[&["orgId", "enos-message*"]],
         Work::Waiting(integration::events),
     ),
     service(
@@ -513,7 +472,7 @@ const SERVICES: [Operation; 22] = [
         INTEGRATE,
         false,
         "Post attributes",
-        &["orgId", "enos-message*"],
+        &[&["orgId", "enos-message*"]],
         Work::Waiting(integration::attributes),
     ),
     service(
@@ -522,7 +481,7 @@ const SERVICES: [Operation; 22] = [
         READ,
         false,
         "Show a model",
-        &["orgId", "modelId*", "scope"],
+        &[&["orgId", "modelId*", "scope"]],
         Work::Blocking(thing_models::get),
     ),
     service(
@@ -540,7 +499,7 @@ const SERVICES: [Operation; 22] = [
         MANAGE,
         true,
         "Declare a model, in either shape of the vendor's JSON",
-        &[
+        &[&[
             "orgId",
             "modelId",
             "name",
@@ -548,7 +507,7 @@ const SERVICES: [Operation; 22] = [
             "attributes",
             "measurepoints",
             "events",
-        ],
+        ]],
         Work::Blocking(thing_models::create),
     ),
     Operation {
@@ -558,7 +517,7 @@ const SERVICES: [Operation; 22] = [
         rights: &[],
         changes: false,
         summary: "Get a token: the same one until it expires",
-        params: &["appKey*", "encryption*", "timestamp*"],
+        params: &[&["appKey*", "encryption*", "timestamp*"]],
         work: Work::Blocking(tokens::get),
     },
     Operation {
@@ -568,7 +527,7 @@ const SERVICES: [Operation; 22] = [
         rights: &[],
         changes: false,
         summary: "Get a new token for one that has not expired",
-        params: &["appKey*", "encryption*", "timestamp*", "accessToken*"],
+        params: &[&["appKey*", "encryption*", "timestamp*", "accessToken*"]],
         work: Work::Blocking(tokens::refresh),
     },
     Operation {
@@ -578,7 +537,7 @@ const SERVICES: [Operation; 22] = [
         rights: READ,
         changes: false,
         summary: "List products (2018 API)",
-        params: &["orgId", "pageNo", "pageSize"],
+        params: &[&["orgId", "pageNo", "pageSize"]],
         work: Work::Blocking(products::list),
     },
     Operation {
@@ -588,7 +547,7 @@ const SERVICES: [Operation; 22] = [
         rights: INTEGRATE,
         changes: false,
         summary: "Post points of devices of one product (2018 API)",
-        params: &["orgId", "data*"],
+        params: &[&["orgId", "data*"]],
         work: Work::Waiting(integration::legacy_points),
     },
 ];

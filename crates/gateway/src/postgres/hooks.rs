@@ -45,8 +45,57 @@ pub(super) async fn planned_query(
     planned(context, statement).await
 }
 
+/// What answers statements itself. As text or prepared, a statement has one answer; the library asks
+/// for it in other calls, which [`Hook`] has.
+#[async_trait]
+pub(super) trait Answers: Send + Sync {
+    /// What is answered; `None`: it is not for this one.
+    async fn answer(
+        &self,
+        statement: &Statement,
+        client: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>>;
+
+    /// The plan of a prepared statement that will be answered here: it tells its columns.
+    fn plan(&self, statement: &Statement) -> Option<PgWireResult<LogicalPlan>>;
+}
+
+/// The library's hook of what answers statements itself.
+pub(super) struct Hook<A>(pub(super) A);
+
+#[async_trait]
+impl<A: Answers> QueryHook for Hook<A> {
+    async fn handle_simple_query(
+        &self,
+        statement: &Statement,
+        _: &SessionContext,
+        client: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        self.0.answer(statement, client).await
+    }
+
+    async fn handle_extended_parse_query(
+        &self,
+        statement: &Statement,
+        _: &SessionContext,
+        _: &(dyn ClientInfo + Send + Sync),
+    ) -> Option<PgWireResult<LogicalPlan>> {
+        self.0.plan(statement)
+    }
+
+    async fn handle_extended_query(
+        &self,
+        statement: &Statement,
+        _: &LogicalPlan,
+        _: &ParamValues,
+        _: &SessionContext,
+        client: &mut dyn HookClient,
+    ) -> Option<PgWireResult<Response>> {
+        self.0.answer(statement, client).await
+    }
+}
+
 /// Refuses what does not only read, and whoever's login no longer holds.
-#[derive(Clone)]
 pub(super) struct ReadOnly(pub(super) Arc<Login>);
 
 impl ReadOnly {
@@ -77,33 +126,16 @@ pub(super) fn nothing() -> LogicalPlan {
 }
 
 #[async_trait]
-impl QueryHook for ReadOnly {
-    async fn handle_simple_query(
+impl Answers for ReadOnly {
+    async fn answer(
         &self,
         statement: &Statement,
-        _: &SessionContext,
         _: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
         self.refusal(statement).map(Err)
     }
 
-    async fn handle_extended_parse_query(
-        &self,
-        statement: &Statement,
-        _: &SessionContext,
-        _: &(dyn ClientInfo + Send + Sync),
-    ) -> Option<PgWireResult<LogicalPlan>> {
-        self.refusal(statement).map(Err)
-    }
-
-    async fn handle_extended_query(
-        &self,
-        statement: &Statement,
-        _: &LogicalPlan,
-        _: &ParamValues,
-        _: &SessionContext,
-        _: &mut dyn HookClient,
-    ) -> Option<PgWireResult<Response>> {
+    fn plan(&self, statement: &Statement) -> Option<PgWireResult<LogicalPlan>> {
         self.refusal(statement).map(Err)
     }
 }

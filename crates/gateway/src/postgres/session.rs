@@ -45,7 +45,7 @@ use super::{
     catalogue::simplify,
     cursor::{Asked, Cursors},
     fault::{self, Faults},
-    hooks::{Planned, ReadOnly, planned},
+    hooks::{Hook, Planned, ReadOnly, planned},
     login::Login,
     settings::{Settings, statement_timeout},
     statements::{Statements, statements},
@@ -117,18 +117,18 @@ struct Session {
     hooks: Vec<Arc<dyn QueryHook>>,
     texts: Arc<PostgresCompatibilityParser>,
     parser: Arc<Statements>,
-    settings: Arc<Settings>,
+    settings: Settings,
     cursors: Cursors,
 }
 
 impl Session {
     fn new(engine: Arc<Engine>, login: Arc<Login>, watched: TcpStream) -> Result<Self, SqlError> {
         let context = engine.session()?;
-        let settings = Arc::new(Settings::default());
+        let settings = Settings::default();
         let hooks: Vec<Arc<dyn QueryHook>> = vec![
-            Arc::new(ReadOnly(Arc::clone(&login))),
-            Arc::new(Transactions),
-            Arc::clone(&settings) as Arc<dyn QueryHook>,
+            Arc::new(Hook(ReadOnly(Arc::clone(&login)))),
+            Arc::new(Hook(Transactions)),
+            Arc::new(Hook(settings.clone())),
             Arc::new(Planned),
             Arc::new(SetShowHook),
         ];

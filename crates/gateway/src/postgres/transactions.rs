@@ -3,24 +3,20 @@
 //! to.
 
 use async_trait::async_trait;
-use datafusion::{
-    common::ParamValues, execution::context::SessionContext, logical_expr::LogicalPlan,
-    sql::sqlparser::ast::Statement,
-};
+use datafusion::{logical_expr::LogicalPlan, sql::sqlparser::ast::Statement};
 use datafusion_postgres::{
-    QueryHook,
     hooks::HookClient,
     pgwire::{
-        api::{
-            ClientInfo,
-            results::{Response, Tag},
-        },
+        api::results::{Response, Tag},
         error::{PgWireError, PgWireResult},
         messages::response::TransactionStatus,
     },
 };
 
-use super::{fault, hooks::nothing};
+use super::{
+    fault,
+    hooks::{Answers, nothing},
+};
 
 /// Answers what begins and ends transactions, and blocks what comes after a failure.
 pub(super) struct Transactions;
@@ -107,34 +103,17 @@ fn outside() -> PgWireError {
 }
 
 #[async_trait]
-impl QueryHook for Transactions {
-    async fn handle_simple_query(
+impl Answers for Transactions {
+    async fn answer(
         &self,
         statement: &Statement,
-        _: &SessionContext,
         client: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
         said(statement, client.transaction_status())
     }
 
-    async fn handle_extended_parse_query(
-        &self,
-        statement: &Statement,
-        _: &SessionContext,
-        _: &(dyn ClientInfo + Send + Sync),
-    ) -> Option<PgWireResult<LogicalPlan>> {
+    fn plan(&self, statement: &Statement) -> Option<PgWireResult<LogicalPlan>> {
         is_about_transactions(statement).then(|| Ok(nothing()))
-    }
-
-    async fn handle_extended_query(
-        &self,
-        statement: &Statement,
-        _: &LogicalPlan,
-        _: &ParamValues,
-        _: &SessionContext,
-        client: &mut dyn HookClient,
-    ) -> Option<PgWireResult<Response>> {
-        said(statement, client.transaction_status())
     }
 }
 

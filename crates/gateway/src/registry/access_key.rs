@@ -7,7 +7,10 @@ use backtide_model::{ChannelName, ObjectName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::channel::{Previous, PreviousRecord, Secret, SecretRecord};
+use super::{
+    channel::{Previous, PreviousRecord, Secret, SecretRecord},
+    sealed,
+};
 use crate::secrets::{Seal, SecretError};
 
 /// What an application may do through the vendor-compatible API.
@@ -199,10 +202,7 @@ impl Credential {
 
     pub(super) fn from_record(name: &str, record: &str, seal: &Seal) -> Result<Self, SecretError> {
         let owner = owner(name);
-        let record: CredentialRecord =
-            serde_json::from_str(record).map_err(|_| SecretError::Unsealable {
-                owner: owner.clone(),
-            })?;
+        let record: CredentialRecord = sealed::read(&owner, record)?;
         let secret = record
             .secret
             .map(|secret| Secret::opened(&secret, &owner, seal));

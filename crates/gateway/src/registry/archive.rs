@@ -7,10 +7,13 @@ use jiff::{
     tz::TimeZone,
 };
 use schemars::JsonSchema;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::Snapshot;
+use super::{
+    Snapshot,
+    sealed::{self, Sealed},
+};
 use crate::{
     limits,
     secrets::{Seal, SecretError},
@@ -361,23 +364,21 @@ pub struct Archive {
 
 impl Archive {
     pub(super) fn state_record(&self, seal: &Seal) -> String {
-        let secret = self.secret.as_ref();
+        let owner = owner(self.name.as_str());
         let record = ArchiveRecord {
             uid: self.uid.clone(),
             created_ms: self.created_ms,
             stopped: self.stopped,
-            secret: secret.map(|secret| seal.seal(&owner(self.name.as_str()), secret)),
+            secret: Sealed::new(&owner, self.secret.as_ref(), seal),
         };
         serde_json::to_string(&record).expect("numbers and texts are JSON")
     }
 
     /// Whether two are the same, their secrets included.
     pub fn is_same(&self, other: &Self) -> bool {
-        let secret = |archive: &Self| {
-            let secret = archive.secret.as_ref();
-            secret.map(|secret| secret.expose_secret().to_owned())
-        };
-        self.uid == other.uid && self.file == other.file && secret(self) == secret(other)
+        self.uid == other.uid
+            && self.file == other.file
+            && sealed::is_same(self.secret.as_ref(), other.secret.as_ref())
     }
 }
 
@@ -401,8 +402,8 @@ struct ArchiveRecord {
     uid: Box<str>,
     created_ms: i64,
     stopped: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
+    #[serde(default, skip_serializing_if = "Sealed::is_none")]
+    secret: Sealed,
 }
 
 impl ArchiveState {
@@ -428,16 +429,12 @@ impl ArchiveState {
 
     pub(super) fn from_record(name: &str, record: &str, seal: &Seal) -> Result<Self, SecretError> {
         let owner = owner(name);
-        let record: ArchiveRecord =
-            serde_json::from_str(record).map_err(|_| SecretError::Unsealable {
-                owner: owner.clone(),
-            })?;
-        let secret = record.secret.map(|sealed| seal.unseal(&owner, &sealed));
+        let record: ArchiveRecord = sealed::read(&owner, record)?;
         Ok(Self {
             uid: record.uid,
             created_ms: record.created_ms,
             stopped: record.stopped,
-            secret: secret.transpose()?,
+            secret: record.secret.open(&owner, seal)?,
         })
     }
 }

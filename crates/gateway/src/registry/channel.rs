@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 pub use certificate::CertificateRule;
 pub use quotas::{Quotas, Rates, RecentQuota};
 
-use super::budget::{self, ErrorBudget};
+use super::{
+    budget::{self, ErrorBudget},
+    sealed,
+};
 use crate::secrets::{self, Seal, SecretError};
 
 /// A channel in an object file. Secrets and whether it is paused are not: they have verbs.
@@ -334,10 +337,7 @@ impl Login {
         record: &str,
         seal: &Seal,
     ) -> Result<Self, SecretError> {
-        let unreadable = || SecretError::Unsealable {
-            owner: channel.to_owned(),
-        };
-        let record: LoginRecord = serde_json::from_str(record).map_err(|_| unreadable())?;
+        let record: LoginRecord = sealed::read(channel, record)?;
         let previous = record
             .previous
             .map(|old| Previous::opened(&old, channel, seal));

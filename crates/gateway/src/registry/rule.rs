@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 
 use backtide_model::{AssetId, ChannelName, ElementName, ObjectName};
 use schemars::JsonSchema;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Snapshot,
+    sealed::{self, Sealed},
     subscription::{Begin, asset_of},
 };
 use crate::{
@@ -469,14 +470,14 @@ impl Rule {
     }
 
     pub(super) fn state_record(&self, seal: &Seal) -> String {
-        let secret = self.secret.as_ref();
+        let owner = owner(self.name.as_str());
         let record = RuleRecord {
             uid: self.uid.clone(),
             created_ms: self.created_ms,
             since: self.since,
             stopped: self.stopped,
             revision: self.revision,
-            secret: secret.map(|secret| seal.seal(&owner(self.name.as_str()), secret)),
+            secret: Sealed::new(&owner, self.secret.as_ref(), seal),
         };
         serde_json::to_string(&record).expect("numbers and texts are JSON")
     }
@@ -485,15 +486,11 @@ impl Rule {
 /// Secrets are no part of what two rules have in common.
 impl PartialEq for Rule {
     fn eq(&self, other: &Self) -> bool {
-        let secret = |rule: &Self| {
-            let secret = rule.secret.as_ref();
-            secret.map(|secret| secret.expose_secret().to_owned())
-        };
         self.uid == other.uid
             && self.revision == other.revision
             && self.stopped == other.stopped
             && self.file == other.file
-            && secret(self) == secret(other)
+            && sealed::is_same(self.secret.as_ref(), other.secret.as_ref())
     }
 }
 
@@ -521,8 +518,8 @@ struct RuleRecord {
     since: u64,
     stopped: bool,
     revision: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
+    #[serde(default, skip_serializing_if = "Sealed::is_none")]
+    secret: Sealed,
 }
 
 impl RuleState {
@@ -552,18 +549,14 @@ impl RuleState {
 
     pub(super) fn from_record(name: &str, record: &str, seal: &Seal) -> Result<Self, SecretError> {
         let owner = owner(name);
-        let record: RuleRecord =
-            serde_json::from_str(record).map_err(|_| SecretError::Unsealable {
-                owner: owner.clone(),
-            })?;
-        let secret = record.secret.map(|sealed| seal.unseal(&owner, &sealed));
+        let record: RuleRecord = sealed::read(&owner, record)?;
         Ok(Self {
             uid: record.uid,
             created_ms: record.created_ms,
             since: record.since,
             stopped: record.stopped,
             revision: record.revision,
-            secret: secret.transpose()?,
+            secret: record.secret.open(&owner, seal)?,
         })
     }
 }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use backtide_model::Credentials;
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    records::{Change, RecordsError},
+    *,
+};
 
 pub(super) const FARM: &str = include_str!("farm.yaml");
 
@@ -438,7 +441,7 @@ fn a_product_has_at_most_sixty_four_enabled_channels() {
 #[test]
 fn subscribers_hear_of_every_change_and_of_nothing_else() {
     let world = World::with_farm();
-    let mut versions = world.registry.subscribe();
+    let mut versions = world.registry.changes(CancellationToken::new()).version;
     world.apply(FARM).unwrap();
     assert!(!versions.has_changed().unwrap());
     world.registry.set_paused("scada-history", true).unwrap();
@@ -577,7 +580,7 @@ fn cpu(work: impl FnOnce()) -> Duration {
 
 #[test]
 fn a_hundred_thousand_devices_are_declared_within_a_minute() {
-    use fmt::Write as _;
+    use std::fmt::Write as _;
     let world = World::with_farm();
     let mut yaml = String::new();
     for n in 0..100_000 {

@@ -24,6 +24,18 @@ use datafusion_postgres::{arrow_pg::datatypes::into_pg_type, pgwire::api::Type};
 use super::pg_tables::{Columns, empty};
 
 const COLUMNS: &str = "columns";
+/// Rights on tables: all, and those of roles.
+const PRIVILEGES: Columns = &[
+    "grantor",
+    "grantee",
+    "table_catalog",
+    "table_schema",
+    "table_name",
+    "privilege_type",
+    "is_grantable",
+    "with_hierarchy",
+];
+
 /// Nothing is ever in them.
 const EMPTY: &[(&str, Columns)] = &[
     (
@@ -93,19 +105,7 @@ const EMPTY: &[(&str, Columns)] = &[
             "delete_rule",
         ],
     ),
-    (
-        "role_table_grants",
-        &[
-            "grantor",
-            "grantee",
-            "table_catalog",
-            "table_schema",
-            "table_name",
-            "privilege_type",
-            "is_grantable",
-            "with_hierarchy",
-        ],
-    ),
+    ("role_table_grants", PRIVILEGES),
     (
         "routine_privileges",
         &[
@@ -150,19 +150,7 @@ const EMPTY: &[(&str, Columns)] = &[
             "enforced",
         ],
     ),
-    (
-        "table_privileges",
-        &[
-            "grantor",
-            "grantee",
-            "table_catalog",
-            "table_schema",
-            "table_name",
-            "privilege_type",
-            "is_grantable",
-            "with_hierarchy",
-        ],
-    ),
+    ("table_privileges", PRIVILEGES),
     (
         "triggers",
         &[

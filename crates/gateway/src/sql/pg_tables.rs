@@ -17,6 +17,31 @@ use super::settings;
 /// Columns: `name` is a text, `name:oid`, `name:int8` and so on are not.
 pub(super) type Columns = &'static [&'static str];
 
+/// Of `pg_user`, and of `pg_shadow` under it.
+const USERS: Columns = &[
+    "usename",
+    "usesysid:oid",
+    "usecreatedb:bool",
+    "usesuper:bool",
+    "userepl:bool",
+    "usebypassrls:bool",
+    "passwd",
+    "valuntil:time",
+    "useconfig",
+];
+/// How often indexes are read: all, and those of users.
+const INDEX_READS: Columns = &[
+    "relid:oid",
+    "indexrelid:oid",
+    "schemaname",
+    "relname",
+    "indexrelname",
+    "idx_scan:int8",
+    "last_idx_scan:time",
+    "idx_tup_read:int8",
+    "idx_tup_fetch:int8",
+];
+
 /// Nothing is ever in them.
 const EMPTY: &[(&str, Columns)] = &[
     (
@@ -153,20 +178,7 @@ const EMPTY: &[(&str, Columns)] = &[
             "last_value:int8",
         ],
     ),
-    (
-        "pg_shadow",
-        &[
-            "usename",
-            "usesysid:oid",
-            "usecreatedb:bool",
-            "usesuper:bool",
-            "userepl:bool",
-            "usebypassrls:bool",
-            "passwd",
-            "valuntil:time",
-            "useconfig",
-        ],
-    ),
+    ("pg_shadow", USERS),
     (
         "pg_stat_activity",
         &[
@@ -194,20 +206,7 @@ const EMPTY: &[(&str, Columns)] = &[
             "backend_type",
         ],
     ),
-    (
-        "pg_stat_all_indexes",
-        &[
-            "relid:oid",
-            "indexrelid:oid",
-            "schemaname",
-            "relname",
-            "indexrelname",
-            "idx_scan:int8",
-            "last_idx_scan:time",
-            "idx_tup_read:int8",
-            "idx_tup_fetch:int8",
-        ],
-    ),
+    ("pg_stat_all_indexes", INDEX_READS),
     (
         "pg_stat_database",
         &[
@@ -231,20 +230,7 @@ const EMPTY: &[(&str, Columns)] = &[
             "stats_reset:time",
         ],
     ),
-    (
-        "pg_stat_user_indexes",
-        &[
-            "relid:oid",
-            "indexrelid:oid",
-            "schemaname",
-            "relname",
-            "indexrelname",
-            "idx_scan:int8",
-            "last_idx_scan:time",
-            "idx_tup_read:int8",
-            "idx_tup_fetch:int8",
-        ],
-    ),
+    ("pg_stat_user_indexes", INDEX_READS),
     (
         "pg_stats",
         &[
@@ -258,20 +244,7 @@ const EMPTY: &[(&str, Columns)] = &[
             "correlation:float4",
         ],
     ),
-    (
-        "pg_user",
-        &[
-            "usename",
-            "usesysid:oid",
-            "usecreatedb:bool",
-            "usesuper:bool",
-            "userepl:bool",
-            "usebypassrls:bool",
-            "passwd",
-            "valuntil:time",
-            "useconfig",
-        ],
-    ),
+    ("pg_user", USERS),
     (
         "pg_user_mappings",
         &[

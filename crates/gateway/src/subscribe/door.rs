@@ -284,13 +284,8 @@ impl Door {
 
     /// Sessions end when what let them in no longer holds.
     async fn keep_logins_true(self: Arc<Self>) {
-        let mut changes = self.registry.subscribe();
-        loop {
-            tokio::select! {
-                () = self.closing.cancelled() => return,
-                changed = changes.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(LOGINS_LOOK_EVERY) => {}
-            }
+        let mut changes = self.registry.changes(self.closing.clone());
+        while changes.next_within(LOGINS_LOOK_EVERY).await {
             let snapshot = self.registry.snapshot();
             let now_ms = self.clock.now_ms();
             for (login, revoked) in self.guests.lock().values() {

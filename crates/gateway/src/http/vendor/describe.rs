@@ -109,7 +109,9 @@ fn described(path: &str, operations: &[&Operation], is_post: bool) -> Value {
 /// Names of parameters, without their mark.
 fn names(operations: &[&Operation]) -> BTreeSet<&'static str> {
     let all = operations.iter().flat_map(|operation| operation.params);
-    all.map(|name| name.trim_end_matches('*')).collect()
+    all.flat_map(|names| names.iter())
+        .map(|name| name.trim_end_matches('*'))
+        .collect()
 }
 
 fn parameters(path: &str, operations: &[&Operation]) -> Vec<Value> {
