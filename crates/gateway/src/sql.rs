@@ -20,6 +20,7 @@ mod points;
 mod read_only;
 mod records;
 mod rows;
+mod runs;
 mod scan;
 mod settings;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use datafusion::{
     catalog::{CatalogProvider, MemoryCatalogProvider, information_schema::INFORMATION_SCHEMA},
     common::DataFusionError,
     execution::{
+        SessionStateBuilder,
         context::SessionContext,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
         memory_pool::FairSpillPool,
@@ -307,7 +309,12 @@ fn session(
         .with_memory_pool(Arc::new(FairSpillPool::new(limits.memory_bytes_max)))
         .with_disk_manager_builder(spilled)
         .build_arc()?;
-    let session = SessionContext::new_with_config_rt(config, environment);
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(environment)
+        .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(runs::ByDevice));
+    let session = SessionContext::new_with_state(state.build());
     let database = MemoryCatalogProvider::new();
     let readers = Arc::new(Semaphore::new(limits.scans_max));
     let tables = catalog::Tables::new(sources, readers);

@@ -15,6 +15,7 @@
 mod cells;
 mod chains;
 mod chronicle;
+mod chunks;
 mod classify;
 mod codec;
 mod conflicts;

@@ -5,17 +5,14 @@ use std::sync::Arc;
 
 use datafusion::arrow::{
     array::{
-        Array, ArrayData, ArrayRef, RecordBatch, RecordBatchOptions, StringViewBuilder, make_array,
-        new_null_array,
+        Array, ArrayBuilder, ArrayData, ArrayRef, RecordBatch, RecordBatchOptions, StringViewArray,
+        StringViewBuilder, UInt32Array, make_array, new_null_array,
     },
     buffer::{BooleanBuffer, Buffer, NullBuffer},
-    compute::cast,
+    compute::{cast, take},
     datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef},
     error::ArrowError,
 };
-
-/// Longer texts are not in a view itself.
-const INLINE_MAX: usize = 12;
 
 /// The same array, as `wanted`: where the types differ the values are cast.
 ///
@@ -70,33 +67,55 @@ fn buffer(buffer: &arrow_buffer::Buffer) -> Buffer {
     Buffer::from(bytes::Bytes::from(buffer.clone()))
 }
 
-/// Texts as views: neighbours are often the same, and what is grouped by is compared without a look at
-/// its bytes.
+/// Texts as views. Neighbours are often the same: each of those is looked at once, and its view is copied.
 fn views(texts: &arrow_array::StringArray) -> Result<ArrayRef, ArrowError> {
-    let mut views = StringViewBuilder::with_capacity(arrow_array::Array::len(texts));
-    let mut last: Option<(&str, u32)> = None;
-    for text in texts {
-        match text {
-            None => views.append_null(),
-            Some(text) if text.len() <= INLINE_MAX => views.append_value(text),
-            Some(text) => {
-                let block = match last.filter(|(last, _)| *last == text) {
-                    Some((_, block)) => block,
-                    None => views.append_block(Buffer::from(text.as_bytes())),
-                };
-                last = Some((text, block));
-                views.try_append_view(block, 0, u32::try_from(text.len()).unwrap_or(u32::MAX))?;
-            }
-        }
+    let rows = arrow_array::Array::len(texts);
+    let mut different = StringViewBuilder::new();
+    if is_one(texts) {
+        different.append_value(texts.value(0));
+        return take(&different.finish(), &UInt32Array::from(vec![0; rows]), None);
     }
-    Ok(Arc::new(views.finish()))
+    let (mut last, mut at) = (None, 0);
+    let places = texts.iter().enumerate().map(|(row, text)| {
+        if row == 0 || last != text {
+            different.append_option(text);
+            (last, at) = (text, place(different.len() - 1));
+        }
+        at
+    });
+    let places = UInt32Array::from_iter_values(places);
+    take(&different.finish(), &places, None)
+}
+
+/// Whether there is a text, and all are the same: seen at one look at all of their bytes.
+fn is_one(texts: &arrow_array::StringArray) -> bool {
+    use arrow_array::Array as _;
+    let ends = texts.value_offsets();
+    let (Some(start), Some(end)) = (ends.first(), ends.last()) else {
+        return false;
+    };
+    if texts.is_empty() || texts.null_count() > 0 {
+        return false;
+    }
+    let length = ends[1] - start;
+    let pairs = ends.windows(2);
+    let is_even = pairs.fold(true, |even, pair| even & (pair[1] - pair[0] == length));
+    let range = |from: i32, to: i32| Some(usize::try_from(from).ok()?..usize::try_from(to).ok()?);
+    let (Some(before), Some(behind)) = (range(*start, end - length), range(start + length, *end))
+    else {
+        return false;
+    };
+    is_even && texts.value_data()[before] == texts.value_data()[behind]
 }
 
 /// The same text so many times.
 pub(super) fn repeated(text: &str, rows: usize) -> Result<ArrayRef, ArrowError> {
-    views(&arrow_array::StringArray::from_iter_values(
-        std::iter::repeat_n(text, rows),
-    ))
+    let text = StringViewArray::from_iter_values([text]);
+    take(&text, &UInt32Array::from(vec![0; rows]), None)
+}
+
+fn place(at: usize) -> u32 {
+    u32::try_from(at).expect("a batch has fewer than 2^32 rows")
 }
 
 /// The columns that an answer has: texts as everybody reads them.
@@ -172,6 +191,37 @@ mod tests {
                 .collect::<Vec<_>>(),
             names
         );
+    }
+
+    #[test]
+    fn texts_are_one_where_no_byte_and_no_length_differs() {
+        let is_seen = |texts: &[Option<&str>]| {
+            let framed = [&[Some("other")], texts, &[None]].concat();
+            let all = arrow_array::StringArray::from(framed);
+            let texts = all.slice(1, texts.len());
+            let here = views(&texts).unwrap();
+            let here = here.as_string_view().iter().collect::<Vec<_>>();
+            assert_eq!(here, texts.iter().collect::<Vec<_>>());
+            is_one(&texts)
+        };
+        assert!(is_seen(&[Some("ab")]));
+        assert!(is_seen(&[Some("ab"), Some("ab"), Some("ab")]));
+        assert!(is_seen(&[Some("a name of many bytes"); 3]));
+        assert!(is_seen(&[Some(""), Some("")]));
+        for texts in [
+            &[][..],
+            &[None],
+            &[Some("ab"), None],
+            &[Some("ab"), Some("ac")],
+            &[Some("ab"), Some("ab"), Some("bb")],
+            // The same bytes, otherwise parted.
+            &[Some("aa"), Some("a")],
+            &[Some("a"), Some("aa")],
+            &[Some("aa"), Some("a"), Some("aaa")],
+            &[Some(""), Some("a")],
+        ] {
+            assert!(!is_seen(texts), "{texts:?}");
+        }
     }
 
     #[test]

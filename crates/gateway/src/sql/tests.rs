@@ -3,6 +3,7 @@
 mod computed;
 mod described;
 mod keeps;
+mod runs;
 
 use std::{
     io,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use backtide_model::{
-    BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY,
+    Batch, BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName, NO_QUALITY,
     ObjectName, ProductKey, Storage,
 };
 use backtide_store::{
@@ -205,6 +206,10 @@ impl World {
             let keep = ConflictPolicy::KeepLast;
             builder.cell(&point, keep, Cell::Double(*value), NO_QUALITY);
         }
+        self.commit_batch(builder.build());
+    }
+
+    fn commit_batch(&self, batch: Batch) {
         let commit = Commit {
             origin: Origin {
                 channel: ChannelName::new("scada-history").unwrap(),
@@ -216,7 +221,7 @@ impl World {
                 arrived_ms: T0,
             },
             product: ProductKey::new("LHBfarm1").unwrap(),
-            parts: vec![Part::Points(builder.build())],
+            parts: vec![Part::Points(batch)],
             redrive: None,
         };
         self.store.commit(vec![commit]).unwrap().remove(0).unwrap();

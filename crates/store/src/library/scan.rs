@@ -12,13 +12,16 @@ use backtide_model::{DeviceKey, ElementName};
 use parquet::{
     arrow::{
         ProjectionMask,
-        arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection},
+        arrow_reader::{ParquetRecordBatchReader, RowSelection},
+        parquet_to_arrow_field_levels,
     },
+    errors::ParquetError,
     file::page_index::column_index::ColumnIndexMetaData,
 };
 
 use super::{
     cells::{Cells, Typed},
+    chunks::Chunks,
     index::{DeviceIndex, Stretch},
     names::Role,
     run::Run,
@@ -231,19 +234,9 @@ impl SegmentScan {
         for (position, column) in wanted.iter().enumerate() {
             at[*column] = Some(position);
         }
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(
-            segment.file.clone(),
-            segment.metadata.clone(),
-        );
-        let mask = ProjectionMask::leaves(builder.parquet_schema(), wanted);
         let (groups, selection) = select(&segment, &pieces);
-        let reader = builder
-            .with_batch_size(SLICE_ROWS)
-            .with_projection(mask)
-            .with_row_groups(groups)
-            .with_row_selection(selection)
-            .build()
-            .map_err(|error| segment.damaged(error))?;
+        let reader = reader(&segment, wanted, groups, selection);
+        let reader = reader.map_err(|error| segment.damaged(error))?;
         Ok(Self {
             segment,
             source,
@@ -410,6 +403,22 @@ impl Iterator for SegmentScan {
             }
         }
     }
+}
+
+/// Reads some columns of the rows of some row groups.
+fn reader(
+    segment: &Segment,
+    columns: Vec<usize>,
+    groups: Vec<usize>,
+    selection: RowSelection,
+) -> Result<ParquetRecordBatchReader, ParquetError> {
+    let schema = segment.metadata.parquet_schema();
+    let fields = segment.metadata.schema().fields();
+    let columns = ProjectionMask::leaves(schema, columns);
+    let levels = parquet_to_arrow_field_levels(schema, columns, Some(fields))?;
+    let chunks = Chunks::new(segment, groups)?;
+    let rows_max = SLICE_ROWS.min(segment.rows());
+    ParquetRecordBatchReader::try_new_with_row_groups(&levels, &chunks, rows_max, Some(selection))
 }
 
 fn wanted_columns(segment: &Segment, columns: &Columns) -> Vec<usize> {

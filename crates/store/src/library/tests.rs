@@ -13,6 +13,7 @@ use super::*;
 use crate::{Lead, Order, disk::RealDisk};
 
 mod chronicle;
+mod dictionary;
 mod faults;
 mod floor;
 mod keep;

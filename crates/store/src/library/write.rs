@@ -2,6 +2,7 @@
 //! then may the manifest name it.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,10 +17,12 @@ use parquet::{
         ArrowSchemaConverter,
         arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves},
     },
-    basic::{Compression, Encoding, ZstdLevel},
+    basic::{Compression, Encoding, PageType, ZstdLevel},
     errors::ParquetError,
     file::{
-        metadata::{KeyValue, SortingColumn},
+        metadata::{
+            ColumnChunkMetaData, KeyValue, RowGroupMetaData, RowGroupMetaDataPtr, SortingColumn,
+        },
         properties::{EnabledStatistics, WriterProperties},
         writer::SerializedFileWriter,
     },
@@ -41,6 +44,10 @@ pub(super) const PAGE_ROWS: usize = 4_096;
 /// A row group's distinct doubles at most: history of sensors finds its repeats, and a read of a few
 /// rows decodes little of what it does not want. Above, the column falls back to plain values.
 const DICTIONARY_BYTES: usize = 256 << 10;
+/// Row groups of a file in which a column without repeats does without a dictionary, until it is tried again.
+const GROUPS_PLAIN: usize = 15;
+/// `_device`, `_time` and `_sequence`: those of points follow.
+const COLUMNS_OF_ROWS: usize = 3;
 /// What is written of a segment between two fsyncs, bytes.
 const SYNC_BYTES: u64 = 4 << 20;
 
@@ -117,6 +124,8 @@ pub(super) struct SegmentWriter {
     factory: ArrowRowGroupWriterFactory,
     group: Vec<ArrowColumnWriter>,
     groups: usize,
+    /// Columns of which the dictionary was tried and full too soon.
+    plain: BTreeSet<usize>,
     group_rows: usize,
     pub(super) index: DeviceIndex,
     cells: u64,
@@ -166,6 +175,7 @@ impl SegmentWriter {
             factory,
             group,
             groups: 0,
+            plain: BTreeSet::new(),
             group_rows: 0,
             index: DeviceIndex::default(),
             cells: 0,
@@ -197,7 +207,8 @@ impl SegmentWriter {
     /// Appends to column `at`, counted as in [`SegmentWriter`]. The caller gives each column the
     /// same rows before the group ends.
     pub(super) fn column(&mut self, at: usize, array: &ArrayRef) -> Result<(), FlushError> {
-        if at >= 3 && self.plan.columns[at - 3].role == Role::Value {
+        let point = at.checked_sub(COLUMNS_OF_ROWS);
+        if point.is_some_and(|at| self.plan.columns[at].role == Role::Value) {
             self.cells += (array.len() - array.null_count()) as u64;
         }
         let leaves = compute_leaves(&self.fields[at], array).and_then(|leaves| {
@@ -225,12 +236,13 @@ impl SegmentWriter {
         }
         self.groups += 1;
         self.group_rows = 0;
-        self.write_group().map_err(|error| self.failed(error))
+        let written = self.write_group();
+        let written = written.and_then(|group| self.begin_group(&group));
+        written.map_err(|error| self.failed(error))
     }
 
-    fn write_group(&mut self) -> Result<(), ParquetError> {
-        let next = self.factory.create_column_writers(self.groups)?;
-        let full = std::mem::replace(&mut self.group, next);
+    fn write_group(&mut self) -> Result<RowGroupMetaDataPtr, ParquetError> {
+        let full = std::mem::take(&mut self.group);
         let file = self
             .file
             .as_mut()
@@ -239,7 +251,23 @@ impl SegmentWriter {
         for column in full {
             column.close()?.append_to_row_group(&mut group)?;
         }
-        group.close()?;
+        group.close()
+    }
+
+    /// A dictionary that is full after a part of a group costs more bytes than it saves, and a read of a
+    /// few rows has to decode all of it: the groups that follow do without.
+    fn begin_group(&mut self, last: &RowGroupMetaData) -> Result<(), ParquetError> {
+        let full = last.columns().iter().enumerate();
+        let full = full.filter(|(_, column)| is_full_too_soon(column));
+        let plain: BTreeSet<usize> = match self.groups % (GROUPS_PLAIN + 1) {
+            0 => BTreeSet::new(),
+            _ => full.map(|(at, _)| at).chain(self.plain.clone()).collect(),
+        };
+        if plain != self.plain {
+            self.factory = factory(&self.plan, &plain)?;
+            self.plain = plain;
+        }
+        self.group = self.factory.create_column_writers(self.groups)?;
         Ok(())
     }
 
@@ -312,18 +340,49 @@ type Started = (
 );
 
 fn start(plan: &Plan, output: Output) -> Result<Started, ParquetError> {
-    let schema = Arc::new(schema(plan));
-    let parquet_schema = ArrowSchemaConverter::new().convert(&schema)?;
-    let properties = Arc::new(properties(plan)?);
-    let file = SerializedFileWriter::new(output, parquet_schema.root_schema_ptr(), properties)?;
-    let factory = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema));
+    let none = BTreeSet::new();
+    let file = file(plan, output, &none)?;
+    let factory = factory(plan, &none)?;
     let group = factory.create_column_writers(0)?;
     Ok((
-        schema.fields().iter().cloned().collect(),
+        schema(plan).fields().iter().cloned().collect(),
         file,
         factory,
         group,
     ))
+}
+
+/// Makes the columns of row groups; those at `plain` have no dictionary.
+fn factory(
+    plan: &Plan,
+    plain: &BTreeSet<usize>,
+) -> Result<ArrowRowGroupWriterFactory, ParquetError> {
+    // It takes what it has to know of a file.
+    let like = file(plan, io::sink(), plain)?;
+    let schema = Arc::new(schema(plan));
+    Ok(ArrowRowGroupWriterFactory::new(&like, schema))
+}
+
+fn file<W: io::Write + Send>(
+    plan: &Plan,
+    output: W,
+    plain: &BTreeSet<usize>,
+) -> Result<SerializedFileWriter<W>, ParquetError> {
+    let schema = ArrowSchemaConverter::new().convert(&schema(plan))?;
+    let properties = Arc::new(properties(plan, plain)?);
+    SerializedFileWriter::new(output, schema.root_schema_ptr(), properties)
+}
+
+/// Whether less than half of a column's pages found their values in its dictionary.
+fn is_full_too_soon(column: &ColumnChunkMetaData) -> bool {
+    let pages = |is_counted: fn(Encoding) -> bool| -> i32 {
+        let stats = column.page_encoding_stats().into_iter().flatten();
+        let counted =
+            stats.filter(|s| s.page_type == PageType::DATA_PAGE && is_counted(s.encoding));
+        counted.map(|stats| stats.count).sum()
+    };
+    let by_dictionary = pages(|encoding| encoding == Encoding::RLE_DICTIONARY);
+    column.dictionary_page_offset().is_some() && 2 * by_dictionary < pages(|_| true)
 }
 
 fn schema(plan: &Plan) -> Schema {
@@ -344,7 +403,7 @@ fn schema(plan: &Plan) -> Schema {
     Schema::new(fields)
 }
 
-fn properties(plan: &Plan) -> Result<WriterProperties, ParquetError> {
+fn properties(plan: &Plan, plain: &BTreeSet<usize>) -> Result<WriterProperties, ParquetError> {
     let path = |name: &str| ColumnPath::new(vec![name.to_owned()]);
     let sorted = |column_idx| SortingColumn {
         column_idx,
@@ -372,8 +431,11 @@ fn properties(plan: &Plan) -> Result<WriterProperties, ParquetError> {
     // Reads skip pages by time and by nothing else: only there a column index earns its bytes.
     properties = properties.set_column_statistics_enabled(path(TIME), EnabledStatistics::Page);
     let mut delta: Vec<ColumnPath> = vec![path(TIME), path(SEQUENCE)];
-    for column in &plan.columns {
+    for (column, at) in plan.columns.iter().zip(COLUMNS_OF_ROWS..) {
         let path = path(&column_name(&column.point, column.role));
+        if plain.contains(&at) {
+            properties = properties.set_column_dictionary_enabled(path.clone(), false);
+        }
         match (column.role, column.storage) {
             (Role::Value, Storage::Int | Storage::Long) => {}
             (Role::Value, Storage::Float | Storage::Double) if plan.packing == Packing::Quick => {

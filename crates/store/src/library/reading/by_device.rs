@@ -4,7 +4,7 @@ use std::{ops, sync::Arc};
 
 use arrow_array::RecordBatch;
 
-use super::{After, Query, ahead, veil::Veil};
+use super::{After, Query, ahead, straight::Names, veil::Veil};
 use crate::{
     ReadError, Slabs,
     library::{keep::Thinning, scan::SLICE_ROWS, weave::Weave},
@@ -40,6 +40,7 @@ pub(super) struct ByDevice {
     query: Arc<Query>,
     veil: Veil,
     weave: Weave,
+    names: Names,
     rows_left: usize,
 }
 
@@ -53,6 +54,7 @@ impl ByDevice {
         Ok(Self {
             weave: query.weave(span, after, ranks)?,
             veil: query.veil.clone(),
+            names: Names::default(),
             rows_left: query.range.rows_max,
             query,
         })
@@ -62,7 +64,10 @@ impl ByDevice {
         let after = self.query.range.after.clone();
         while self.rows_left > 0 {
             let rows_max = SLICE_ROWS.min(self.rows_left.max(1_024));
-            if let Some(batch) = self.query.straight(&mut self.weave, rows_max)? {
+            let straight = self
+                .query
+                .straight(&mut self.weave, &mut self.names, rows_max)?;
+            if let Some(batch) = straight {
                 let batch = batch.slice(0, batch.num_rows().min(self.rows_left));
                 self.rows_left -= batch.num_rows();
                 match batch.num_rows() {

@@ -30,6 +30,7 @@ impl Query {
     pub(super) fn straight(
         &self,
         weave: &mut Weave,
+        names: &mut Names,
         rows_max: usize,
     ) -> Result<Option<RecordBatch>, ReadError> {
         if self.is_veiled {
@@ -40,7 +41,7 @@ impl Query {
             return Ok(None);
         };
         let rows = self.behind(&alone);
-        let Some(batch) = self.as_read(&alone.slice, &rows)? else {
+        let Some(batch) = self.as_read(&alone.slice, &rows, names)? else {
             return Ok(None);
         };
         weave.take_alone(&alone)?;
@@ -64,6 +65,7 @@ impl Query {
         &self,
         slice: &Slice,
         rows: &Range<usize>,
+        names: &mut Names,
     ) -> Result<Option<RecordBatch>, ReadError> {
         // The commit of a row is that of its last value: its own where every value is plain.
         let is_plain = |cells: &Cells| cells.is_plain();
@@ -75,7 +77,7 @@ impl Query {
         let length = rows.len();
         let times = slice.times.slice(rows.start, length);
         let mut arrays: Vec<ArrayRef> = vec![
-            Arc::new(self.names(&slice.ranks[rows.clone()])),
+            Arc::new(names.of(self, &slice.ranks[rows.clone()])),
             Arc::new(Int64Array::new(times, None)),
         ];
         if self.has_sequences {
@@ -114,17 +116,44 @@ impl Query {
             }
         }))
     }
+}
 
-    /// The devices of rows.
-    fn names(&self, ranks: &[u32]) -> StringArray {
-        let (mut bytes, mut lengths) = (Vec::<u8>::new(), Vec::with_capacity(ranks.len()));
-        for same in ranks.chunk_by(|a, b| a == b) {
-            let name = self.device(same[0]).as_str();
-            bytes.extend_from_slice(name.repeat(same.len()).as_bytes());
-            lengths.extend(iter::repeat_n(name.len(), same.len()));
+/// The devices of rows as a column. Most slabs have one: its names are made once, and cut for each.
+#[derive(Default)]
+pub(super) struct Names {
+    last: Option<(u32, StringArray)>,
+}
+
+impl Names {
+    /// `ranks` ascend.
+    fn of(&mut self, query: &Query, ranks: &[u32]) -> StringArray {
+        let (Some(first), Some(end)) = (ranks.first(), ranks.last()) else {
+            return StringArray::new_null(0);
+        };
+        if first != end {
+            return names(query, ranks);
         }
-        StringArray::new(OffsetBuffer::from_lengths(lengths), bytes.into(), None)
+        match &self.last {
+            Some((rank, names)) if rank == first && names.len() >= ranks.len() => {
+                names.slice(0, ranks.len())
+            }
+            _ => {
+                let names = names(query, ranks);
+                self.last = Some((*first, names.clone()));
+                names
+            }
+        }
     }
+}
+
+fn names(query: &Query, ranks: &[u32]) -> StringArray {
+    let (mut bytes, mut lengths) = (Vec::<u8>::new(), Vec::with_capacity(ranks.len()));
+    for same in ranks.chunk_by(|a, b| a == b) {
+        let name = query.device(same[0]).as_str();
+        bytes.extend_from_slice(name.repeat(same.len()).as_bytes());
+        lengths.extend(iter::repeat_n(name.len(), same.len()));
+    }
+    StringArray::new(OffsetBuffer::from_lengths(lengths), bytes.into(), None)
 }
 
 /// Which rows have a value of any point; `None`: all.
