@@ -69,7 +69,7 @@ impl Engine {
         };
         let outcome = self.0.call(&call, false).outcome.ok()?;
         let text = std::str::from_utf8(&outcome).unwrap();
-        Some(text[2..text.len() - 2].to_owned())
+        Some(text.strip_prefix("[[")?.strip_suffix("]]")?.to_owned())
     }
 }
 
