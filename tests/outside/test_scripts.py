@@ -223,10 +223,14 @@ def test_a_failed_script_leaves_a_line_in_the_log_and_its_bytes_in_quarantine(pl
     client = raw()
     answer = json.loads(client.ask(b"\x01\xff"))
     assert answer["code"] == 1202 and answer["id"] == ""
-    [entry] = [e for e in plant.channel_log(CHANNEL) if e.kind == "error"]
+    errors = [e for e in plant.channel_log(CHANNEL) if e.kind == "error"]
+    assert len(errors) == 1, errors
+    [entry] = errors
     assert entry.message.startswith("script invocation error: frames@1, line 3, column "), entry.message
     assert "TypeError" in entry.message and entry.code == 1202
-    [refused] = eventually(lambda: refused_on(plant), "the refusal in quarantine")
+    all_refused = eventually(lambda: refused_on(plant), "the refusal in quarantine")
+    assert len(all_refused) == 1, all_refused
+    [refused] = all_refused
     assert refused.subject == {"scriptVersion": 1}
     shown = plant.quarantine_show(refused.id)
     assert shown.payload == b"\x01\xff"
