@@ -137,7 +137,7 @@ def test_an_interrupted_send_resumes_and_ends_with_exactly_the_data(farm, histor
     part = farm.folder / "year.csv"
     rows = history.write_part(part, "2014-01-01", "2014-08-31")
     sender = farm.spawn("send", part, "--channel", CHANNEL, *CSV_COLUMNS)
-    eventually(lambda: first_day(farm), "first rows", every_s=0.01)
+    eventually(lambda: of_day(farm, "2014-01-01"), "first rows", every_s=0.01)
     sender.send_signal(signal.SIGINT)
     out, err = sender.communicate(timeout=30)
     assert sender.returncode != OK, err
@@ -149,18 +149,19 @@ def test_an_interrupted_send_resumes_and_ends_with_exactly_the_data(farm, histor
     assert truth.difference(truth.winners(rows), truth.read_query_csv(farm.query(output="csv").out)) == ""
 
 
-def first_day(gateway):
-    """What is there of 1 January 2014; rows without a value come first in no file."""
-    return gateway.query(points=["P_avg"], end="2014-01-02T00:00:00Z").out
+def of_day(gateway, day):
+    """What is there of a day; rows without a value come first in no file."""
+    return gateway.query(points=["P_avg"], start=f"{day}T00:00:00Z", end=f"{day}T23:59:59Z").out
 
 
-def test_a_send_outlives_a_server_that_is_killed_under_it(farm, history):
+def test_a_send_outlives_a_server_that_is_killed_under_it_again_and_again(farm, history):
     part = farm.folder / "months.csv"
     rows = history.write_part(part, "2014-01-01", "2014-06-30")
     sender = farm.spawn("send", part, "--channel", CHANNEL, *CSV_COLUMNS)
-    eventually(lambda: first_day(farm), "first rows", every_s=0.01)
-    farm.kill()
-    farm.start()
+    for day in ["2014-01-01", "2014-01-15", "2014-02-10", "2014-03-10", "2014-04-05"]:
+        eventually(lambda: of_day(farm, day), f"rows of {day}", every_s=0.01)
+        farm.kill()
+        farm.start()
     out, err = sender.communicate(timeout=120)
     if sender.returncode != OK:  # giving up is allowed, losing is not
         farm.send(part, *CSV_COLUMNS, "--resume")

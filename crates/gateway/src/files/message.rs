@@ -226,6 +226,11 @@ impl Ledger {
         self.page.lock().open.remove(&first);
     }
 
+    /// How many messages are not answered.
+    pub fn open(&self) -> usize {
+        self.page.lock().open.len()
+    }
+
     /// Rows from the beginning that are all answered.
     pub fn answered(&self) -> u64 {
         let page = self.page.lock();
@@ -282,11 +287,11 @@ mod tests {
             ledger.enter(row, is_first);
         }
         ledger.close(12);
-        assert_eq!(ledger.answered(), 10);
+        assert_eq!((ledger.answered(), ledger.open()), (10, 2));
         ledger.close(10);
         assert_eq!(ledger.answered(), 15, "rows 13 and 14 had no values");
         ledger.close(15);
-        assert_eq!(ledger.answered(), 16);
+        assert_eq!((ledger.answered(), ledger.open()), (16, 0));
     }
 
     #[test]

@@ -153,6 +153,8 @@ pub async fn deliver(
         (Some(error), _) => End::GaveUp(error),
         (None, Ok(Err(error))) => End::Source(error),
         (None, Ok(Ok(_))) if interrupted => End::Interrupted,
+        // No link gave up and yet not all is answered: never call that complete.
+        (None, Ok(Ok(_))) if ledger.open() > 0 => End::GaveUp(LinkError::Unanswered(ledger.open())),
         (None, Ok(Ok(readout))) => End::Complete(readout),
         (None, Err(_)) => End::Source(SourceError::Io(std::io::Error::other(
             "the reader panicked",

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event as MqttEvent, MqttOptions, Packet, QoS,
     SubscribeReasonCode,
@@ -104,6 +105,8 @@ pub enum LinkError {
     Login(String),
     #[error("no answer for two minutes: {0}")]
     GaveUp(String),
+    #[error("{0} messages have no reply")]
+    Unanswered(usize),
 }
 
 enum Break {
@@ -182,7 +185,8 @@ impl Link {
             () = stopped(&mut self.stop) => return Ok(()),
         };
         for message in &self.waiting {
-            connection.publish(&self.login.topic, message).await?;
+            let payload = message.payload.clone();
+            connection.publish(&self.login.topic, payload).await?;
         }
         let mut stop = self.stop.clone();
         let mut quiet_since = Instant::now();
@@ -210,8 +214,7 @@ impl Link {
                             if self.waiting.is_empty() {
                                 quiet_since = Instant::now();
                             }
-                            connection.publish(&self.login.topic, &message).await?;
-                            self.waiting.push_back(message);
+                            self.take_on(message, &connection).await?;
                         }
                     }
                 }
@@ -221,6 +224,14 @@ impl Link {
                 () = stopped(&mut stop), if !stopping => {}
             }
         }
+    }
+
+    /// A message is among those that wait for a reply before it is published: a connection that just
+    /// broke takes nothing, and the next one begins with what waits.
+    async fn take_on(&mut self, message: Message, connection: &Connection) -> Result<(), Break> {
+        let payload = message.payload.clone();
+        self.waiting.push_back(message);
+        connection.publish(&self.login.topic, payload).await
     }
 
     async fn settle(&mut self, reply: Reply) -> Result<(), Break> {
@@ -339,8 +350,7 @@ impl Connection {
         }
     }
 
-    async fn publish(&self, topic: &str, message: &Message) -> Result<(), Break> {
-        let payload = message.payload.clone();
+    async fn publish(&self, topic: &str, payload: Bytes) -> Result<(), Break> {
         self.client
             .publish_bytes(topic, QoS::AtLeastOnce, false, payload)
             .await
@@ -382,4 +392,43 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 fn lost(error: impl std::fmt::Display) -> Break {
     Break::Lost(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_that_meets_a_broken_connection_waits_for_the_next() {
+        let login = Login {
+            host: "127.0.0.1".into(),
+            port: 1,
+            client_id: "P".into(),
+            username: "u".into(),
+            password: "p".into(),
+            topic: "t".into(),
+        };
+        let (_lane, messages) = mpsc::channel(1);
+        let (events, _happenings) = mpsc::channel(1);
+        let (_stopper, stop) = watch::channel(false);
+        let mut link = Link::new(login, 8, messages, events, stop);
+        let (client, ended) = AsyncClient::new(MqttOptions::new("P", "127.0.0.1", 1), 8);
+        drop(ended);
+        let (_forward, packets) = mpsc::channel(1);
+        let broken = Connection {
+            client,
+            packets,
+            pump: tokio::spawn(async {}),
+        };
+        let message = Message {
+            id: "run-0-1".into(),
+            rows: vec![0],
+            values: 1,
+            payload: Bytes::from_static(b"{}"),
+        };
+        let taken_on = link.take_on(message, &broken).await;
+        assert!(matches!(taken_on, Err(Break::Lost(_))));
+        let waiting: Vec<&str> = link.waiting.iter().map(|m| m.id.as_str()).collect();
+        assert_eq!(waiting, ["run-0-1"]);
+    }
 }
