@@ -273,6 +273,10 @@ fn names_mean_what_they_mean_to_the_engine() {
         "function transform(row) { let v = 1; const set = (n) => { v = n; return n; }; const r = v + set(5) + v; return { x: r, y: v }; }",
         "function transform(row) { let k = 1; const f = (p, q) => p + q; return { x: f(k, k = 5), y: k++ + ++k }; }",
         "const T = [[1, 'a'], [2, 'b']]; function transform(row) { for (const [n, t] of T) { if (n > row.a) return { x: n, y: t }; } return { x: T.findIndex((p, i) => i === row.b) }; }",
+        "const T = [[1], [2]]; function transform(row) { const out = {}; for (const [n] of T) { if (row.a < n) { out.x = n; break; } } return out; }",
+        "function transform(row) { const out = {}; for (let i = 0; i < 2; i++) { if (i === 1) return out; out.x = row.a * 2; } return null; }",
+        "function transform(row) { const out = {}; for (let i = 0; i < 2; i++) { if (i === 1) return { ...out }; out.x = row.a * 2; } return null; }",
+        "function transform(row) { switch (row.a) { default: return { x: row.y }; case (row.y = 5): return { x: 1 }; } }",
         "function transform(row) { const o = { x: 1, ...row, a: 2 }; const { a, b } = o; return { x: a, y: b }; }",
     ] {
         let plain = compiled(source);
@@ -281,9 +285,16 @@ fn names_mean_what_they_mean_to_the_engine() {
             Ok(plain) => assert!(agree(source, &plain).unwrap() > 0, "{source}"),
             // Not known is right as well, and said of these.
             Err(_) => assert!(
-                ["() => n", "{ b = a }", "[1][0]", "var v", "(Math)"]
-                    .iter()
-                    .any(|known| source.contains(known)),
+                [
+                    "() => n",
+                    "{ b = a }",
+                    "[1][0]",
+                    "var v",
+                    "(Math)",
+                    "i === 1"
+                ]
+                .iter()
+                .any(|known| source.contains(known)),
                 "{not_plain:?}: {source}"
             ),
         }

@@ -316,7 +316,7 @@ impl<'a> Compiler<'a> {
                 self.object(members, object.span)
             }
             Written::Identifier(id) if self.record_of(written).is_some() => {
-                let record = self.record_of(written).unwrap_or_default();
+                let record = self.whole_record(written, id.span)?;
                 self.object(members_of(&record), id.span)
             }
             Written::ConditionalExpression(choice) => self.deeper(choice.span, |compiler| {
@@ -350,6 +350,13 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// The record that an expression is the name of, with all of its members: in a loop it may have more of
+    /// them by then.
+    fn whole_record(&self, written: &'a Written<'a>, span: Span) -> Made<Record> {
+        let record = self.record_of(written).filter(|_| self.loops == 0);
+        record.ok_or(span)
+    }
+
     /// The members of an object as it is written, each once.
     pub(super) fn members(
         &mut self,
@@ -359,7 +366,7 @@ impl<'a> Compiler<'a> {
         for property in &object.properties {
             let new = match property {
                 ObjectPropertyKind::SpreadProperty(spread) => {
-                    let record = self.record_of(&spread.argument).ok_or(spread.span)?;
+                    let record = self.whole_record(&spread.argument, spread.span)?;
                     members_of(&record)
                 }
                 ObjectPropertyKind::ObjectProperty(_) => {

@@ -132,10 +132,14 @@ impl<'a> Compiler<'a> {
 
     fn switch(&mut self, line: &'a SwitchStatement<'a>) -> Made<Statement> {
         let value = self.expression(&line.discriminant)?;
-        let mut cases = Vec::with_capacity(line.cases.len());
-        for case in &line.cases {
-            let test = case.test.as_ref().map(|test| self.expression(test));
-            let test = test.transpose()?;
+        // Tests come before any body, also those of the cases behind it.
+        let tests = line.cases.iter().map(|case| {
+            let test = case.test.as_ref();
+            test.map(|test| self.expression(test)).transpose()
+        });
+        let tests = tests.collect::<Made<Vec<_>>>()?;
+        let mut cases = Vec::with_capacity(tests.len());
+        for (case, test) in line.cases.iter().zip(tests) {
             let mut body = Vec::new();
             for line in &case.consequent {
                 // Cases share one block, and a name may be read in one that another declares.
