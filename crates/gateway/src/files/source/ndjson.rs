@@ -37,6 +37,8 @@ pub(super) struct Ndjson {
     clock: Clockwork,
     /// What each field is, looked up once.
     targets: HashMap<String, Target>,
+    /// The same of the fields of the nested object: they are points, whatever they are called.
+    nested: HashMap<String, Target>,
 }
 
 #[derive(Debug, Clone)]
@@ -67,6 +69,7 @@ impl Ndjson {
             points,
             clock,
             targets: HashMap::new(),
+            nested: HashMap::new(),
         }
     }
 }
@@ -134,6 +137,7 @@ impl Ndjson {
             points,
             clock,
             targets,
+            nested,
             ..
         } = self;
         let fields: Fields<'_> = match serde_json::from_slice(line) {
@@ -154,12 +158,12 @@ impl Ndjson {
                 Target::Value => said.long[1] = Some(*raw),
                 Target::Quality => said.long[2] = Some(*raw),
                 Target::Nested => {
-                    let nested: Fields<'_> = match serde_json::from_str(raw.get()) {
-                        Ok(nested) => nested,
+                    let values: Fields<'_> = match serde_json::from_str(raw.get()) {
+                        Ok(values) => values,
                         Err(error) => return Ok(Row::Unreadable(error.to_string())),
                     };
-                    for (name, raw) in nested.0 {
-                        let target = target(targets, mapping, points, &name, raw, true)?;
+                    for (name, raw) in values.0 {
+                        let target = target(nested, mapping, points, &name, raw, true)?;
                         if let Target::Point(key) = target {
                             said.values.push((key.clone(), raw));
                         }
@@ -316,6 +320,19 @@ mod tests {
             r#"{"deviceKey":"R1","time":"2014-01-01T01:00:00+01:00","measurepoints":{"P_avg":1.50,"label":"x"}}"#,
         ));
         assert_eq!(rows.unwrap(), [wanted, wanted]);
+    }
+
+    #[test]
+    fn a_nested_point_may_have_the_name_of_the_time_or_the_device() {
+        let line = r#"{"deviceKey":"R1","time":5,"measurepoints":{"time":7,"deviceKey":1,"P":1}}"#;
+        let turned =
+            r#"{"measurepoints":{"time":7,"deviceKey":1,"P":1},"deviceKey":"R1","time":5}"#;
+        for text in [format!("{line}\n{turned}\n"), format!("{turned}\n{line}\n")] {
+            let text = Box::new(std::io::Cursor::new(text));
+            let (mapping, clock) = (Mapping::default(), Clockwork::default());
+            let mut rows = Ndjson::new(text, mapping, Points::Unknown, clock);
+            assert_eq!(read_all(&mut rows).unwrap(), [line, line]);
+        }
     }
 
     #[test]
