@@ -8,7 +8,7 @@
 //! deleted while the server is down; then clients find no session present and subscribe again.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     num::NonZeroU16,
     path::Path,
     sync::{
@@ -89,6 +89,16 @@ pub(super) enum Change {
         channel: ChannelName,
         client_id: Arc<str>,
     },
+}
+
+impl Change {
+    /// The session that it is about.
+    fn of(&self) -> (ChannelName, Arc<str>) {
+        match self {
+            Self::Save(snapshot) => (snapshot.channel.clone(), Arc::clone(&snapshot.client_id)),
+            Self::Forget { channel, client_id } => (channel.clone(), Arc::clone(client_id)),
+        }
+    }
 }
 
 /// A copy of a session, made under its lock and written outside it.
@@ -251,14 +261,20 @@ impl File {
     ) -> Result<Keeper, KeptError> {
         let (waiters, waiting) = mpsc::sync_channel::<oneshot::Sender<()>>(WAITERS_MAX);
         let run = move || {
+            // The last change of each session that the file does not have: it stays when a write fails.
+            let mut unwritten = HashMap::new();
             loop {
                 let first = waiting.recv_timeout(every);
                 let is_last = matches!(first, Err(RecvTimeoutError::Disconnected));
                 // Before the changes are taken: whoever waits has changed its session already.
                 let round: Vec<_> = first.into_iter().chain(waiting.try_iter()).collect();
-                let changes = changes();
-                if let Err(error) = self.write(&changes, is_last) {
-                    tracing::error!(path = self.path, %error, "sessions are not kept");
+                unwritten.extend(changes().into_iter().map(|change| (change.of(), change)));
+                match self.write(unwritten.values(), is_last) {
+                    Ok(()) => unwritten.clear(),
+                    Err(error) => {
+                        let sessions = unwritten.len();
+                        tracing::error!(path = self.path, sessions, %error, "sessions are not kept yet");
+                    }
                 }
                 for waiter in round {
                     if waiter.send(()).is_err() {
@@ -277,8 +293,13 @@ impl File {
     }
 
     /// Writes changes; the QoS 2 packet ids of these sessions too, when no more will follow.
-    fn write(&mut self, changes: &[Change], is_last: bool) -> rusqlite::Result<()> {
-        if changes.is_empty() {
+    fn write<'c>(
+        &mut self,
+        changes: impl IntoIterator<Item = &'c Change>,
+        is_last: bool,
+    ) -> rusqlite::Result<()> {
+        let mut changes = changes.into_iter().peekable();
+        if changes.peek().is_none() {
             return Ok(());
         }
         let transaction = self.connection.transaction()?;
@@ -454,6 +475,36 @@ mod tests {
             File::open(&path),
             Err(KeptError::Layout { found: 99, .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_written_later_though_nothing_changed_since() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sessions.db");
+        let file = File::open(&path).unwrap();
+        let other = Connection::open(&path).unwrap();
+        other
+            .execute_batch(
+                "CREATE TRIGGER full BEFORE INSERT ON session BEGIN SELECT RAISE(ABORT, 'full'); END",
+            )
+            .unwrap();
+        let once = parking_lot::Mutex::new(vec![snapshot(&Session::default())]);
+        let keeper = file
+            .keep(Duration::from_secs(3_600), move || {
+                std::mem::take(&mut *once.lock())
+            })
+            .unwrap();
+        let kept = || {
+            let count = "SELECT count(*) FROM session";
+            let rows = other.query_row(count, [], |row| row.get::<_, i64>(0));
+            rows.unwrap()
+        };
+        keeper.written().await.unwrap();
+        assert_eq!(kept(), 0);
+        other.execute_batch("DROP TRIGGER full").unwrap();
+        keeper.written().await.unwrap();
+        assert_eq!(kept(), 1);
+        keeper.stop();
     }
 
     #[test]

@@ -378,12 +378,17 @@ impl Sessions {
 impl Attached {
     /// Works on the session, unless another connection owns it by now.
     pub(super) fn session<R>(&self, work: impl FnOnce(&mut Session) -> R) -> Option<R> {
+        self.state(|state| work(&mut state.session))
+    }
+
+    /// Works on all that is known of the session, unless another connection owns it by now.
+    fn state<R>(&self, work: impl FnOnce(&mut State) -> R) -> Option<R> {
         self.sessions.change(&self.entry, |state| {
             let is_owner = state
                 .owner
                 .as_ref()
                 .is_some_and(|owner| owner.connection == self.connection);
-            is_owner.then(|| work(&mut state.session))
+            is_owner.then(|| work(state))
         })
     }
 
@@ -407,7 +412,7 @@ impl Attached {
 
     /// The client publishes: from now on it hears the replies to its own requests only.
     pub(super) fn publishes(&self) {
-        self.sessions.change(&self.entry, |state| {
+        self.state(|state| {
             state.has_published = true;
             relist(&self.room, &self.entry, state);
         });
@@ -416,13 +421,15 @@ impl Attached {
     /// DISCONNECT of 5.0 may change how long the session lasts (§3.14.2.2.2). Says whether it may
     /// do so: a session that was to end with its connection cannot be made to stay.
     pub(super) fn set_expiry(&self, expiry_s: u32) -> bool {
-        self.sessions.change(&self.entry, |state| {
+        let may = self.state(|state| {
             if state.expiry_s == 0 && expiry_s > 0 {
                 return false;
             }
             state.expiry_s = expiry_s.min(self.sessions.limits.session_expiry_s_max);
             true
-        })
+        });
+        // The session of another connection is none of its business.
+        may.unwrap_or(true)
     }
 
     /// Resolves when a reply may be waiting.
