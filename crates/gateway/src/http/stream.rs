@@ -1,7 +1,7 @@
 //! Answers of any length: made by a thread of a pool, sent as the client takes them.
 //!
 //! A few chunks wait at most. A client that is gone ends the work, one that stands still ends it
-//! after a while.
+//! after a while. An answer that is not whole never ends as if it were: its body breaks off.
 //!
 //! Whoever asks for trailers (`TE: trailers`) is told at the end how long the work took: it goes on
 //! while the answer is under way, so that no header could say so.
@@ -17,7 +17,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use futures::stream;
+use futures::{StreamExt, stream};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use tokio::{
@@ -38,9 +38,18 @@ const TAKE_WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
+/// Why an answer is not whole.
+enum Broken<P> {
+    Problem(P),
+    /// The client took nothing for too long.
+    Stalled,
+}
+
+type Made<P> = Result<Frame<Bytes>, Broken<P>>;
+
 /// Where a job puts what it makes. `P` is how its door puts what goes wrong.
 pub(super) struct Outlet<P = Problem> {
-    chunks: mpsc::Sender<Result<Frame<Bytes>, P>>,
+    chunks: mpsc::Sender<Made<P>>,
     runtime: Handle,
     /// How long the job stood still because the client did.
     waited: Cell<Duration>,
@@ -139,25 +148,58 @@ pub(super) async fn answer<P: From<PoolError> + Send + 'static>(
         };
         let last = match pool.run(run).await {
             Ok(Ok(trailers)) => Ok(Frame::trailers(trailers)),
-            Ok(Err(Ended::Gone | Ended::Full)) => return,
-            Ok(Err(Ended::Problem(problem))) => Err(problem),
-            Err(error) => Err(error.into()),
+            Ok(Err(Ended::Full)) => return,
+            Ok(Err(Ended::Gone)) => Err(Broken::Stalled),
+            Ok(Err(Ended::Problem(problem))) => Err(Broken::Problem(problem)),
+            Err(error) => Err(Broken::Problem(error.into())),
         };
-        // A client that is gone hears nothing.
+        // A client that is gone hears nothing; one that stood still does, whenever it goes on.
         drop(chunks.send(last).await);
     });
-    let first = made.recv().await.transpose()?;
-    let rest = stream::unfold(made, async |mut made| {
-        let chunk = made.recv().await?;
-        Some((
-            chunk.map_err(|_| io::Error::other("the answer is incomplete")),
-            made,
-        ))
-    });
-    let frames = stream::StreamExt::chain(stream::iter(first.map(Ok)), rest);
+    let first = match made.recv().await {
+        Some(Err(Broken::Problem(problem))) => return Err(problem),
+        first => first,
+    };
+    let rest = stream::unfold(made, async |mut made| Some((made.recv().await?, made)));
+    let frames = stream::iter(first).chain(rest);
+    let frames = frames.map(|made| made.map_err(|_| io::Error::other("the answer is incomplete")));
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (header::TRAILER, HeaderValue::from(SERVER_TIMING)),
     ];
     Ok((headers, Body::new(StreamBody::new(frames))).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_whose_client_stands_still_does_not_end_as_if_it_were_whole() {
+        let pool = Pool::start("answers", 1, 1).unwrap();
+        let (ended, has_ended) = oneshot::channel();
+        let job = move |outlet: &Outlet| {
+            while outlet.send(&mut b"row\n".to_vec()).is_ok() {}
+            ended.send(()).unwrap();
+            Err(Ended::Gone)
+        };
+        let Ok(response) = answer(&pool, "text/csv", "csv", job).await else {
+            panic!("there are rows");
+        };
+        // Nobody takes anything until the work has ended.
+        has_ended.await.unwrap();
+        let mut body = response.into_body();
+        let mut rows = 0;
+        let end = loop {
+            match body.frame().await {
+                Some(Ok(_)) => rows += 1,
+                end => break end,
+            }
+        };
+        assert!(rows > WAITING_MAX, "what was made is sent");
+        assert!(matches!(end, Some(Err(_))), "and that more was to come");
+    }
 }

@@ -86,22 +86,25 @@ async fn make(
         };
         encoder.write(&batch?)?;
         chunk.append(&mut encoder.take());
-        if chunk.len() >= CHUNK_BYTES && !send(pieces, &mut chunk).await {
-            return Ok(());
+        if chunk.len() >= CHUNK_BYTES {
+            send(pieces, &mut chunk).await?;
         }
     }
     chunk.append(&mut encoder.finish()?);
-    send(pieces, &mut chunk).await;
-    Ok(())
+    send(pieces, &mut chunk).await
 }
 
-/// Whether the client took it.
-async fn send(pieces: &Pieces, chunk: &mut Vec<u8>) -> bool {
+/// An error where the client does not take it: an answer that is not whole must not end as if it were.
+async fn send(pieces: &Pieces, chunk: &mut Vec<u8>) -> Result<(), Problem> {
     let piece = Bytes::from(std::mem::take(chunk));
-    matches!(
-        timeout(TAKE_WITHIN, pieces.send(Ok(piece))).await,
-        Ok(Ok(()))
-    )
+    match timeout(TAKE_WITHIN, pieces.send(Ok(piece))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "not-taken",
+            "the client took nothing for a minute",
+        )),
+    }
 }
 
 impl From<SqlError> for Problem {
@@ -124,5 +127,18 @@ impl From<SqlError> for Problem {
             SqlError::TooMany { .. } => problem.retry_after(RETRY_AFTER_S),
             _ => problem,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_that_a_client_does_not_take_is_an_error() {
+        let (pieces, mut made) = mpsc::channel(1);
+        assert!(send(&pieces, &mut b"1".to_vec()).await.is_ok());
+        assert!(send(&pieces, &mut b"2".to_vec()).await.is_err());
+        assert_eq!(made.recv().await.unwrap().unwrap(), b"1"[..]);
     }
 }
