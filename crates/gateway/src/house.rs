@@ -258,7 +258,10 @@ fn protocol(client: &Client) -> Box<str> {
 }
 
 fn not_taken(error: &NotTaken) -> String {
-    format!("messages were not taken and not acknowledged: {error}; the client still has them")
+    format!(
+        "messages were not taken and not acknowledged: {error}; the client still has those of QoS 1 \
+         and 2, those of QoS 0 are lost"
+    )
 }
 
 fn refusal(error: AuthError) -> Refusal {
