@@ -33,6 +33,8 @@ pub(super) struct Piece {
     pub(super) device: DeviceKey,
     /// In order; not empty.
     pub(super) spans: Vec<Span>,
+    /// Whether what they reach into is computed with them.
+    pub(super) reaches: bool,
 }
 
 /// What was computed.
@@ -50,8 +52,8 @@ pub(super) struct Computed {
 pub(super) enum ComputeError {
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Of this one piece: it would come again.
-    #[error("device {}: {error}", .piece.device)]
+    /// Of this one window: it would come again.
+    #[error("device {}, window from {} ms: {error}", .piece.device, .piece.hull().from_ms)]
     Values {
         piece: Box<Piece>,
         error: AggregateError,
@@ -86,6 +88,37 @@ impl Piece {
         }
     }
 
+    /// About the first half of its windows; `None` of a window that is alone.
+    fn first_half(&self, series: &Series) -> Option<Self> {
+        let spans = match self.spans.as_slice() {
+            [span] => {
+                let middle_ms = span.from_ms.midpoint(span.to_ms);
+                let middle_ms = series.windows.at(middle_ms).start_ms;
+                let to_ms = match middle_ms > span.from_ms {
+                    true => middle_ms,
+                    false => series.windows.at(span.from_ms).end_ms,
+                };
+                let from_ms = span.from_ms;
+                (to_ms < span.to_ms).then(|| vec![Span { from_ms, to_ms }])?
+            }
+            spans => spans[..spans.len() / 2].to_vec(),
+        };
+        let device = self.device.clone();
+        Some(Self {
+            device,
+            spans,
+            reaches: self.reaches,
+        })
+    }
+
+    /// Behind what is computed of a span that ends there.
+    fn until(&self, series: &Series, to_ms: i64) -> i64 {
+        match self.reaches {
+            true => series.reached_until(to_ms),
+            false => to_ms,
+        }
+    }
+
     /// The spans of a device as pieces, near ones together.
     pub(super) fn of(series: &Series, device: &DeviceKey, spans: &[Span]) -> Vec<Self> {
         let bridged_ms = series
@@ -106,6 +139,7 @@ impl Piece {
                     pieces.push(Self {
                         device: device.clone(),
                         spans: vec![*span],
+                        reaches: true,
                     });
                 }
             }
@@ -169,10 +203,19 @@ pub(super) fn compute(
     match fold(store, series, group)? {
         Ok(computed) => Ok(computed),
         Err(error) => match group {
-            [only] => Err(ComputeError::Values {
-                piece: Box::new(only.clone()),
-                error,
-            }),
+            // Of one window it tells: the windows around it are done, also where it is reached by them.
+            [only] => match only.first_half(series) {
+                Some(half) => compute(store, series, &[half]),
+                None if only.reaches => {
+                    let reaches = false;
+                    let alone = only.clone();
+                    compute(store, series, &[Piece { reaches, ..alone }])
+                }
+                None => Err(ComputeError::Values {
+                    piece: Box::new(only.clone()),
+                    error,
+                }),
+            },
             // One of them: by itself it tells, and the others are done.
             [first, ..] => compute(store, series, std::slice::from_ref(first)),
             [] => Ok(Computed::default()),
@@ -185,9 +228,11 @@ fn fold(
     series: &Series,
     group: &[Piece],
 ) -> Result<Result<Computed, AggregateError>, ReadError> {
-    let hulls = group.iter().map(Piece::hull);
-    let from_ms = hulls.clone().map(|hull| hull.from_ms).min().unwrap_or(0);
-    let to_ms = hulls.map(|hull| series.reached_until(hull.to_ms)).max();
+    let hulls = group.iter().map(|piece| (piece, piece.hull()));
+    let from_ms = hulls.clone().map(|(_, hull)| hull.from_ms).min();
+    let from_ms = from_ms.unwrap_or(0);
+    let to_ms = hulls.map(|(piece, hull)| piece.until(series, hull.to_ms));
+    let to_ms = to_ms.max();
     let to_ms = to_ms.unwrap_or(from_ms);
     let range = Range {
         product: series.product.key.clone(),
@@ -320,7 +365,7 @@ impl Taker<'_> {
             piece.is_some_and(|piece| {
                 let mut spans = piece.spans.iter();
                 spans.any(|span| {
-                    span.from_ms <= time_ms && time_ms < self.series.reached_until(span.to_ms)
+                    span.from_ms <= time_ms && time_ms < piece.until(self.series, span.to_ms)
                 })
             })
         };
@@ -340,7 +385,7 @@ impl Taker<'_> {
         let own = self.group.get(before);
         if let Some(piece) = own.filter(|piece| piece.device.as_str() == device) {
             for span in &piece.spans {
-                if self.series.reached_until(span.to_ms) <= until_ms {
+                if piece.until(self.series, span.to_ms) <= until_ms {
                     done.push((piece.device.clone(), *span));
                     continue;
                 }
@@ -365,6 +410,7 @@ mod tests {
         Piece {
             device: DeviceKey::new(device).unwrap(),
             spans: vec![Span { from_ms, to_ms }],
+            reaches: true,
         }
     }
 

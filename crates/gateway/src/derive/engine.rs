@@ -622,7 +622,7 @@ impl Engine {
         self.tell();
     }
 
-    fn tell(&self) {
+    pub(super) fn tell(&self) {
         let now = self.now();
         let mut standings = self.shared.standings.lock();
         standings.clear();

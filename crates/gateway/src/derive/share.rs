@@ -18,7 +18,7 @@ const SAVED_MAX: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_secs(1);
 
 /// CPU that was used so far.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Used {
     /// By this thread.
     own: Duration,
@@ -56,7 +56,7 @@ pub(super) struct Share {
 impl Share {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            used: Used::default(),
+            used: Used::now(),
             at: now,
             saved: SAVED_MAX,
             owed: Duration::ZERO,

@@ -499,6 +499,33 @@ fn a_window_whose_values_retention_took_stays_as_it_was() {
     assert_eq!(world.rows("r"), rows);
 }
 
+#[test]
+fn a_window_that_cannot_be_computed_takes_no_other_with_it() {
+    const DAY: i64 = 24 * 60;
+    let world = World::new();
+    let one_a_day = (-100..100).map(|day| (0, day * DAY + 5, 1.0, 2));
+    // More states in a day than are told apart.
+    let many = (0..DAY).map(|minute| (0, minute, 1.0, 2 * i32::try_from(minute).unwrap()));
+    let rows: Vec<Row> = one_a_day.filter(|row| row.1 != 5).chain(many).collect();
+    world.commit(&rows);
+    world.apply(&policy("1d", "UTC", "1m"));
+    let mut engine = world.engine();
+    settle(&mut engine, &world);
+    let of_the_day = format!("{TIME}={T0} ");
+    let days = world.rows("s");
+    assert_eq!(days.len(), 199);
+    assert!(!days.iter().any(|day| day.contains(&of_the_day)));
+    engine.tell();
+    let (id, _) = world.series("s");
+    let standing = world.derived.standing(id);
+    assert_eq!(standing.failures, 1, "{standing:?}");
+    assert_eq!(
+        world.rows("r"),
+        world.folded("r"),
+        "the other rollup has it"
+    );
+}
+
 /// A rollup of every point and a reduction of two: `power` and, once it is declared, `state`.
 const OF_ALL: &str = "kind: Policy\nname: derived\nanalysis:\n  - rollup: r\n    interval: 1h\n    \
      functions: [avg, last]\n    quiet: 0s\n    within: 0s\nafterCommit:\n  - reduction: k\n    points: \
