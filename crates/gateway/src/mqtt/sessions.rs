@@ -71,6 +71,8 @@ struct State {
     has_published: bool,
     /// It is in its room no more. A connection may still hold it.
     is_over: bool,
+    /// How many sessions of the client came before this one.
+    generation: u64,
 }
 
 struct Owner {
@@ -87,6 +89,7 @@ pub(super) struct Attached {
     /// Cancelled when another connection has taken the session over.
     pub(super) taken_over: CancellationToken,
     pub(super) session_present: bool,
+    generation: u64,
 }
 
 /// Delivers replies for a connection, also after it has gone.
@@ -95,6 +98,9 @@ pub(super) struct Router {
     sessions: Arc<Sessions>,
     room: Arc<Room>,
     entry: Arc<Entry>,
+    /// A client that began anew counts its messages anew: it would take a reply to the session before
+    /// for one to its own.
+    generation: u64,
 }
 
 /// The channel has as many connections as it may.
@@ -161,6 +167,7 @@ impl Sessions {
                 away_since_ms: kept.away_since_ms.unwrap_or_else(self.clock),
                 has_published: kept.has_published,
                 is_over: false,
+                generation: 0,
             }),
             wake: Notify::new(),
             is_changed: AtomicBool::new(false),
@@ -198,7 +205,7 @@ impl Sessions {
             .or_insert_with(|| Arc::new(Entry::new(channel.clone(), Arc::clone(&wish.client_id))));
         let entry = Arc::clone(entry);
         let now_ms = (self.clock)();
-        let session_present = self.change(&entry, |state| {
+        let (session_present, generation) = self.change(&entry, |state| {
             let was_there = state.expiry_s > 0 && !state.is_expired(now_ms);
             if let Some(before) = state.owner.replace(owner) {
                 before.taken_over.cancel();
@@ -209,11 +216,12 @@ impl Sessions {
             } else {
                 state.session = Session::default();
                 state.has_published = false;
+                state.generation += 1;
             }
             state.expiry_s = wish.expiry_s.min(self.limits.session_expiry_s_max);
             state.is_over = false;
             relist(&room, &entry, state);
-            session_present
+            (session_present, state.generation)
         });
         // Held until here, so that nobody ends the session between the look-up and the change.
         drop(sessions);
@@ -224,6 +232,7 @@ impl Sessions {
             connection: wish.connection,
             taken_over,
             session_present,
+            generation,
         })
     }
 
@@ -442,6 +451,7 @@ impl Attached {
             sessions: Arc::clone(&self.sessions),
             room: Arc::clone(&self.room),
             entry: Arc::clone(&self.entry),
+            generation: self.generation,
         }
     }
 }
@@ -465,6 +475,10 @@ impl Router {
         let mut others = Vec::new();
         let mut waiting = 0;
         self.sessions.change(&self.entry, |state| {
+            if state.generation != self.generation {
+                others.extend(replies);
+                return;
+            }
             for reply in replies {
                 match state.offer(reply, now_ms, &self.sessions) {
                     Offered::Waits => waiting += 1,
@@ -480,7 +494,9 @@ impl Router {
             return waiting;
         }
         let listeners = self.room.listeners.lock().clone();
-        for listener in listeners {
+        // Its own entry was asked; what is there now may be another session.
+        let is_other = |listener: &Arc<Entry>| !Arc::ptr_eq(listener, &self.entry);
+        for listener in listeners.into_iter().filter(is_other) {
             let before = waiting;
             self.sessions.change(&listener, |state| {
                 for reply in &others {
@@ -511,6 +527,7 @@ impl Entry {
                 away_since_ms: 0,
                 has_published: false,
                 is_over: false,
+                generation: 0,
             }),
             wake: Notify::new(),
             is_changed: AtomicBool::new(false),

@@ -73,6 +73,30 @@ async fn a_clean_session_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_clean_session_hears_no_reply_to_the_session_before_it() {
+    let world = World::new();
+    world.hold_commits();
+    let mut before = world.v3("client").await;
+    before.send(&publish(POINTS, 1, 1, b"before")).await;
+    world
+        .until("taken", |house| house.taken.lock().len() == 1)
+        .await;
+    let mut peer = world.v3("client").await;
+    before.expect_end().await;
+    peer.send(&subscribe(1, &[(POINTS_REPLY, 1)])).await;
+    peer.expect(&[0x90, 3, 0, 1, 1]).await;
+    world.commit(1);
+    peer.send(&publish(POINTS, 1, 1, b"now")).await;
+    world
+        .until("taken", |house| house.taken.lock().len() == 2)
+        .await;
+    world.commit(1);
+    peer.expect(&puback(1)).await;
+    peer.expect(&publish(POINTS_REPLY, 1, 1, b"now")).await;
+    peer.ping().await;
+}
+
+#[tokio::test]
 async fn a_second_connection_with_the_same_client_id_takes_over() {
     let world = World::new();
     let mut first = world.v5("client").await;
