@@ -609,33 +609,48 @@ impl Runner {
     /// Nothing of the stretch was delivered: what will never be is put aside first, durably, and
     /// the rest comes next.
     fn set_aside(&mut self, poison: Vec<Poison>) -> Result<(), StepError> {
-        let Some(mut pending) = self.work.pending.take() else {
+        let Some(pending) = &self.work.pending else {
             return Ok(());
         };
         let refused: BTreeSet<usize> = poison.iter().map(|poison| poison.index).collect();
-        if let PendingKind::Redrive {
-            letters,
-            of_record,
-            failed,
-        } = &mut pending.kind
-        {
-            for poison in poison {
-                let letter = &letters[of_record[poison.index]];
-                let record = &pending.stretch.records[poison.index];
-                let kept = self.again(letter, DeadCause::Refused, poison.reason, Some(record));
-                if failed.iter().all(|(id, _)| *id != letter.id) {
-                    failed.push((letter.id, kept));
-                }
+        let again = match &pending.kind {
+            PendingKind::Redrive { .. } => self.refused_again(pending, poison),
+            PendingKind::Live | PendingKind::Replay(_) => {
+                let letters = self.refused(pending, poison);
+                // The stretch stays whole until they are durable: else it is refused once more.
+                self.write(&letters)?;
+                Vec::new()
             }
-            retain(of_record, &refused);
-        } else {
-            let letters = self.refused(&pending, poison);
-            self.write(&letters)?;
+        };
+        if let Some(pending) = &mut self.work.pending {
+            retain(&mut pending.stretch.records, &refused);
+            retain(&mut pending.sources, &refused);
+            if let PendingKind::Redrive {
+                of_record, failed, ..
+            } = &mut pending.kind
+            {
+                retain(of_record, &refused);
+                add_failed(failed, again);
+            }
         }
-        retain(&mut pending.stretch.records, &refused);
-        retain(&mut pending.sources, &refused);
-        self.work.pending = Some(pending);
         Ok(())
+    }
+
+    /// Letters that are driven again and whose records the destination will never take.
+    fn refused_again(&self, pending: &Pending, poison: Vec<Poison>) -> Vec<(i64, Letter)> {
+        let PendingKind::Redrive {
+            letters, of_record, ..
+        } = &pending.kind
+        else {
+            return Vec::new();
+        };
+        let again = |poison: Poison| {
+            let letter = &letters[of_record[poison.index]];
+            let record = &pending.stretch.records[poison.index];
+            let again = self.again(letter, DeadCause::Refused, poison.reason, Some(record));
+            (letter.id, again)
+        };
+        poison.into_iter().map(again).collect()
     }
 
     /// Letters of records that the destination will never take.
@@ -672,20 +687,18 @@ impl Runner {
         self.desk.published(delivered, self.clock.now_ms());
         metrics::counter!("backtide_rule_published_total", "rule" => self.name.to_string())
             .increment(delivered as u64);
-        if let PendingKind::Redrive {
-            letters,
-            of_record,
-            failed,
-        } = pending.kind
-        {
-            let refused = |poison: Poison| {
-                let letter = &letters[of_record[poison.index]];
-                let record = &pending.stretch.records[poison.index];
-                let refused = self.again(letter, DeadCause::Refused, poison.reason, Some(record));
-                (letter.id, refused)
+        if matches!(pending.kind, PendingKind::Redrive { .. }) {
+            let refused = self.refused_again(&pending, poison);
+            let PendingKind::Redrive {
+                letters,
+                mut failed,
+                ..
+            } = pending.kind
+            else {
+                return Ok(());
             };
-            let refused: Vec<(i64, Letter)> = poison.into_iter().map(refused).collect();
-            return self.settle_redrive(&letters, failed, refused);
+            add_failed(&mut failed, refused);
+            return self.settle_redrive(&letters, failed);
         }
         let refused = self.refused(&pending, poison);
         let Pending {
@@ -954,15 +967,8 @@ impl Runner {
     fn settle_redrive(
         &mut self,
         letters: &[DeadLetter],
-        mut failed: Vec<(i64, Letter)>,
-        refused: Vec<(i64, Letter)>,
+        failed: Vec<(i64, Letter)>,
     ) -> Result<(), StepError> {
-        for (id, letter) in refused {
-            // Of a letter that became several records, one reason is enough.
-            if failed.iter().all(|(other, _)| *other != id) {
-                failed.push((id, letter));
-            }
-        }
         let kept: BTreeSet<i64> = failed.iter().map(|(id, _)| *id).collect();
         let gone: Vec<i64> = letters
             .iter()
@@ -1061,6 +1067,15 @@ impl Runner {
         let reached = Sequence(self.work.place.reached);
         self.put_pending(made, letters, followed, reached, PendingKind::Replay(next));
         self.deliver()
+    }
+}
+
+/// Of a letter that became several records, one reason is enough.
+fn add_failed(failed: &mut Vec<(i64, Letter)>, more: Vec<(i64, Letter)>) {
+    for (id, letter) in more {
+        if failed.iter().all(|(other, _)| *other != id) {
+            failed.push((id, letter));
+        }
     }
 }
 
