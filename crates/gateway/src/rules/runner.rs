@@ -76,6 +76,8 @@ pub(super) struct Work {
     page: VecDeque<Followed>,
     /// A stretch that is to be delivered.
     pending: Option<Pending>,
+    /// Of one that was delivered, and is not written down.
+    note: Option<Note>,
     pause_ms: u64,
     saved: Place,
     saved_at: Option<Instant>,
@@ -154,6 +156,28 @@ enum PendingKind {
     },
 }
 
+/// What is to be written down of a stretch that was delivered. Until it is, nothing else is done;
+/// where that fails it alone is tried again, so that nothing goes out twice and no letter is lost.
+struct Note {
+    delivered: usize,
+    letters: Vec<Letter>,
+    kind: NoteKind,
+}
+
+enum NoteKind {
+    Live {
+        reached: u64,
+        is_own: bool,
+        arrived_ms: Option<i64>,
+    },
+    Replay(Option<Replay>),
+    /// Letters that leave, and those that stay with another reason.
+    Redrive {
+        gone: Vec<i64>,
+        failed: Vec<(i64, Letter)>,
+    },
+}
+
 impl Runner {
     /// Works until it is told to end.
     pub(super) fn run(mut self) {
@@ -173,13 +197,19 @@ impl Runner {
             }
         }
         drop(watch);
-        if let Err(error) = self.save().and_then(|()| self.let_go()) {
+        let settled = self.settle().and_then(|()| self.save());
+        if let Err(error) = settled.and_then(|()| self.let_go()) {
             tracing::warn!(rule = %self.name, %error, "the last place was not written down");
         }
     }
 
     /// Does one thing. False where there is nothing to do.
     fn step(&mut self) -> Result<bool, StepError> {
+        if self.work.note.is_some() {
+            // Before the rule may become another: it was made and delivered as the rule was.
+            self.settle()?;
+            return Ok(true);
+        }
         self.refresh()?;
         self.tidy()?;
         if self.work.pending.is_some() {
@@ -360,8 +390,13 @@ impl Runner {
                 break;
             };
             let (_, letters) = self.make(&followed, true)?;
-            self.work.place.reached = last;
-            self.write(&letters)?;
+            // Once the place says that it has come so far, nobody makes them again.
+            let place = Place {
+                reached: last,
+                ..self.work.place
+            };
+            self.put_down(place, self.work.replay.clone(), &letters)?;
+            self.wrote(&letters)?;
             at = last;
         }
         Ok(())
@@ -596,14 +631,14 @@ impl Runner {
                 outcome => outcome?,
             },
         };
-        if let Some(trouble) = self.desk.succeed() {
-            let seconds = (self.clock.now_ms() - trouble.since) / 1_000;
-            tracing::info!(rule = %self.name, seconds, "the rule delivers again");
+        if let Some(pending) = self.work.pending.take() {
+            let note = self.note(pending, poison);
+            self.desk.published(note.delivered, self.clock.now_ms());
+            metrics::counter!("backtide_rule_published_total", "rule" => self.name.to_string())
+                .increment(note.delivered as u64);
+            self.work.note = Some(note);
         }
-        let Some(pending) = self.work.pending.take() else {
-            return Ok(());
-        };
-        self.settle(pending, poison)
+        self.settle()
     }
 
     /// Nothing of the stretch was delivered: what will never be is put aside first, durably, and
@@ -680,78 +715,142 @@ impl Runner {
             if kafka.guarantee == crate::registry::Guarantee::ExactlyOnce)
     }
 
-    fn settle(&mut self, pending: Pending, poison: Vec<Poison>) -> Result<(), StepError> {
+    /// What is to be written down of a stretch that was delivered, but for its poison.
+    fn note(&self, pending: Pending, poison: Vec<Poison>) -> Note {
         let delivered = pending.stretch.records.len().saturating_sub(poison.len());
-        let place = &mut self.work.place;
-        place.published += delivered as u64;
-        self.desk.published(delivered, self.clock.now_ms());
-        metrics::counter!("backtide_rule_published_total", "rule" => self.name.to_string())
-            .increment(delivered as u64);
-        if matches!(pending.kind, PendingKind::Redrive { .. }) {
-            let refused = self.refused_again(&pending, poison);
-            let PendingKind::Redrive {
+        let (refused, again) = match &pending.kind {
+            PendingKind::Redrive { .. } => (Vec::new(), self.refused_again(&pending, poison)),
+            PendingKind::Live | PendingKind::Replay(_) => {
+                (self.refused(&pending, poison), Vec::new())
+            }
+        };
+        let mut letters = pending.letters;
+        letters.extend(refused);
+        let kind = match pending.kind {
+            PendingKind::Live => NoteKind::Live {
+                reached: pending.stretch.reached.0,
+                is_own: !self.keeps_cursor(),
+                arrived_ms: pending
+                    .followed
+                    .last()
+                    .map(|last| last.commit.origin.arrived_ms),
+            },
+            PendingKind::Replay(replay) => NoteKind::Replay(replay.map(|replay| Replay {
+                published: replay.published + delivered as u64,
+                ..replay
+            })),
+            PendingKind::Redrive {
                 letters,
                 mut failed,
                 ..
-            } = pending.kind
-            else {
-                return Ok(());
-            };
-            add_failed(&mut failed, refused);
-            return self.settle_redrive(&letters, failed);
-        }
-        let refused = self.refused(&pending, poison);
-        let Pending {
-            stretch,
-            mut letters,
-            followed,
+            } => {
+                add_failed(&mut failed, again);
+                let is_kept = |id: &i64| failed.iter().any(|(kept, _)| kept == id);
+                let ids = letters.iter().map(|letter| letter.id);
+                NoteKind::Redrive {
+                    gone: ids.filter(|id| !is_kept(id)).collect(),
+                    failed,
+                }
+            }
+        };
+        Note {
+            delivered,
+            letters,
             kind,
-            ..
-        } = pending;
-        letters.extend(refused);
-        match kind {
-            PendingKind::Replay(replay) => {
-                let replay = replay.map(|replay| Replay {
-                    published: replay.published + delivered as u64,
-                    ..replay
-                });
-                if replay.is_none() {
-                    tracing::info!(rule = %self.name, "the replay is done");
-                }
-                self.work.replay = replay;
-                self.write(&letters)?;
-            }
-            PendingKind::Live | PendingKind::Redrive { .. } => {
-                self.work.place.reached = stretch.reached.0;
-                self.work.place.is_own = !self.keeps_cursor();
-                if let Some(last) = followed.last() {
-                    self.desk.arrived(last.commit.origin.arrived_ms);
-                }
-                if !letters.is_empty() || self.is_due() {
-                    self.write(&letters)?;
-                }
-            }
+        }
+    }
+
+    /// Writes down what was delivered, if that is still to be done.
+    fn settle(&mut self) -> Result<(), StepError> {
+        let Some(note) = self.work.note.take() else {
+            return Ok(());
+        };
+        if let Err(error) = self.put_note(&note) {
+            self.work.note = Some(note);
+            return Err(error);
+        }
+        if let Some(trouble) = self.desk.succeed() {
+            let seconds = (self.clock.now_ms() - trouble.since) / 1_000;
+            tracing::info!(rule = %self.name, seconds, "the rule delivers again");
         }
         self.desk
             .set_place(self.work.place, self.work.replay.as_ref());
-        Ok(())
+        match note.kind {
+            NoteKind::Live { arrived_ms, .. } => {
+                if let Some(arrived_ms) = arrived_ms {
+                    self.desk.arrived(arrived_ms);
+                }
+            }
+            NoteKind::Replay(Some(_)) => {}
+            NoteKind::Replay(None) => tracing::info!(rule = %self.name, "the replay is done"),
+            NoteKind::Redrive { gone, failed } => {
+                tracing::info!(
+                    rule = %self.name, delivered = gone.len(), again = failed.len(),
+                    "dead letters were driven again"
+                );
+                self.desk.set_size(self.drawer.size()?);
+                return self.save();
+            }
+        }
+        self.wrote(&note.letters)
+    }
+
+    /// Nothing in memory is ahead of the file where this fails.
+    fn put_note(&mut self, note: &Note) -> Result<(), StepError> {
+        let mut place = self.work.place;
+        place.published += note.delivered as u64;
+        match &note.kind {
+            NoteKind::Live {
+                reached, is_own, ..
+            } => {
+                (place.reached, place.is_own) = (*reached, *is_own);
+                if note.letters.is_empty() && !self.is_due() {
+                    self.work.place = place;
+                    return Ok(());
+                }
+                self.put_down(place, self.work.replay.clone(), &note.letters)
+            }
+            NoteKind::Replay(replay) => self.put_down(place, replay.clone(), &note.letters),
+            NoteKind::Redrive { gone, failed } => {
+                self.drawer.settle(gone, failed, self.clock.now_ms())?;
+                self.work.place = place;
+                Ok(())
+            }
+        }
     }
 
     // --- the place ---
 
     fn write(&mut self, letters: &[Letter]) -> Result<(), StepError> {
-        let (place, now_ms) = (self.work.place, self.clock.now_ms());
+        self.put_down(self.work.place, self.work.replay.clone(), letters)?;
+        self.wrote(letters)
+    }
+
+    /// Writes a place, a replay and letters, all or nothing; only then the rule stands there.
+    fn put_down(
+        &mut self,
+        place: Place,
+        replay: Option<Replay>,
+        letters: &[Letter],
+    ) -> Result<(), StepError> {
         self.drawer
-            .write(place, self.work.replay.as_ref(), letters, now_ms)?;
+            .write(place, replay.as_ref(), letters, self.clock.now_ms())?;
+        self.desk.set_place(place, replay.as_ref());
+        self.work.place = place;
+        self.work.replay = replay;
         self.work.saved = place;
         self.work.saved_at = Some(Instant::now());
-        self.desk.set_place(place, self.work.replay.as_ref());
+        for letter in letters {
+            metrics::counter!("backtide_rule_dead_letters_total",
+                "rule" => self.name.to_string(), "cause" => letter.cause.word())
+            .increment(1);
+        }
+        Ok(())
+    }
+
+    /// What follows a write, and may fail without undoing it.
+    fn wrote(&mut self, letters: &[Letter]) -> Result<(), StepError> {
         if !letters.is_empty() {
-            for letter in letters {
-                metrics::counter!("backtide_rule_dead_letters_total",
-                    "rule" => self.name.to_string(), "cause" => letter.cause.word())
-                .increment(1);
-            }
             self.desk.set_size(self.drawer.size()?);
         }
         if self
@@ -962,26 +1061,6 @@ impl Runner {
             input: letter.input.clone(),
             made: made.map(text_of),
         }
-    }
-
-    fn settle_redrive(
-        &mut self,
-        letters: &[DeadLetter],
-        failed: Vec<(i64, Letter)>,
-    ) -> Result<(), StepError> {
-        let kept: BTreeSet<i64> = failed.iter().map(|(id, _)| *id).collect();
-        let gone: Vec<i64> = letters
-            .iter()
-            .map(|letter| letter.id)
-            .filter(|id| !kept.contains(id))
-            .collect();
-        self.drawer.settle(&gone, &failed, self.clock.now_ms())?;
-        tracing::info!(
-            rule = %self.name, delivered = gone.len(), again = failed.len(),
-            "dead letters were driven again"
-        );
-        self.desk.set_size(self.drawer.size()?);
-        self.save()
     }
 
     // --- replay ---

@@ -60,3 +60,81 @@ async fn a_stretch_whose_poison_cannot_be_put_aside_stays_whole() {
     assert_eq!(powers(&world.topic("once")), expected);
     assert_eq!(world.letters("once").len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn letters_that_cannot_be_written_are_written_later_and_nothing_goes_out_twice() {
+    let world = World::new();
+    *world.topic("all").poison.lock() = Some("13.0".into());
+    world.apply(&all("all")).await;
+    let fault = Fault::of_letters(&world, "all", "INSERT");
+    for number in 10..20 {
+        world.value("a", number, number as f64);
+    }
+    world.fails_to_write("all").await;
+    fault.mend();
+    world.caught_up("all").await;
+    let expected: Vec<f64> = (10..20).filter(|n| *n != 13).map(f64::from).collect();
+    assert_eq!(powers(&world.topic("all")), expected);
+    let letters = world.letters("all");
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].reason, "too odd");
+    assert_eq!(world.standing("all").published, 9);
+    world
+        .until("well", || world.standing("all").error.is_none())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redrive_that_cannot_be_written_down_delivers_once() {
+    let world = World::new();
+    *world.topic("all").poison.lock() = Some("13.0".into());
+    world.apply(&all("all")).await;
+    for number in 10..16 {
+        world.value("a", number, number as f64);
+    }
+    world.caught_up("all").await;
+    *world.topic("all").poison.lock() = None;
+    let fault = Fault::of_letters(&world, "all", "DELETE");
+    let rule = world.rule("all");
+    world.rules.redrive(&rule, &Letters::All).unwrap();
+    world.fails_to_write("all").await;
+    fault.mend();
+    world
+        .until("delivered", || world.letters("all").is_empty())
+        .await;
+    let published = powers(&world.topic("all"));
+    assert_eq!(published, [10.0, 11.0, 12.0, 14.0, 15.0, 13.0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_delivered_commits_could_not_become_is_told_of_however_often_a_write_fails() {
+    let mut world = World::new();
+    *world.topic("once").cursor.lock() = Some(None);
+    world
+        .apply(
+            "{ kind: Rule, name: once, make: [{ set: { ratio: '1 / (P_avg - 13)' } }],
+               to: { kafka: { topic: once, guarantee: exactly-once } } }",
+        )
+        .await;
+    for number in 10..20 {
+        world.value("a", number, number as f64);
+    }
+    world.caught_up("once").await;
+    assert_eq!(world.letters("once").len(), 1);
+    // As if a crash had come behind the delivery and before place and letters were written.
+    let (path, rule) = (world.file("once"), world.rule("once"));
+    world = world.restart().await;
+    world.rules.close().await;
+    world.rules.discard(&rule, &Letters::All).unwrap();
+    Drawer::open(&path)
+        .unwrap()
+        .write(Place::default(), None, &[], 0)
+        .unwrap();
+    let fault = Fault::of_letters(&world, "once", "INSERT");
+    world = world.restart().await;
+    world.fails_to_write("once").await;
+    fault.mend();
+    world.caught_up("once").await;
+    assert_eq!(world.letters("once").len(), 1);
+    assert_eq!(powers(&world.topic("once")).len(), 9);
+}
