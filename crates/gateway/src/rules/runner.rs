@@ -216,8 +216,15 @@ impl Runner {
             self.deliver()?;
             return Ok(true);
         }
+        // Where some was refused, the rest is pending: it comes before anything else is made.
         let has_redriven = self.redrive()?;
+        if self.work.pending.is_some() {
+            return Ok(true);
+        }
         let has_replayed = self.replay()?;
+        if self.work.pending.is_some() {
+            return Ok(true);
+        }
         let has_followed = self.follow()?;
         Ok(has_redriven || has_replayed || has_followed)
     }

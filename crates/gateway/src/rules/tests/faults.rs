@@ -138,3 +138,34 @@ async fn what_delivered_commits_could_not_become_is_told_of_however_often_a_writ
     assert_eq!(world.letters("once").len(), 1);
     assert_eq!(powers(&world.topic("once")).len(), 9);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redrive_of_which_some_is_refused_goes_on_before_what_is_new() {
+    let world = World::new();
+    *world.topic("once").cursor.lock() = Some(None);
+    *world.topic("once").poison.lock() = Some("13.0".into());
+    world.apply(ONCE).await;
+    world.value("a", 1, 13.0);
+    world.value("a", 2, 113.0);
+    world.caught_up("once").await;
+    assert_eq!(world.letters("once").len(), 2);
+    // Much is new when the redrive begins.
+    world.topic("once").is_down.store(true, Ordering::SeqCst);
+    for number in 20..60 {
+        world.value("a", number, number as f64);
+    }
+    world
+        .until("failing", || world.standing("once").error.is_some())
+        .await;
+    *world.topic("once").poison.lock() = Some("113.0".into());
+    let rule = world.rule("once");
+    world.rules.redrive(&rule, &Letters::All).unwrap();
+    world.topic("once").is_down.store(false, Ordering::SeqCst);
+    world.caught_up("once").await;
+    let published = powers(&world.topic("once"));
+    let place = published.iter().position(|power| *power == 13.0);
+    assert!(place.is_some_and(|place| place <= 3), "{published:?}");
+    assert_eq!(published.len(), 41);
+    let letters = world.letters("once");
+    assert_eq!((letters.len(), letters[0].attempts), (1, 1));
+}
