@@ -312,15 +312,14 @@ impl Runner {
         self.open_sink()
     }
 
-    /// What was made and not delivered is made anew. Whether some of it arrived is asked of the
-    /// destination again.
+    /// What was read and made and is not delivered is read and made anew: the rule as it was passed
+    /// over commits in between that the rule as it is may want. Whether some of it arrived is asked
+    /// of the destination again.
     fn forget_pending(&mut self) {
+        self.work.page.clear();
         let is_live = |pending: &mut Pending| matches!(pending.kind, PendingKind::Live);
-        if let Some(pending) = self.work.pending.take_if(is_live) {
+        if self.work.pending.take_if(is_live).is_some() {
             self.work.sink = None;
-            for followed in pending.followed.into_iter().rev() {
-                self.work.page.push_front(followed);
-            }
         }
     }
 

@@ -169,3 +169,33 @@ async fn a_redrive_of_which_some_is_refused_goes_on_before_what_is_new() {
     let letters = world.letters("once");
     assert_eq!((letters.len(), letters[0].attempts), (1, 1));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_rule_takes_what_the_old_one_passed_over_and_did_not_deliver() {
+    let world = World::new();
+    let rule = |kind: &str| {
+        format!(
+            "{{ kind: Rule, name: r, begin: oldest, from: {{ type: {kind} }},
+                to: {{ kafka: {{ topic: r }} }} }}"
+        )
+    };
+    // All of it is there before the rule looks: what it reads first is one page.
+    for number in 1..=3 {
+        world.commit(Part::Events(vec![Occurrence {
+            device: DeviceKey::new("a").unwrap(),
+            time_ms: number,
+            event: ElementName::new("alarm").unwrap(),
+            output: format!("{{\"code\":{number}}}").into(),
+        }]));
+        world.value("a", number, number as f64);
+    }
+    world.topic("r").is_down.store(true, Ordering::SeqCst);
+    world.apply(&rule("events")).await;
+    world
+        .until("failing", || world.standing("r").error.is_some())
+        .await;
+    world.apply(&rule("points")).await;
+    world.topic("r").is_down.store(false, Ordering::SeqCst);
+    world.caught_up("r").await;
+    assert_eq!(powers(&world.topic("r")), [1.0, 2.0, 3.0]);
+}
