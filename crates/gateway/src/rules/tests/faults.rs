@@ -199,3 +199,31 @@ async fn a_changed_rule_takes_what_the_old_one_passed_over_and_did_not_deliver()
     world.caught_up("r").await;
     assert_eq!(powers(&world.topic("r")), [1.0, 2.0, 3.0]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_calculated_row_of_a_large_commit_is_stored_or_a_letter() {
+    let world = World::new();
+    world
+        .apply(
+            "{ kind: Rule, name: mw, make: [{ set: { power_mw: 'P_avg / 1000' } }],
+               to: { calculated: { points: [power_mw] } } }",
+        )
+        .await;
+    world
+        .apply(
+            "{ kind: Rule, name: cal, from: { calculated: only }, to: { kafka: { topic: cal } } }",
+        )
+        .await;
+    let cells = [("P_avg", Cell::Double(1.0))];
+    let mut rows: Vec<TestRow<'_>> = (0..1_500).map(|time| ("gone", time, &cells[..])).collect();
+    rows.extend((0..10).map(|time| ("a", time, &cells[..])));
+    world.put(&rows);
+    world.caught_up("mw").await;
+    world
+        .until("stored", || values(&world.topic("cal")).len() == 10)
+        .await;
+    world
+        .until("told of", || world.standing("mw").dead_letters == 1_500)
+        .await;
+    assert_eq!(world.standing("mw").published, 10);
+}
