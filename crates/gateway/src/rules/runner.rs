@@ -574,33 +574,48 @@ impl Runner {
         mut letters: Vec<Letter>,
         followed: Vec<Followed>,
         reached: Sequence,
-        kind: PendingKind,
+        mut kind: PendingKind,
     ) {
         let (mut sources, mut records) = (
             Vec::with_capacity(made.len()),
             Vec::with_capacity(made.len()),
         );
         let (mut of_commit, mut bytes) = (Sequence(0), 0);
-        let mut beyond: Vec<Made> = Vec::new();
-        for made in made {
+        let (mut beyond, mut places): (Vec<Made>, _) = (Vec::new(), BTreeSet::new());
+        for (place, made) in made.into_iter().enumerate() {
             if made.source.commit != of_commit {
                 (of_commit, bytes) = (made.source.commit, 0);
             }
             bytes += made.record.value.len();
             if bytes > COMMIT_BYTES_MAX {
                 beyond.push(made);
+                places.insert(place);
                 continue;
             }
             sources.push(made.source);
             records.push(made.record);
         }
-        if !beyond.is_empty() {
+        let reason = format!(
+            "the rule makes more than {} MiB of its commit",
+            COMMIT_BYTES_MAX >> 20
+        );
+        if let PendingKind::Redrive {
+            letters,
+            of_record,
+            failed,
+        } = &mut kind
+        {
+            // They are letters already, and stay.
+            let again = places.iter().map(|place| {
+                let letter = &letters[of_record[*place]];
+                let again = self.again(letter, DeadCause::Make, reason.clone(), None);
+                (letter.id, again)
+            });
+            add_failed(failed, again.collect());
+            retain(of_record, &places);
+        } else if !beyond.is_empty() {
             let plan = self.plan();
             let inputs = Inputs::of(plan, &followed, beyond.iter().map(|made| made.source));
-            let reason = format!(
-                "the rule makes more than {} MiB of its commit",
-                COMMIT_BYTES_MAX >> 20
-            );
             letters.extend(beyond.into_iter().map(|made| {
                 let failed = Failed {
                     input: inputs.get(made.source),

@@ -227,3 +227,46 @@ async fn every_calculated_row_of_a_large_commit_is_stored_or_a_letter() {
         .await;
     assert_eq!(world.standing("mw").published, 10);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn letters_of_which_a_rule_makes_too_much_stay_and_nothing_else_is_blamed() {
+    let world = World::new();
+    let rule = |steps: &str| {
+        format!("{{ kind: Rule, name: r, make: [{steps}], to: {{ kafka: {{ topic: r }} }} }}")
+    };
+    world.apply(&rule("{ set: { ratio: 'P_avg / 0' } }")).await;
+    let cells = [("P_avg", Cell::Double(1.0))];
+    let rows: Vec<TestRow<'_>> = (0..40).map(|time| ("a", time, &cells[..])).collect();
+    world.put(&rows);
+    world.value("a", 100, 13.0);
+    world.value("a", 101, 14.0);
+    world.caught_up("r").await;
+    assert_eq!(world.letters("r").len(), 42);
+    // Of each of the forty rows of one commit it makes two texts of 1 MiB.
+    let mut steps = "{ set: { t: \"'0123456789abcdef'\" } }".to_owned();
+    for _ in 0..16 {
+        steps.push_str(", { set: { t: 't + t' } }");
+    }
+    world.apply(&rule(&steps)).await;
+    *world.topic("r").poison.lock() = Some("13.0".into());
+    let rule = world.rule("r");
+    assert_eq!(world.rules.redrive(&rule, &Letters::All).unwrap(), 42);
+    world
+        .until("driven again", || {
+            let letters = world.letters("r");
+            letters.iter().all(|letter| letter.attempts == 1)
+        })
+        .await;
+    let letters = world.letters("r");
+    let (odd, beyond): (Vec<_>, Vec<_>) = letters.iter().partition(|l| l.cause == "refused");
+    assert_eq!(odd.len(), 1);
+    let message = odd[0].message.as_ref().unwrap();
+    assert_eq!(message["payload"][0]["measurepoints"]["P_avg"], 13.0);
+    assert!(!beyond.is_empty() && beyond.len() < 40, "{}", beyond.len());
+    for letter in &beyond {
+        assert!(letter.reason.contains("64 MiB"), "{}", letter.reason);
+    }
+    // Of each letter either the record went out or it is still there.
+    let published = world.topic("r").records.lock().len();
+    assert_eq!(published + letters.len(), 42);
+}
