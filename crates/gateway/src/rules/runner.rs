@@ -76,6 +76,8 @@ pub(super) struct Work {
     page: VecDeque<Followed>,
     /// A stretch that is to be delivered.
     pending: Option<Pending>,
+    /// Of one that was delivered, and is not written down.
+    note: Option<Note>,
     pause_ms: u64,
     saved: Place,
     saved_at: Option<Instant>,
@@ -154,6 +156,28 @@ enum PendingKind {
     },
 }
 
+/// What is to be written down of a stretch that was delivered. Until it is, nothing else is done;
+/// where that fails it alone is tried again, so that nothing goes out twice and no letter is lost.
+struct Note {
+    delivered: usize,
+    letters: Vec<Letter>,
+    kind: NoteKind,
+}
+
+enum NoteKind {
+    Live {
+        reached: u64,
+        is_own: bool,
+        arrived_ms: Option<i64>,
+    },
+    Replay(Option<Replay>),
+    /// Letters that leave, and those that stay with another reason.
+    Redrive {
+        gone: Vec<i64>,
+        failed: Vec<(i64, Letter)>,
+    },
+}
+
 impl Runner {
     /// Works until it is told to end.
     pub(super) fn run(mut self) {
@@ -173,21 +197,34 @@ impl Runner {
             }
         }
         drop(watch);
-        if let Err(error) = self.save().and_then(|()| self.let_go()) {
+        let settled = self.settle().and_then(|()| self.save());
+        if let Err(error) = settled.and_then(|()| self.let_go()) {
             tracing::warn!(rule = %self.name, %error, "the last place was not written down");
         }
     }
 
     /// Does one thing. False where there is nothing to do.
     fn step(&mut self) -> Result<bool, StepError> {
+        if self.work.note.is_some() {
+            // Before the rule may become another: it was made and delivered as the rule was.
+            self.settle()?;
+            return Ok(true);
+        }
         self.refresh()?;
         self.tidy()?;
         if self.work.pending.is_some() {
             self.deliver()?;
             return Ok(true);
         }
+        // Where some was refused, the rest is pending: it comes before anything else is made.
         let has_redriven = self.redrive()?;
+        if self.work.pending.is_some() {
+            return Ok(true);
+        }
         let has_replayed = self.replay()?;
+        if self.work.pending.is_some() {
+            return Ok(true);
+        }
         let has_followed = self.follow()?;
         Ok(has_redriven || has_replayed || has_followed)
     }
@@ -275,15 +312,14 @@ impl Runner {
         self.open_sink()
     }
 
-    /// What was made and not delivered is made anew. Whether some of it arrived is asked of the
-    /// destination again.
+    /// What was read and made and is not delivered is read and made anew: the rule as it was passed
+    /// over commits in between that the rule as it is may want. Whether some of it arrived is asked
+    /// of the destination again.
     fn forget_pending(&mut self) {
+        self.work.page.clear();
         let is_live = |pending: &mut Pending| matches!(pending.kind, PendingKind::Live);
-        if let Some(pending) = self.work.pending.take_if(is_live) {
+        if self.work.pending.take_if(is_live).is_some() {
             self.work.sink = None;
-            for followed in pending.followed.into_iter().rev() {
-                self.work.page.push_front(followed);
-            }
         }
     }
 
@@ -360,8 +396,13 @@ impl Runner {
                 break;
             };
             let (_, letters) = self.make(&followed, true)?;
-            self.work.place.reached = last;
-            self.write(&letters)?;
+            // Once the place says that it has come so far, nobody makes them again.
+            let place = Place {
+                reached: last,
+                ..self.work.place
+            };
+            self.put_down(place, self.work.replay.clone(), &letters)?;
+            self.wrote(&letters)?;
             at = last;
         }
         Ok(())
@@ -533,33 +574,48 @@ impl Runner {
         mut letters: Vec<Letter>,
         followed: Vec<Followed>,
         reached: Sequence,
-        kind: PendingKind,
+        mut kind: PendingKind,
     ) {
         let (mut sources, mut records) = (
             Vec::with_capacity(made.len()),
             Vec::with_capacity(made.len()),
         );
         let (mut of_commit, mut bytes) = (Sequence(0), 0);
-        let mut beyond: Vec<Made> = Vec::new();
-        for made in made {
+        let (mut beyond, mut places): (Vec<Made>, _) = (Vec::new(), BTreeSet::new());
+        for (place, made) in made.into_iter().enumerate() {
             if made.source.commit != of_commit {
                 (of_commit, bytes) = (made.source.commit, 0);
             }
             bytes += made.record.value.len();
             if bytes > COMMIT_BYTES_MAX {
                 beyond.push(made);
+                places.insert(place);
                 continue;
             }
             sources.push(made.source);
             records.push(made.record);
         }
-        if !beyond.is_empty() {
+        let reason = format!(
+            "the rule makes more than {} MiB of its commit",
+            COMMIT_BYTES_MAX >> 20
+        );
+        if let PendingKind::Redrive {
+            letters,
+            of_record,
+            failed,
+        } = &mut kind
+        {
+            // They are letters already, and stay.
+            let again = places.iter().map(|place| {
+                let letter = &letters[of_record[*place]];
+                let again = self.again(letter, DeadCause::Make, reason.clone(), None);
+                (letter.id, again)
+            });
+            add_failed(failed, again.collect());
+            retain(of_record, &places);
+        } else if !beyond.is_empty() {
             let plan = self.plan();
             let inputs = Inputs::of(plan, &followed, beyond.iter().map(|made| made.source));
-            let reason = format!(
-                "the rule makes more than {} MiB of its commit",
-                COMMIT_BYTES_MAX >> 20
-            );
             letters.extend(beyond.into_iter().map(|made| {
                 let failed = Failed {
                     input: inputs.get(made.source),
@@ -596,46 +652,61 @@ impl Runner {
                 outcome => outcome?,
             },
         };
-        if let Some(trouble) = self.desk.succeed() {
-            let seconds = (self.clock.now_ms() - trouble.since) / 1_000;
-            tracing::info!(rule = %self.name, seconds, "the rule delivers again");
+        if let Some(pending) = self.work.pending.take() {
+            let note = self.note(pending, poison);
+            self.desk.published(note.delivered, self.clock.now_ms());
+            metrics::counter!("backtide_rule_published_total", "rule" => self.name.to_string())
+                .increment(note.delivered as u64);
+            self.work.note = Some(note);
         }
-        let Some(pending) = self.work.pending.take() else {
-            return Ok(());
-        };
-        self.settle(pending, poison)
+        self.settle()
     }
 
     /// Nothing of the stretch was delivered: what will never be is put aside first, durably, and
     /// the rest comes next.
     fn set_aside(&mut self, poison: Vec<Poison>) -> Result<(), StepError> {
-        let Some(mut pending) = self.work.pending.take() else {
+        let Some(pending) = &self.work.pending else {
             return Ok(());
         };
         let refused: BTreeSet<usize> = poison.iter().map(|poison| poison.index).collect();
-        if let PendingKind::Redrive {
-            letters,
-            of_record,
-            failed,
-        } = &mut pending.kind
-        {
-            for poison in poison {
-                let letter = &letters[of_record[poison.index]];
-                let record = &pending.stretch.records[poison.index];
-                let kept = self.again(letter, DeadCause::Refused, poison.reason, Some(record));
-                if failed.iter().all(|(id, _)| *id != letter.id) {
-                    failed.push((letter.id, kept));
-                }
+        let again = match &pending.kind {
+            PendingKind::Redrive { .. } => self.refused_again(pending, poison),
+            PendingKind::Live | PendingKind::Replay(_) => {
+                let letters = self.refused(pending, poison);
+                // The stretch stays whole until they are durable: else it is refused once more.
+                self.write(&letters)?;
+                Vec::new()
             }
-            retain(of_record, &refused);
-        } else {
-            let letters = self.refused(&pending, poison);
-            self.write(&letters)?;
+        };
+        if let Some(pending) = &mut self.work.pending {
+            retain(&mut pending.stretch.records, &refused);
+            retain(&mut pending.sources, &refused);
+            if let PendingKind::Redrive {
+                of_record, failed, ..
+            } = &mut pending.kind
+            {
+                retain(of_record, &refused);
+                add_failed(failed, again);
+            }
         }
-        retain(&mut pending.stretch.records, &refused);
-        retain(&mut pending.sources, &refused);
-        self.work.pending = Some(pending);
         Ok(())
+    }
+
+    /// Letters that are driven again and whose records the destination will never take.
+    fn refused_again(&self, pending: &Pending, poison: Vec<Poison>) -> Vec<(i64, Letter)> {
+        let PendingKind::Redrive {
+            letters, of_record, ..
+        } = &pending.kind
+        else {
+            return Vec::new();
+        };
+        let again = |poison: Poison| {
+            let letter = &letters[of_record[poison.index]];
+            let record = &pending.stretch.records[poison.index];
+            let again = self.again(letter, DeadCause::Refused, poison.reason, Some(record));
+            (letter.id, again)
+        };
+        poison.into_iter().map(again).collect()
     }
 
     /// Letters of records that the destination will never take.
@@ -665,80 +736,142 @@ impl Runner {
             if kafka.guarantee == crate::registry::Guarantee::ExactlyOnce)
     }
 
-    fn settle(&mut self, pending: Pending, poison: Vec<Poison>) -> Result<(), StepError> {
+    /// What is to be written down of a stretch that was delivered, but for its poison.
+    fn note(&self, pending: Pending, poison: Vec<Poison>) -> Note {
         let delivered = pending.stretch.records.len().saturating_sub(poison.len());
-        let place = &mut self.work.place;
-        place.published += delivered as u64;
-        self.desk.published(delivered, self.clock.now_ms());
-        metrics::counter!("backtide_rule_published_total", "rule" => self.name.to_string())
-            .increment(delivered as u64);
-        if let PendingKind::Redrive {
-            letters,
-            of_record,
-            failed,
-        } = pending.kind
-        {
-            let refused = |poison: Poison| {
-                let letter = &letters[of_record[poison.index]];
-                let record = &pending.stretch.records[poison.index];
-                let refused = self.again(letter, DeadCause::Refused, poison.reason, Some(record));
-                (letter.id, refused)
-            };
-            let refused: Vec<(i64, Letter)> = poison.into_iter().map(refused).collect();
-            return self.settle_redrive(&letters, failed, refused);
-        }
-        let refused = self.refused(&pending, poison);
-        let Pending {
-            stretch,
-            mut letters,
-            followed,
-            kind,
-            ..
-        } = pending;
+        let (refused, again) = match &pending.kind {
+            PendingKind::Redrive { .. } => (Vec::new(), self.refused_again(&pending, poison)),
+            PendingKind::Live | PendingKind::Replay(_) => {
+                (self.refused(&pending, poison), Vec::new())
+            }
+        };
+        let mut letters = pending.letters;
         letters.extend(refused);
-        match kind {
-            PendingKind::Replay(replay) => {
-                let replay = replay.map(|replay| Replay {
-                    published: replay.published + delivered as u64,
-                    ..replay
-                });
-                if replay.is_none() {
-                    tracing::info!(rule = %self.name, "the replay is done");
+        let kind = match pending.kind {
+            PendingKind::Live => NoteKind::Live {
+                reached: pending.stretch.reached.0,
+                is_own: !self.keeps_cursor(),
+                arrived_ms: pending
+                    .followed
+                    .last()
+                    .map(|last| last.commit.origin.arrived_ms),
+            },
+            PendingKind::Replay(replay) => NoteKind::Replay(replay.map(|replay| Replay {
+                published: replay.published + delivered as u64,
+                ..replay
+            })),
+            PendingKind::Redrive {
+                letters,
+                mut failed,
+                ..
+            } => {
+                add_failed(&mut failed, again);
+                let is_kept = |id: &i64| failed.iter().any(|(kept, _)| kept == id);
+                let ids = letters.iter().map(|letter| letter.id);
+                NoteKind::Redrive {
+                    gone: ids.filter(|id| !is_kept(id)).collect(),
+                    failed,
                 }
-                self.work.replay = replay;
-                self.write(&letters)?;
             }
-            PendingKind::Live | PendingKind::Redrive { .. } => {
-                self.work.place.reached = stretch.reached.0;
-                self.work.place.is_own = !self.keeps_cursor();
-                if let Some(last) = followed.last() {
-                    self.desk.arrived(last.commit.origin.arrived_ms);
-                }
-                if !letters.is_empty() || self.is_due() {
-                    self.write(&letters)?;
-                }
-            }
+        };
+        Note {
+            delivered,
+            letters,
+            kind,
+        }
+    }
+
+    /// Writes down what was delivered, if that is still to be done.
+    fn settle(&mut self) -> Result<(), StepError> {
+        let Some(note) = self.work.note.take() else {
+            return Ok(());
+        };
+        if let Err(error) = self.put_note(&note) {
+            self.work.note = Some(note);
+            return Err(error);
+        }
+        if let Some(trouble) = self.desk.succeed() {
+            let seconds = (self.clock.now_ms() - trouble.since) / 1_000;
+            tracing::info!(rule = %self.name, seconds, "the rule delivers again");
         }
         self.desk
             .set_place(self.work.place, self.work.replay.as_ref());
-        Ok(())
+        match note.kind {
+            NoteKind::Live { arrived_ms, .. } => {
+                if let Some(arrived_ms) = arrived_ms {
+                    self.desk.arrived(arrived_ms);
+                }
+            }
+            NoteKind::Replay(Some(_)) => {}
+            NoteKind::Replay(None) => tracing::info!(rule = %self.name, "the replay is done"),
+            NoteKind::Redrive { gone, failed } => {
+                tracing::info!(
+                    rule = %self.name, delivered = gone.len(), again = failed.len(),
+                    "dead letters were driven again"
+                );
+                self.desk.set_size(self.drawer.size()?);
+                return self.save();
+            }
+        }
+        self.wrote(&note.letters)
+    }
+
+    /// Nothing in memory is ahead of the file where this fails.
+    fn put_note(&mut self, note: &Note) -> Result<(), StepError> {
+        let mut place = self.work.place;
+        place.published += note.delivered as u64;
+        match &note.kind {
+            NoteKind::Live {
+                reached, is_own, ..
+            } => {
+                (place.reached, place.is_own) = (*reached, *is_own);
+                if note.letters.is_empty() && !self.is_due() {
+                    self.work.place = place;
+                    return Ok(());
+                }
+                self.put_down(place, self.work.replay.clone(), &note.letters)
+            }
+            NoteKind::Replay(replay) => self.put_down(place, replay.clone(), &note.letters),
+            NoteKind::Redrive { gone, failed } => {
+                self.drawer.settle(gone, failed, self.clock.now_ms())?;
+                self.work.place = place;
+                Ok(())
+            }
+        }
     }
 
     // --- the place ---
 
     fn write(&mut self, letters: &[Letter]) -> Result<(), StepError> {
-        let (place, now_ms) = (self.work.place, self.clock.now_ms());
+        self.put_down(self.work.place, self.work.replay.clone(), letters)?;
+        self.wrote(letters)
+    }
+
+    /// Writes a place, a replay and letters, all or nothing; only then the rule stands there.
+    fn put_down(
+        &mut self,
+        place: Place,
+        replay: Option<Replay>,
+        letters: &[Letter],
+    ) -> Result<(), StepError> {
         self.drawer
-            .write(place, self.work.replay.as_ref(), letters, now_ms)?;
+            .write(place, replay.as_ref(), letters, self.clock.now_ms())?;
+        self.desk.set_place(place, replay.as_ref());
+        self.work.place = place;
+        self.work.replay = replay;
         self.work.saved = place;
         self.work.saved_at = Some(Instant::now());
-        self.desk.set_place(place, self.work.replay.as_ref());
+        for letter in letters {
+            metrics::counter!("backtide_rule_dead_letters_total",
+                "rule" => self.name.to_string(), "cause" => letter.cause.word())
+            .increment(1);
+        }
+        Ok(())
+    }
+
+    /// What follows a write, and may fail without undoing it.
+    fn wrote(&mut self, letters: &[Letter]) -> Result<(), StepError> {
         if !letters.is_empty() {
-            for letter in letters {
-                metrics::counter!("backtide_rule_dead_letters_total",
-                    "rule" => self.name.to_string(), "cause" => letter.cause.word())
-                .increment(1);
-            }
             self.desk.set_size(self.drawer.size()?);
         }
         if self
@@ -951,33 +1084,6 @@ impl Runner {
         }
     }
 
-    fn settle_redrive(
-        &mut self,
-        letters: &[DeadLetter],
-        mut failed: Vec<(i64, Letter)>,
-        refused: Vec<(i64, Letter)>,
-    ) -> Result<(), StepError> {
-        for (id, letter) in refused {
-            // Of a letter that became several records, one reason is enough.
-            if failed.iter().all(|(other, _)| *other != id) {
-                failed.push((id, letter));
-            }
-        }
-        let kept: BTreeSet<i64> = failed.iter().map(|(id, _)| *id).collect();
-        let gone: Vec<i64> = letters
-            .iter()
-            .map(|letter| letter.id)
-            .filter(|id| !kept.contains(id))
-            .collect();
-        self.drawer.settle(&gone, &failed, self.clock.now_ms())?;
-        tracing::info!(
-            rule = %self.name, delivered = gone.len(), again = failed.len(),
-            "dead letters were driven again"
-        );
-        self.desk.set_size(self.drawer.size()?);
-        self.save()
-    }
-
     // --- replay ---
 
     /// Publishes a piece of what is to be published again.
@@ -1061,6 +1167,15 @@ impl Runner {
         let reached = Sequence(self.work.place.reached);
         self.put_pending(made, letters, followed, reached, PendingKind::Replay(next));
         self.deliver()
+    }
+}
+
+/// Of a letter that became several records, one reason is enough.
+fn add_failed(failed: &mut Vec<(i64, Letter)>, more: Vec<(i64, Letter)>) {
+    for (id, letter) in more {
+        if failed.iter().all(|(other, _)| *other != id) {
+            failed.push((id, letter));
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Rules over a real store, registry and files, and a destination that fails as a test says.
 
+mod faults;
+
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},

@@ -4,11 +4,11 @@
 //! Values pass the very check that messages of devices pass. The device of a row may be another than
 //! that it was made of. Written twice, a value is the same value: at least once is enough.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use backtide_model::{
     ChannelName, ConflictPolicy, Content, ElementName, Items, Mode, Model, ObjectName, ProductKey,
-    Rules as CheckRules, TimeRule, check,
+    Rejection, Rules as CheckRules, TimeRule, check,
 };
 use backtide_store::{Commit, CommitError, Origin, Part, Sequence};
 use bytes::Bytes;
@@ -39,7 +39,14 @@ pub struct Calculated {
 /// Rows that one commit made, as one commit.
 struct Draft {
     commit: Commit,
-    records: Range<usize>,
+    /// Those whose rows are in it.
+    records: Vec<usize>,
+}
+
+/// A row as an item of a message, and its record.
+struct Item {
+    index: usize,
+    text: String,
 }
 
 impl Calculated {
@@ -60,7 +67,7 @@ impl Calculated {
                 .iter()
                 .map(|record| record.value.len())
                 .sum::<usize>();
-            drafts.extend(self.draft(records, range, &source, &snapshot, &mut poison));
+            self.draft(records, range, &source, &snapshot, &mut poison, &mut drafts);
             if bytes >= SUBMISSION_BYTES {
                 self.commit(std::mem::take(&mut drafts), &mut poison)
                     .await?;
@@ -72,7 +79,8 @@ impl Calculated {
         Ok(poison)
     }
 
-    /// The rows of one source commit, checked; what does not pass is poison.
+    /// The rows of one source commit, checked: each is in a draft, or poison, or has none of the
+    /// points.
     fn draft(
         &self,
         records: &[Record],
@@ -80,11 +88,11 @@ impl Calculated {
         source: &Source<'_>,
         snapshot: &Snapshot,
         poison: &mut Vec<Poison>,
-    ) -> Option<Draft> {
-        let mut params = String::from("[");
-        let mut places = Vec::new();
+        drafts: &mut Vec<Draft>,
+    ) {
+        let mut items = Vec::new();
         let mut product: Option<ProductKey> = None;
-        for index in range.clone() {
+        for index in range {
             let mut refuse = |reason: String| poison.push(Poison { index, reason });
             let text = String::from_utf8_lossy(&records[index].value);
             let (key, row) = match message::read(&text) {
@@ -106,20 +114,19 @@ impl Calculated {
             }
             match self.item(&row, &declared.model) {
                 Ok(None) => {}
-                Ok(Some(item)) => {
-                    if params.len() > 1 {
-                        params.push(',');
-                    }
-                    params.push_str(&item);
-                    places.push(index);
+                Ok(Some(text)) => {
+                    items.push(Item { index, text });
                     product = Some(key);
                 }
                 Err(why) => refuse(why),
             }
         }
-        params.push(']');
-        let key = product?;
-        let declared = snapshot.product_by_key(&key)?;
+        let Some(key) = product else {
+            return;
+        };
+        let Some(declared) = snapshot.product_by_key(&key) else {
+            return;
+        };
         let rules = CheckRules {
             model: &declared.model,
             mode: Mode::Lenient,
@@ -129,36 +136,38 @@ impl Calculated {
             policies: None,
             oldest: None,
         };
-        let checked = check(Items::Points, &params, &rules, |key| {
-            declared.find_device(key)
-        });
-        for rejection in checked.rejections {
-            let place = usize::try_from(rejection.index)
-                .ok()
-                .and_then(|at| places.get(at));
-            // More than one point of a row may be wrong: the row is one letter.
-            if let Some(index) = place
-                && poison.iter().all(|poison| poison.index != *index)
+        let find = |key: &str| declared.find_device(key);
+        let mut slices = vec![items.as_slice()];
+        while let Some(slice) = slices.pop() {
+            let params = slice.iter().map(|item| item.text.as_str());
+            let params = format!("[{}]", params.collect::<Vec<_>>().join(","));
+            let checked = check(Items::Points, &params, &rules, find);
+            if checked.more > 0 && slice.len() > 1 {
+                // Rows without a reason that was kept would be neither stored nor told of.
+                let (first, second) = slice.split_at(slice.len() / 2);
+                slices.extend([second, first]);
+                continue;
+            }
+            let refused = refused(slice, checked.rejections);
+            if let Content::Points(batch) = checked.content
+                && batch.rows() > 0
             {
-                let reason = rejection.message;
-                poison.push(Poison {
-                    index: *index,
-                    reason,
+                let indexes = slice.iter().map(|item| item.index);
+                drafts.push(Draft {
+                    commit: Commit {
+                        origin: self.origin(source),
+                        product: key.clone(),
+                        parts: vec![Part::Points(batch)],
+                        redrive: None,
+                    },
+                    records: indexes
+                        .filter(|index| !refused.contains_key(index))
+                        .collect(),
                 });
             }
+            let refused = refused.into_iter();
+            poison.extend(refused.map(|(index, reason)| Poison { index, reason }));
         }
-        let Content::Points(batch) = checked.content else {
-            return None;
-        };
-        (batch.rows() > 0).then(|| Draft {
-            commit: Commit {
-                origin: self.origin(source),
-                product: key,
-                parts: vec![Part::Points(batch)],
-                redrive: None,
-            },
-            records: range,
-        })
     }
 
     fn origin(&self, source: &Source<'_>) -> Origin {
@@ -225,20 +234,20 @@ impl Calculated {
             return Ok(());
         }
         let unavailable = |error: CommitError| SinkError::Unavailable(error.to_string());
-        let (commits, ranges): (Vec<_>, Vec<_>) = drafts
+        let (commits, records): (Vec<_>, Vec<_>) = drafts
             .into_iter()
             .map(|draft| (draft.commit, draft.records))
             .unzip();
         let submitted = self.way.submit(commits).await.map_err(unavailable)?;
         let results = submitted.results().await.map_err(unavailable)?;
-        for (result, range) in results.into_iter().zip(ranges) {
+        for (result, records) in results.into_iter().zip(records) {
             match result {
                 Ok(_) => {}
                 Err(
                     error @ (CommitError::StorageChanged { .. }
                     | CommitError::Malformed { .. }
                     | CommitError::TooLarge { .. }),
-                ) => poison.extend(range.map(|index| Poison {
+                ) => poison.extend(records.into_iter().map(|index| Poison {
                     index,
                     reason: error.to_string(),
                 })),
@@ -247,6 +256,19 @@ impl Calculated {
         }
         Ok(())
     }
+}
+
+/// Records of rows that did not pass, and why. More than one point of a row may be wrong: the row is
+/// one letter, with the first reason.
+fn refused(items: &[Item], rejections: Vec<Rejection>) -> BTreeMap<usize, String> {
+    let mut refused = BTreeMap::new();
+    for rejection in rejections {
+        let at = usize::try_from(rejection.index).ok();
+        if let Some(item) = at.and_then(|at| items.get(at)) {
+            refused.entry(item.index).or_insert(rejection.message);
+        }
+    }
+    refused
 }
 
 /// What a record is made of.
