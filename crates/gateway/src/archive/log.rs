@@ -4,9 +4,14 @@
 use std::collections::HashMap;
 
 use backtide_model::ProductKey;
-use backtide_store::{EventRange, FollowError, Order, Part, PartKind, Range, Sequence, Wanted};
+use backtide_store::{
+    EventRange, FollowError, Order, Part, PartKind, Range, Sequence, Store, Wanted,
+};
 
-use super::{ArchiveError, Archives, CURSOR, DAY_MS, WHOLE, records, shelf::Touched};
+use super::{
+    ArchiveError, Archives, CURSOR, DAY_MS, WHOLE, records,
+    shelf::{Shelf, Touched},
+};
 use crate::{limits::ARCHIVE_STRIDE_BYTES, registry::ArchiveOf};
 
 /// Days that are noted at once while a product is swept.
@@ -40,6 +45,25 @@ fn listed(days: Days) -> Vec<Touched> {
     let days = days.into_iter();
     days.map(|((product, day), sequence)| (product, day, sequence))
         .collect()
+}
+
+/// Begins again where the store is older than what was noted: it was put back from a backup.
+pub(super) fn agree(shelf: &mut Shelf, store: &Store) -> Result<(), ArchiveError> {
+    let durable = store.durable();
+    let Some(ahead) = shelf.agree_with(durable.0)? else {
+        return Ok(());
+    };
+    if shelf.place()?.is_some() {
+        store.set_cursor(CURSOR, durable)?;
+    }
+    tracing::error!(
+        store = durable.0,
+        archives_at = ahead.noted,
+        days = ahead.days,
+        "the store is older than its archives: every day is looked at again; files of days that were \
+         written since stay, and what the store has of them goes into further parts"
+    );
+    Ok(())
 }
 
 impl Archives {

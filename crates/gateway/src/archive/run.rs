@@ -3,8 +3,9 @@
 //! A day is read and written whole, into files that always have the same names, and then noted as
 //! done, up to the last commit before it was read. So a run that is killed at any moment does its last
 //! day again and nothing else, and what is committed meanwhile makes its day due once more: nothing is
-//! missed, nothing is there twice. Where retention has taken of a day what its file still has, the file
-//! stays, and what is new goes into a further part.
+//! missed, nothing is there twice. Where retention has taken of a day what its file still has, or the
+//! store was put back from a backup that is older than the file, the file stays, and what is new goes
+//! into a further part.
 
 use std::sync::Arc;
 
@@ -50,6 +51,8 @@ struct Unit<'a> {
     point: Option<&'a ElementName>,
     points: &'a [AskedPoint],
     olds: Vec<&'a FileRecord>,
+    /// They may have what the store lost.
+    is_ahead: bool,
 }
 
 /// A file that is written, and not there before it is kept.
@@ -182,6 +185,7 @@ impl Archives {
                 point,
                 points,
                 olds: olds.collect(),
+                is_ahead: due.is_ahead,
             };
             files.extend(self.write_unit(job, &unit, due.through)?);
         }
@@ -373,12 +377,13 @@ impl Archives {
 }
 
 impl Job<'_> {
-    /// Whether retention takes, or has taken, of a day what its files still have.
+    /// Whether retention takes, or has taken, of a day what its files still have; or a backup that was
+    /// put back.
     fn is_taken_of(&self, unit: &Unit<'_>) -> bool {
         let by_time = self.floor.time_ms > unit.day.saturating_mul(DAY_MS);
         let floor = self.floor.sequence.0;
         let by_commit = unit.olds.iter().any(|old| old.first_sequence < floor);
-        !unit.olds.is_empty() && (by_time || by_commit)
+        !unit.olds.is_empty() && (by_time || by_commit || unit.is_ahead)
     }
 }
 

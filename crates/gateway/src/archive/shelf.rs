@@ -1,6 +1,8 @@
 //! What archives know: which days were touched, up to where the log was looked through, and which
 //! files stand where. One small file; every step of a run is one transaction.
 
+mod agree;
+
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -65,6 +67,8 @@ pub(super) struct DueDay {
     pub(super) day: i64,
     /// Up to which commit it was written, if it was.
     pub(super) through: Option<u64>,
+    /// Its files may have what the store lost when a backup was put back: they stay.
+    pub(super) is_ahead: bool,
 }
 
 /// A file of an archive.
@@ -155,6 +159,7 @@ impl Shelf {
         // Power loss may take the last steps: the days are written again, into the same files.
         let connection = sqlite::open(path, Sync::Normal)?;
         connection.execute_batch(SCHEMA)?;
+        connection.execute_batch(agree::SCHEMA)?;
         connection.execute(
             "UPDATE run SET state = ?1 WHERE state = ?2",
             params![INTERRUPTED, RUNNING],
@@ -174,7 +179,7 @@ impl Shelf {
     pub(super) fn begin_at(&mut self, sequence: u64) -> ShelfResult<()> {
         let transaction = self.0.transaction()?;
         for of in ArchiveOf::ALL {
-            transaction.execute(&format!("DELETE FROM {}", tables(of).1), [])?;
+            forget_swept(&transaction, of)?;
         }
         put_place(&transaction, sequence)?;
         Ok(transaction.commit()?)
@@ -240,8 +245,9 @@ impl Shelf {
         limit: usize,
     ) -> ShelfResult<Vec<DueDay>> {
         let mut statement = self.0.prepare_cached(&format!(
-            "SELECT t.day, d.through FROM {} t
+            "SELECT t.day, d.through, a.day IS NOT NULL FROM {} t
              LEFT JOIN done d ON d.archive = ?1 AND d.product = t.product AND d.day = t.day
+             LEFT JOIN ahead a ON a.archive = ?1 AND a.product = t.product AND a.day = t.day
              WHERE t.product = ?2 AND t.day > ?3 AND (d.through IS NULL OR t.sequence > d.through)
              ORDER BY t.day LIMIT ?4",
             tables(of).0
@@ -251,6 +257,7 @@ impl Shelf {
             Ok(DueDay {
                 day: row.get(0)?,
                 through: row.get::<_, Option<i64>>(1)?.map(unsigned),
+                is_ahead: row.get(2)?,
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -416,7 +423,7 @@ impl Shelf {
             .iter()
             .filter(|known| !archives.contains(&known.as_str()))
         {
-            for table in ["run", "done", "file"] {
+            for table in ["run", "done", "file", "ahead"] {
                 transaction.execute(
                     &format!("DELETE FROM {table} WHERE archive = ?1"),
                     [archive],
@@ -441,9 +448,13 @@ fn put_touched(connection: &Connection, of: ArchiveOf, days: &[Touched]) -> Shel
 
 /// Forgets what is known of a kind.
 fn forget(connection: &Connection, of: ArchiveOf) -> ShelfResult<()> {
-    let (touched, swept) = tables(of);
-    connection.execute(&format!("DELETE FROM {touched}"), [])?;
-    connection.execute(&format!("DELETE FROM {swept}"), [])?;
+    connection.execute(&format!("DELETE FROM {}", tables(of).0), [])?;
+    forget_swept(connection, of)
+}
+
+/// Forgets which products were swept for a kind: they are swept again.
+fn forget_swept(connection: &Connection, of: ArchiveOf) -> ShelfResult<()> {
+    connection.execute(&format!("DELETE FROM {}", tables(of).1), [])?;
     Ok(())
 }
 

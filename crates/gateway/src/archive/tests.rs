@@ -1,5 +1,7 @@
 //! Runs over a real store and registry, into a folder.
 
+mod loss;
+
 use std::fs;
 
 use backtide_model::{
