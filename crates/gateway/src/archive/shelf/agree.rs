@@ -29,7 +29,7 @@ impl Shelf {
     /// Every product is swept again, and days that were written ahead are due with all they have.
     pub(in super::super) fn agree_with(&mut self, durable: u64) -> ShelfResult<Option<Ahead>> {
         let place = self.place()?;
-        let transaction = self.0.transaction()?;
+        let transaction = self.connection.transaction()?;
         let days = days_ahead(&transaction, durable)?;
         if days.is_empty() && place.is_none_or(|place| place <= durable) {
             return Ok(None);
@@ -45,14 +45,12 @@ impl Shelf {
             )?;
         }
         for of in ArchiveOf::ALL {
+            let tables = tables(of);
             // Else they would be due until the store gets there.
-            transaction.execute(
-                &format!(
-                    "UPDATE {} SET sequence = ?1 WHERE sequence > ?1",
-                    tables(of).0
-                ),
-                [signed(durable)],
-            )?;
+            for table in [tables.touched, tables.redriven] {
+                let sql = format!("UPDATE {table} SET sequence = ?1 WHERE sequence > ?1");
+                transaction.execute(&sql, [signed(durable)])?;
+            }
             forget_swept(&transaction, of)?;
         }
         if let Some(place) = place {
