@@ -147,11 +147,14 @@ pub struct Standing {
 }
 
 impl Archives {
-    /// Opens or makes the file of archives. A run that was killed is due again.
+    /// Opens or makes the file of archives. A run that was killed is due again. Open it before anything is
+    /// committed: only then can a store be told that is older than what was noted.
     ///
     /// # Errors
-    /// The file cannot be opened.
+    /// The file cannot be opened, or the store's cursor not be set.
     pub fn open(path: &Path, setting: Setting) -> Result<Self, ArchiveError> {
+        let mut shelf = Shelf::open(path)?;
+        log::agree(&mut shelf, &setting.store)?;
         Ok(Self {
             registry: setting.registry,
             store: setting.store,
@@ -159,7 +162,7 @@ impl Archives {
             runtime: setting.runtime,
             root: setting.root,
             closing: setting.closing,
-            shelf: Mutex::new(Shelf::open(path)?),
+            shelf: Mutex::new(shelf),
             following: Mutex::new(()),
             desks: Mutex::default(),
             known: Mutex::default(),

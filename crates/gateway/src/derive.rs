@@ -100,6 +100,7 @@ impl Standing {
 }
 
 /// What the threads and their askers share.
+#[derive(Default)]
 struct Shared {
     bell: Bell,
     /// Of the one who publishes.
@@ -170,13 +171,7 @@ impl Derived {
         Ok(Arc::new(Self {
             path: path.to_owned(),
             store,
-            shared: Arc::new(Shared {
-                bell: Bell::default(),
-                publishing: Bell::default(),
-                running: Mutex::default(),
-                standings: Mutex::default(),
-                reached: AtomicU64::new(0),
-            }),
+            shared: Arc::default(),
             ending: CancellationToken::new(),
             threads: Mutex::default(),
         }))

@@ -4,20 +4,42 @@
 use std::collections::HashMap;
 
 use backtide_model::ProductKey;
-use backtide_store::{EventRange, FollowError, Order, Part, PartKind, Range, Sequence, Wanted};
+use backtide_store::{
+    EventRange, FollowError, Followed, Order, Part, PartKind, Range, Sequence, Store, Wanted,
+};
 
-use super::{ArchiveError, Archives, CURSOR, DAY_MS, WHOLE, records, shelf::Touched};
+use super::{
+    ArchiveError, Archives, CURSOR, DAY_MS, WHOLE, records,
+    shelf::{Shelf, Touched},
+};
 use crate::{limits::ARCHIVE_STRIDE_BYTES, registry::ArchiveOf};
 
 /// Days that are noted at once while a product is swept.
 const SWEPT_AT_ONCE: usize = 200;
 
-/// The last commit that touched a day of a product.
-type Days = HashMap<(String, i64), u64>;
+/// What touched a day of a product.
+type Days = HashMap<(String, i64), Touch>;
 
-fn touch(days: &mut Days, of: ArchiveOf, part: &Part, product: &ProductKey, sequence: u64) {
+#[derive(Clone, Copy)]
+struct Touch {
+    /// The last commit.
+    sequence: u64,
+    /// The first place that a commit took which drives again.
+    lowest: Option<u64>,
+}
+
+fn touch(days: &mut Days, of: ArchiveOf, part: &Part, followed: &Followed) {
+    let product = &followed.commit.product;
+    let sequence = followed.sequence.0;
+    let order = followed.commit.redrive.map(|redrive| redrive.order.0);
     let mut touch = |day: i64| {
-        days.insert((product.to_string(), day), sequence);
+        let first = Touch {
+            sequence,
+            lowest: None,
+        };
+        let touch = days.entry((product.to_string(), day)).or_insert(first);
+        touch.sequence = sequence;
+        touch.lowest = touch.lowest.into_iter().chain(order).min();
     };
     match (of, part) {
         (ArchiveOf::Points, Part::Points(batch)) => {
@@ -37,9 +59,32 @@ fn touch(days: &mut Days, of: ArchiveOf, part: &Part, product: &ProductKey, sequ
 }
 
 fn listed(days: Days) -> Vec<Touched> {
-    let days = days.into_iter();
-    days.map(|((product, day), sequence)| (product, day, sequence))
-        .collect()
+    let touched = |((product, day), touch): (_, Touch)| Touched {
+        product,
+        day,
+        sequence: touch.sequence,
+        lowest: touch.lowest,
+    };
+    days.into_iter().map(touched).collect()
+}
+
+/// Begins again where the store is older than what was noted: it was put back from a backup.
+pub(super) fn agree(shelf: &mut Shelf, store: &Store) -> Result<(), ArchiveError> {
+    let durable = store.durable();
+    let Some(ahead) = shelf.agree_with(durable.0)? else {
+        return Ok(());
+    };
+    if shelf.place()?.is_some() {
+        store.set_cursor(CURSOR, durable)?;
+    }
+    tracing::error!(
+        store = durable.0,
+        archives_at = ahead.noted,
+        days = ahead.days,
+        "the store is older than its archives: every day is looked at again; files of days that were \
+         written since stay, and what the store has of them goes into further parts"
+    );
+    Ok(())
 }
 
 impl Archives {
@@ -113,13 +158,7 @@ impl Archives {
                     break;
                 }
                 for part in &followed.commit.parts {
-                    touch(
-                        days,
-                        of,
-                        part,
-                        &followed.commit.product,
-                        followed.sequence.0,
-                    );
+                    touch(days, of, part, followed);
                 }
             }
             let is_stuck = some.reached.0 <= at;
@@ -144,13 +183,37 @@ impl Archives {
         if self.shelf.lock().is_swept(of, product.as_str())? {
             return Ok(());
         }
-        let durable = self.store.durable().0;
+        loop {
+            let forgotten = self.shelf.lock().forgotten(of);
+            self.note_all(of, product)?;
+            // An archive may go and another come meanwhile: what was noted for the first is forgotten then.
+            let shelf = self.shelf.lock();
+            if shelf.set_swept(of, product.as_str(), forgotten)? {
+                return Ok(());
+            }
+            drop(shelf);
+            if !self.kinds().contains(&of) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn note_all(&self, of: ArchiveOf, product: &ProductKey) -> Result<(), ArchiveError> {
+        // What comes behind it is noted as the log is followed.
+        let place = self.shelf.lock().place()?;
+        let sequence = place.unwrap_or_else(|| self.store.durable().0);
         let (mut days, mut from_ms) = (Vec::new(), i64::MIN);
         loop {
             self.check()?;
             let next = self.first_day(of, product, from_ms)?;
             if let Some(day) = next {
-                days.push((product.to_string(), day, durable));
+                days.push(Touched {
+                    product: product.to_string(),
+                    day,
+                    sequence,
+                    // Nobody looked at what touched it.
+                    lowest: Some(0),
+                });
                 from_ms = day.saturating_add(1).saturating_mul(DAY_MS);
             }
             let is_last = next.is_none_or(|day| day == WHOLE);
@@ -159,7 +222,7 @@ impl Archives {
                 days.clear();
             }
             if is_last {
-                return self.shelf.lock().set_swept(of, product.as_str());
+                return Ok(());
             }
         }
     }

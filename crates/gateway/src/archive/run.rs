@@ -1,10 +1,11 @@
 //! One run of an archive: every day that is due, then the manifest.
 //!
 //! A day is read and written whole, into files that always have the same names, and then noted as
-//! done, up to the last commit before it was read. So a run that is killed at any moment does its last
+//! done, up to the last commit that was noted before it was read. So a run that is killed at any moment does its last
 //! day again and nothing else, and what is committed meanwhile makes its day due once more: nothing is
-//! missed, nothing is there twice. Where retention has taken of a day what its file still has, the file
-//! stays, and what is new goes into a further part.
+//! missed, nothing is there twice. Where retention has taken of a day what its file still has, or the
+//! store was put back from a backup that is older than the file, the file stays, and what is new goes
+//! into a further part.
 
 use std::sync::Arc;
 
@@ -50,6 +51,8 @@ struct Unit<'a> {
     point: Option<&'a ElementName>,
     points: &'a [AskedPoint],
     olds: Vec<&'a FileRecord>,
+    /// They may have what the store lost.
+    is_ahead: bool,
 }
 
 /// A file that is written, and not there before it is kept.
@@ -163,8 +166,10 @@ impl Archives {
         let uid = &*job.archive.uid;
         let key = job.product.key.as_str();
         let before = self.shelf.lock().files_of_day(uid, key, due.day)?;
-        // Read before the rows are: what is committed meanwhile may be in them, and is looked at again.
-        let through = self.store.durable().0;
+        // Read before the rows are: what is committed meanwhile may be in them, and is looked at again. What
+        // is not noted yet may have been driven again: only up to there is it known which rows are new.
+        let of = job.archive.file.of;
+        let (through, since) = self.shelf.lock().bounds(of, key, due)?;
         let points = declared_points(job.product);
         let units: Vec<(Option<&ElementName>, &[AskedPoint])> = match job.archive.file.by_point {
             true => points
@@ -182,8 +187,9 @@ impl Archives {
                 point,
                 points,
                 olds: olds.collect(),
+                is_ahead: due.is_ahead,
             };
-            files.extend(self.write_unit(job, &unit, due.through)?);
+            files.extend(self.write_unit(job, &unit, since)?);
         }
         let (total, ..) = self.shelf.lock().totals(uid)?;
         if total >= ARCHIVE_FILES_MAX {
@@ -202,17 +208,17 @@ impl Archives {
                 .increment(file.rows);
         }
         let done = (key, due.day, through);
-        self.shelf.lock().written(uid, done, &files, run)?;
+        self.shelf.lock().written(of, uid, done, &files, run)?;
         self.desk(uid).lock().run = Some(run.clone());
         Ok(())
     }
 
-    /// Writes a day, or one point of it: anew, or what is new of it as a further part.
+    /// Writes a day, or one point of it: anew, or what is new of it, behind `since`, as a further part.
     fn write_unit(
         &self,
         job: &Job<'_>,
         unit: &Unit<'_>,
-        through: Option<u64>,
+        since: Option<u64>,
     ) -> Result<Option<FileRecord>, ArchiveError> {
         let next = unit.olds.iter().map(|old| old.part + 1).max();
         let rows_before: u64 = unit.olds.iter().map(|old| old.rows).sum();
@@ -223,7 +229,7 @@ impl Archives {
                 return whole.map(Ready::keep).transpose();
             }
         }
-        match (next, through) {
+        match (next, since) {
             (Some(part), Some(since)) => {
                 let new = self.write_file(job, unit, part, Some(since))?;
                 new.map(Ready::keep).transpose()
@@ -247,7 +253,7 @@ impl Archives {
             self.check()?;
             let slab = slab?;
             let slab = match since {
-                Some(through) => behind(&slab, through)?,
+                Some(since) => behind(&slab, since)?,
                 None => slab,
             };
             if slab.num_rows() == 0 {
@@ -373,12 +379,13 @@ impl Archives {
 }
 
 impl Job<'_> {
-    /// Whether retention takes, or has taken, of a day what its files still have.
+    /// Whether retention takes, or has taken, of a day what its files still have; or a backup that was
+    /// put back.
     fn is_taken_of(&self, unit: &Unit<'_>) -> bool {
         let by_time = self.floor.time_ms > unit.day.saturating_mul(DAY_MS);
         let floor = self.floor.sequence.0;
         let by_commit = unit.olds.iter().any(|old| old.first_sequence < floor);
-        !unit.olds.is_empty() && (by_time || by_commit)
+        !unit.olds.is_empty() && (by_time || by_commit || unit.is_ahead)
     }
 }
 

@@ -125,12 +125,10 @@ impl Sheet {
     }
 }
 
-/// The rows of which a value was committed behind `through`.
-pub(super) fn behind(slab: &RecordBatch, through: u64) -> Result<RecordBatch, ArchiveError> {
+/// The rows of which a value has a place behind `since` in the order of commits.
+pub(super) fn behind(slab: &RecordBatch, since: u64) -> Result<RecordBatch, ArchiveError> {
     let sequences = sequences(slab)?.iter();
-    let kept: BooleanArray = sequences
-        .map(|sequence| Some(*sequence > through))
-        .collect();
+    let kept: BooleanArray = sequences.map(|sequence| Some(*sequence > since)).collect();
     filter_record_batch(slab, &kept).map_err(|error| ArchiveError::Shape(error.to_string()))
 }
 

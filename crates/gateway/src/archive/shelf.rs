@@ -1,7 +1,10 @@
 //! What archives know: which days were touched, up to where the log was looked through, and which
 //! files stand where. One small file; every step of a run is one transaction.
 
-use std::path::Path;
+mod agree;
+mod redriven;
+
+use std::{collections::HashMap, path::Path};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
@@ -47,17 +50,39 @@ const SCHEMA: &str = "
     ) WITHOUT ROWID;
 ";
 
-/// Where the touched days of a kind are, and which products were swept for them.
-fn tables(of: ArchiveOf) -> (&'static str, &'static str) {
-    match of {
-        ArchiveOf::Points => ("touched", "swept"),
-        ArchiveOf::Events => ("touched_events", "swept_events"),
-        ArchiveOf::Attributes => ("touched_attributes", "swept_attributes"),
+/// Where it is kept of a kind which days were touched, which products were swept, and what was driven again.
+struct Tables {
+    touched: &'static str,
+    swept: &'static str,
+    redriven: &'static str,
+}
+
+fn tables(of: ArchiveOf) -> Tables {
+    let (touched, swept, redriven) = match of {
+        ArchiveOf::Points => ("touched", "swept", "redriven"),
+        ArchiveOf::Events => ("touched_events", "swept_events", "redriven_events"),
+        ArchiveOf::Attributes => (
+            "touched_attributes",
+            "swept_attributes",
+            "redriven_attributes",
+        ),
+    };
+    Tables {
+        touched,
+        swept,
+        redriven,
     }
 }
 
-/// A day of a product that a commit touched: its product, the day, the commit.
-pub(super) type Touched = (String, i64, u64);
+/// A day of a product that commits touched.
+pub(super) struct Touched {
+    pub(super) product: String,
+    pub(super) day: i64,
+    /// The last of them.
+    pub(super) sequence: u64,
+    /// The first place in the order of commits that those took which drive again; 0: it may be any.
+    pub(super) lowest: Option<u64>,
+}
 
 /// A day of a product, counted from 1970-01-01 UTC.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +90,8 @@ pub(super) struct DueDay {
     pub(super) day: i64,
     /// Up to which commit it was written, if it was.
     pub(super) through: Option<u64>,
+    /// Its files may have what the store lost when a backup was put back: they stay.
+    pub(super) is_ahead: bool,
 }
 
 /// A file of an archive.
@@ -145,7 +172,11 @@ pub(super) const COMPLETE: &str = "complete";
 pub(super) const FAILED: &str = "failed";
 pub(super) const INTERRUPTED: &str = "interrupted";
 
-pub(super) struct Shelf(Connection);
+pub(super) struct Shelf {
+    connection: Connection,
+    /// How often what is known of a kind was forgotten since the file was opened.
+    forgotten: HashMap<ArchiveOf, u64>,
+}
 
 /// What every step may fail with.
 type ShelfResult<T> = Result<T, ArchiveError>;
@@ -153,28 +184,34 @@ type ShelfResult<T> = Result<T, ArchiveError>;
 impl Shelf {
     pub(super) fn open(path: &Path) -> ShelfResult<Self> {
         // Power loss may take the last steps: the days are written again, into the same files.
-        let connection = sqlite::open(path, Sync::Normal)?;
+        let mut connection = sqlite::open(path, Sync::Normal)?;
         connection.execute_batch(SCHEMA)?;
+        connection.execute_batch(agree::SCHEMA)?;
+        redriven::prepare(&mut connection)?;
         connection.execute(
             "UPDATE run SET state = ?1 WHERE state = ?2",
             params![INTERRUPTED, RUNNING],
         )?;
-        Ok(Self(connection))
+        Ok(Self {
+            connection,
+            forgotten: HashMap::new(),
+        })
     }
 
     /// Up to where the log was looked through.
     pub(super) fn place(&self) -> ShelfResult<Option<u64>> {
         let found = self
-            .0
+            .connection
             .query_row("SELECT sequence FROM place", [], |row| row.get(0));
         Ok(found.optional()?.map(unsigned))
     }
 
     /// Begins at a place: nothing is known of what came before, so every product is swept again.
     pub(super) fn begin_at(&mut self, sequence: u64) -> ShelfResult<()> {
-        let transaction = self.0.transaction()?;
+        let transaction = self.connection.transaction()?;
         for of in ArchiveOf::ALL {
-            transaction.execute(&format!("DELETE FROM {}", tables(of).1), [])?;
+            forget_swept(&transaction, of)?;
+            *self.forgotten.entry(of).or_default() += 1;
         }
         put_place(&transaction, sequence)?;
         Ok(transaction.commit()?)
@@ -182,17 +219,18 @@ impl Shelf {
 
     /// Nothing is followed any more.
     pub(super) fn end(&mut self) -> ShelfResult<()> {
-        let transaction = self.0.transaction()?;
+        let transaction = self.connection.transaction()?;
         transaction.execute("DELETE FROM place", [])?;
         for of in ArchiveOf::ALL {
             forget(&transaction, of)?;
+            *self.forgotten.entry(of).or_default() += 1;
         }
         Ok(transaction.commit()?)
     }
 
     /// Days of a kind that were there before the log was followed.
     pub(super) fn touch(&mut self, of: ArchiveOf, days: &[Touched]) -> ShelfResult<()> {
-        let transaction = self.0.transaction()?;
+        let transaction = self.connection.transaction()?;
         put_touched(&transaction, of, days)?;
         Ok(transaction.commit()?)
     }
@@ -204,11 +242,14 @@ impl Shelf {
         touched: &[(ArchiveOf, Vec<Touched>)],
         place: u64,
     ) -> ShelfResult<()> {
-        let transaction = self.0.transaction()?;
+        let transaction = self.connection.transaction()?;
         for of in ArchiveOf::ALL {
             match touched.iter().find(|(kind, _)| *kind == of) {
                 Some((_, days)) => put_touched(&transaction, of, days)?,
-                None => forget(&transaction, of)?,
+                None => {
+                    forget(&transaction, of)?;
+                    *self.forgotten.entry(of).or_default() += 1;
+                }
             }
         }
         put_place(&transaction, place)?;
@@ -216,18 +257,33 @@ impl Shelf {
     }
 
     pub(super) fn is_swept(&self, of: ArchiveOf, product: &str) -> ShelfResult<bool> {
-        let sql = format!("SELECT 1 FROM {} WHERE product = ?1", tables(of).1);
-        let found = self.0.query_row(&sql, [product], |_| Ok(()));
+        let sql = format!("SELECT 1 FROM {} WHERE product = ?1", tables(of).swept);
+        let found = self.connection.query_row(&sql, [product], |_| Ok(()));
         Ok(found.optional()?.is_some())
     }
 
-    pub(super) fn set_swept(&self, of: ArchiveOf, product: &str) -> ShelfResult<()> {
+    /// How often what is known of a kind was forgotten: to be asked before a sweep.
+    pub(super) fn forgotten(&self, of: ArchiveOf) -> u64 {
+        self.forgotten.get(&of).copied().unwrap_or(0)
+    }
+
+    /// Notes that a product was swept, by a sweep before which [`Shelf::forgotten`] was that. False where
+    /// what it noted was forgotten since.
+    pub(super) fn set_swept(
+        &self,
+        of: ArchiveOf,
+        product: &str,
+        forgotten: u64,
+    ) -> ShelfResult<bool> {
+        if self.forgotten(of) != forgotten {
+            return Ok(false);
+        }
         let sql = format!(
             "INSERT OR IGNORE INTO {} (product) VALUES (?1)",
-            tables(of).1
+            tables(of).swept
         );
-        self.0.execute(&sql, [product])?;
-        Ok(())
+        self.connection.execute(&sql, [product])?;
+        Ok(true)
     }
 
     /// Days of a product that an archive has to write, the first ones behind `after`.
@@ -239,18 +295,20 @@ impl Shelf {
         after: i64,
         limit: usize,
     ) -> ShelfResult<Vec<DueDay>> {
-        let mut statement = self.0.prepare_cached(&format!(
-            "SELECT t.day, d.through FROM {} t
+        let mut statement = self.connection.prepare_cached(&format!(
+            "SELECT t.day, d.through, a.day IS NOT NULL FROM {} t
              LEFT JOIN done d ON d.archive = ?1 AND d.product = t.product AND d.day = t.day
+             LEFT JOIN ahead a ON a.archive = ?1 AND a.product = t.product AND a.day = t.day
              WHERE t.product = ?2 AND t.day > ?3 AND (d.through IS NULL OR t.sequence > d.through)
              ORDER BY t.day LIMIT ?4",
-            tables(of).0
+            tables(of).touched
         ))?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = statement.query_map(params![archive, product, after, limit], |row| {
             Ok(DueDay {
                 day: row.get(0)?,
                 through: row.get::<_, Option<i64>>(1)?.map(unsigned),
+                is_ahead: row.get(2)?,
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -266,10 +324,10 @@ impl Shelf {
             "SELECT COUNT(*) FROM {} t
              LEFT JOIN done d ON d.archive = ?1 AND d.product = t.product AND d.day = t.day
              WHERE t.product = ?2 AND (d.through IS NULL OR t.sequence > d.through)",
-            tables(of).0
+            tables(of).touched
         );
         let count = self
-            .0
+            .connection
             .query_row(&sql, params![archive, product], |row| row.get(0))?;
         Ok(unsigned(count))
     }
@@ -305,7 +363,7 @@ impl Shelf {
 
     /// Some of them, for somebody to look at; the key is that of [`Shelf::files_after`].
     pub(super) fn listed(&self, archive: &str, asked: &FilesAsked) -> ShelfResult<Vec<FileRecord>> {
-        let mut statement = self.0.prepare_cached(
+        let mut statement = self.connection.prepare_cached(
             "SELECT path, product, point, day, part, rows, bytes, sha256, first_ms, last_ms,
                     first_sequence, last_sequence
              FROM file WHERE archive = ?1 AND (product, day, path) > (?2, ?3, ?4)
@@ -332,7 +390,7 @@ impl Shelf {
              FROM file WHERE archive = ?1 {condition} AND ?4 IS NOT NULL
              ORDER BY product, day, path LIMIT ?5"
         );
-        let mut statement = self.0.prepare_cached(&sql)?;
+        let mut statement = self.connection.prepare_cached(&sql)?;
         let (product, day, path) = key;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = statement.query_map(params![archive, product, day, path, limit], file)?;
@@ -342,12 +400,13 @@ impl Shelf {
     /// A day is written up to `through`.
     pub(super) fn written(
         &mut self,
+        of: ArchiveOf,
         archive: &str,
         (product, day, through): (&str, i64, u64),
         files: &[FileRecord],
         run: &RunRecord,
     ) -> ShelfResult<()> {
-        let transaction = self.0.transaction()?;
+        let transaction = self.connection.transaction()?;
         for file in files {
             transaction.execute(
                 "INSERT OR REPLACE INTO file (archive, product, day, path, point, part, rows, bytes, sha256,
@@ -364,12 +423,13 @@ impl Shelf {
             "INSERT OR REPLACE INTO done (archive, product, day, through) VALUES (?1, ?2, ?3, ?4)",
             params![archive, product, day, signed(through)],
         )?;
+        redriven::settle(&transaction, of, product, day)?;
         put_run(&transaction, archive, run)?;
         Ok(transaction.commit()?)
     }
 
     pub(super) fn run(&self, archive: &str) -> ShelfResult<Option<RunRecord>> {
-        let found = self.0.query_row(
+        let found = self.connection.query_row(
             "SELECT state, began_ms, ended_ms, days, files, rows, bytes, error, manifest_due
              FROM run WHERE archive = ?1",
             [archive],
@@ -391,12 +451,12 @@ impl Shelf {
     }
 
     pub(super) fn set_run(&self, archive: &str, run: &RunRecord) -> ShelfResult<()> {
-        put_run(&self.0, archive, run)
+        put_run(&self.connection, archive, run)
     }
 
     /// How many files an archive has, their rows and bytes.
     pub(super) fn totals(&self, archive: &str) -> ShelfResult<(u64, u64, u64)> {
-        Ok(self.0.query_row(
+        Ok(self.connection.query_row(
             "SELECT COUNT(*), COALESCE(SUM(rows), 0), COALESCE(SUM(bytes), 0) FROM file WHERE archive = ?1",
             [archive],
             |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?), unsigned(row.get(2)?))),
@@ -405,7 +465,7 @@ impl Shelf {
 
     /// Forgets all archives but these. What they wrote stays where it is.
     pub(super) fn keep_only(&mut self, archives: &[&str]) -> ShelfResult<()> {
-        let transaction = self.0.transaction()?;
+        let transaction = self.connection.transaction()?;
         let known: Vec<String> = {
             let mut statement = transaction
                 .prepare("SELECT archive FROM run UNION SELECT DISTINCT archive FROM done")?;
@@ -416,7 +476,7 @@ impl Shelf {
             .iter()
             .filter(|known| !archives.contains(&known.as_str()))
         {
-            for table in ["run", "done", "file"] {
+            for table in ["run", "done", "file", "ahead"] {
                 transaction.execute(
                     &format!("DELETE FROM {table} WHERE archive = ?1"),
                     [archive],
@@ -431,19 +491,26 @@ fn put_touched(connection: &Connection, of: ArchiveOf, days: &[Touched]) -> Shel
     let mut statement = connection.prepare_cached(&format!(
         "INSERT INTO {} (product, day, sequence) VALUES (?1, ?2, ?3)
          ON CONFLICT DO UPDATE SET sequence = MAX(sequence, excluded.sequence)",
-        tables(of).0
+        tables(of).touched
     ))?;
-    for (product, day, sequence) in days {
-        statement.execute(params![product, day, signed(*sequence)])?;
+    for touched in days {
+        let sequence = signed(touched.sequence);
+        statement.execute(params![touched.product, touched.day, sequence])?;
     }
-    Ok(())
+    redriven::put(connection, of, days)
 }
 
 /// Forgets what is known of a kind.
 fn forget(connection: &Connection, of: ArchiveOf) -> ShelfResult<()> {
-    let (touched, swept) = tables(of);
-    connection.execute(&format!("DELETE FROM {touched}"), [])?;
-    connection.execute(&format!("DELETE FROM {swept}"), [])?;
+    let tables = tables(of);
+    connection.execute(&format!("DELETE FROM {}", tables.touched), [])?;
+    connection.execute(&format!("DELETE FROM {}", tables.redriven), [])?;
+    forget_swept(connection, of)
+}
+
+/// Forgets which products were swept for a kind: they are swept again.
+fn forget_swept(connection: &Connection, of: ArchiveOf) -> ShelfResult<()> {
+    connection.execute(&format!("DELETE FROM {}", tables(of).swept), [])?;
     Ok(())
 }
 

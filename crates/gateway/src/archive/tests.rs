@@ -1,12 +1,14 @@
 //! Runs over a real store and registry, into a folder.
 
+mod loss;
+
 use std::fs;
 
 use backtide_model::{
     AttributeValue, BatchBuilder, Cell, ChannelName, ConflictPolicy, DeviceKey, ElementName,
     NO_QUALITY, Occurrence, ProductKey, Storage,
 };
-use backtide_store::{Commit, Options, Origin, Part, disk::RealDisk};
+use backtide_store::{Commit, Options, Origin, Part, Redrive, disk::RealDisk};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -61,6 +63,10 @@ impl World {
 
     /// Stores a value of P_avg at each moment.
     fn put(&self, times: &[i64], value: f64) {
+        self.commit(Self::points(times, value));
+    }
+
+    fn points(times: &[i64], value: f64) -> Part {
         let mut builder = BatchBuilder::new();
         for time_ms in times {
             builder.row(&DeviceKey::new("R80711").unwrap(), *time_ms);
@@ -72,7 +78,7 @@ impl World {
                 NO_QUALITY,
             );
         }
-        self.commit(Part::Points(builder.build()));
+        Part::Points(builder.build())
     }
 
     /// Tells of an event at each moment.
@@ -95,6 +101,10 @@ impl World {
     }
 
     fn commit(&self, part: Part) {
+        self.commit_as(part, None);
+    }
+
+    fn commit_as(&self, part: Part, redrive: Option<Redrive>) {
         let commit = Commit {
             origin: Origin {
                 channel: ChannelName::new("scada-history").unwrap(),
@@ -107,11 +117,24 @@ impl World {
             },
             product: ProductKey::new("LHBfarm1").unwrap(),
             parts: vec![part],
-            redrive: None,
+            redrive,
         };
         for outcome in self.store.commit(vec![commit]).unwrap() {
             outcome.unwrap();
         }
+    }
+
+    /// Half of a day is too old from now on: it begins at the moment that is given back.
+    fn keep_ten_days(&self) -> i64 {
+        self.apply("kind: Policy\nname: short\nstorage: { keepDays: 10 }\n");
+        let snapshot = self.registry.snapshot();
+        let storage = snapshot.storage("wind-farm").unwrap();
+        let floor =
+            crate::retention::whole_from(&self.store, storage, ArchiveOf::Points, NOW_MS).unwrap();
+        let keep = crate::retention::keep(&self.store, storage, NOW_MS).unwrap();
+        let keeps = [(ProductKey::new("LHBfarm1").unwrap(), keep)];
+        self.store.set_keeps(keeps.into());
+        floor.time_ms
     }
 
     fn archive(&self) -> Arc<Archive> {
@@ -250,17 +273,8 @@ async fn what_retention_takes_of_a_day_stays_in_its_file_and_what_is_new_goes_in
     let (early, late) = (at(today - 10, 1_000), at(today - 10, DAY_MS - 1_000));
     world.put(&[early], 1.0);
     assert_eq!(world.run().rows, 1);
-    // Half of that day is too old from now on.
-    world.apply("kind: Policy\nname: short\nstorage: { keepDays: 10 }\n");
-    let snapshot = world.registry.snapshot();
-    let storage = snapshot.storage("wind-farm").unwrap();
-    let floor =
-        crate::retention::whole_from(&world.store, storage, ArchiveOf::Points, NOW_MS).unwrap();
-    let keep = crate::retention::keep(&world.store, storage, NOW_MS).unwrap();
-    assert!(early < floor.time_ms && floor.time_ms < late);
-    world
-        .store
-        .set_keeps([(ProductKey::new("LHBfarm1").unwrap(), keep)].into());
+    let floor_ms = world.keep_ten_days();
+    assert!(early < floor_ms && floor_ms < late);
     world.put(&[late], 2.0);
     assert_eq!(world.run().rows, 1);
     let files = world.files();

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     kafka::{Cluster, changes_topic},
+    limits::CHANGES_KEPT_MAX,
     registry::{Registry, Snapshot},
     sink::{Record, Sink, SinkError, Stretch, kafka::Guarantee},
 };
@@ -125,9 +126,10 @@ impl Publisher {
             limit: CHANGES_AT_ONCE,
             ..ChangesAsked::default()
         })?;
-        let Some(last) = changes.last().map(|change| change.sequence) else {
+        let (Some(first), Some(last)) = (changes.first(), changes.last()) else {
             return Ok(false);
         };
+        let (first, last) = (first.sequence, last.sequence);
         let snapshot = self.registry.snapshot();
         let records = changes.iter().map(|change| self.record(change, &snapshot));
         let stretch = Stretch {
@@ -150,8 +152,28 @@ impl Publisher {
             );
         }
         metrics::counter!("backtide_derived_published_total").increment(changes.len() as u64);
+        // Only now: while Kafka is away the gap still grows, and is told once, as it became.
+        self.tell_skipped(after, first);
         self.shelf.set_published(last)?;
         Ok(true)
+    }
+
+    /// Tells of changes that were no longer kept when Kafka was there again; they are numbered without gaps.
+    fn tell_skipped(&self, after: u64, first: u64) {
+        let skipped = first.saturating_sub(after).saturating_sub(1);
+        if skipped == 0 {
+            return;
+        }
+        tracing::error!(
+            topic = %self.topic,
+            skipped,
+            after,
+            first,
+            kept = CHANGES_KEPT_MAX,
+            "changes were never published: more were made than are kept; who reads the topic has to compute \
+             everything anew"
+        );
+        metrics::counter!("backtide_derived_skipped_changes_total").increment(skipped);
     }
 
     fn record(&self, change: &Change, snapshot: &Snapshot) -> Record {
@@ -191,5 +213,111 @@ impl Publisher {
             value: value.into(),
             headers: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use backtide_model::ElementName;
+    use backtide_model::Storage;
+    use futures::{FutureExt, future::BoxFuture};
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::{clock::Clock, registry::StoredTypes, sink::Poison};
+
+    struct Nothing;
+
+    impl StoredTypes for Nothing {
+        fn stored_as(&self, _: &ProductKey, _: &ElementName) -> Option<Storage> {
+            None
+        }
+    }
+
+    /// Takes records while it is there.
+    #[derive(Default)]
+    struct Broker {
+        is_there: AtomicBool,
+        taken: Mutex<Vec<Record>>,
+    }
+
+    impl Sink for Broker {
+        fn reached(&self) -> BoxFuture<'_, Result<Option<Sequence>, SinkError>> {
+            std::future::ready(Ok(None)).boxed()
+        }
+
+        fn deliver<'a>(
+            &'a self,
+            stretch: &'a Stretch,
+        ) -> BoxFuture<'a, Result<Vec<Poison>, SinkError>> {
+            let outcome = if self.is_there.load(Ordering::Relaxed) {
+                self.taken.lock().extend(stretch.records.iter().cloned());
+                Ok(Vec::new())
+            } else {
+                Err(SinkError::Unavailable("away".to_owned()))
+            };
+            std::future::ready(outcome).boxed()
+        }
+    }
+
+    fn changes(count: i64) -> Vec<Change> {
+        let change = |at| Change {
+            sequence: 0,
+            name: "r".to_owned(),
+            product: "p1".to_owned(),
+            device: "d0".to_owned(),
+            from_ms: at,
+            to_ms: at + 1,
+            time_ms: 0,
+        };
+        (0..count).map(change).collect()
+    }
+
+    #[test]
+    fn changes_that_are_no_longer_kept_when_kafka_is_back_are_counted_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("derived.db");
+        let registry = Registry::open(dir.path(), Arc::new(Nothing), Clock::stopped(0)).unwrap();
+        let broker = Arc::new(Broker::default());
+        let mut publisher = Publisher {
+            shelf: Shelf::open(&path).unwrap(),
+            shared: Arc::new(Shared::default()),
+            registry: Arc::new(registry),
+            organization: ObjectName::new("o1").unwrap(),
+            topic: "t".into(),
+            sink: Arc::clone(&broker) as Arc<dyn Sink>,
+            ending: CancellationToken::new(),
+            trouble: None,
+        };
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let counted = || {
+            let text = recorder.handle().render();
+            let mut lines = text.lines();
+            let name = "backtide_derived_skipped_changes_total ";
+            lines.find_map(|line| Some(line.strip_prefix(name)?.to_owned()))
+        };
+        let mut work = || metrics::with_local_recorder(&recorder, || publisher.work());
+        let mut shelf = Shelf::open(&path).unwrap();
+
+        broker.is_there.store(true, Ordering::Relaxed);
+        shelf.put(1, &[], &changes(3), 10).unwrap();
+        assert!(work().unwrap());
+        assert_eq!(counted(), None);
+
+        broker.is_there.store(false, Ordering::Relaxed);
+        shelf.put(1, &[], &changes(12), 10).unwrap();
+        work().unwrap_err();
+        shelf.put(1, &[], &changes(3), 10).unwrap();
+        work().unwrap_err();
+        broker.is_there.store(true, Ordering::Relaxed);
+        assert!(work().unwrap());
+        // Of 4 to 18 the last ten are kept.
+        assert_eq!(counted().as_deref(), Some("5"));
+        assert_eq!(broker.taken.lock().len(), 13);
+        assert!(!work().unwrap());
+        assert_eq!(counted().as_deref(), Some("5"));
     }
 }
