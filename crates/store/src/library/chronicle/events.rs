@@ -172,6 +172,11 @@ pub(super) fn write<'a>(
         "DELETE FROM event
          WHERE device = ?1 AND time = ?2 AND event = ?3 AND digest = ?4 AND arrived < ?5",
     )?;
+    // Where events are kept by when they arrived, one that comes again counts from then.
+    let mut confirm = db.prepare_cached(
+        "UPDATE event SET arrived = ?5
+         WHERE device = ?1 AND time = ?2 AND event = ?3 AND digest = ?4 AND arrived < ?5",
+    )?;
     for same in rows.chunk_by(|a, b| key(a) == key(b)) {
         let (device, occurrence, digest, channel, told) = &same[0];
         let sequence = signed(told.sequence.0);
@@ -196,6 +201,16 @@ pub(super) fn write<'a>(
             channel,
             told.origin.arrived_ms,
         ])? == 1;
+        if oldest_ms > i64::MIN {
+            let last_ms = same.iter().map(|row| row.4.origin.arrived_ms).max();
+            confirm.execute(params![
+                device,
+                occurrence.time_ms,
+                occurrence.event.as_str(),
+                digest,
+                last_ms
+            ])?;
+        }
         let again = i64::try_from(same.len() - 1).unwrap_or(i64::MAX);
         if is_new {
             events += 1;

@@ -89,3 +89,38 @@ fn a_chapter_that_was_written_before_a_crash_is_written_again_without_a_trace() 
         .collect();
     assert_eq!(values, ["1".into(), "2".into()]);
 }
+
+#[test]
+fn an_event_that_comes_again_is_kept_from_then_where_it_is_kept_by_arrival() {
+    let mut world = World::new();
+    let chronicle = Arc::clone(world.library.chronicle());
+    let range = EventRange {
+        product: product(),
+        devices: Vec::new(),
+        events: Vec::new(),
+        from_ms: i64::MIN,
+        to_ms: i64::MAX,
+        after: None,
+        rows_max: usize::MAX,
+    };
+    let since = |arrived_ms| {
+        let keep = RecordKeep {
+            arrived_ms,
+            ..RecordKeep::ALL
+        };
+        let events = chronicle.events(&[], &range, keep).unwrap();
+        events.flat_map(Result::unwrap).collect::<Vec<_>>()
+    };
+    for (sequence, oldest_ms) in [(1, 500), (5, 500), (9, i64::MIN)] {
+        world.chapter.events = vec![told(sequence, vec![leak("{}")])];
+        chronicle
+            .flush(&world.chapter, Sequence(sequence), &|_| oldest_ms)
+            .unwrap();
+    }
+    // It is the event of the first commit, kept as the second: without a rule the third says nothing new.
+    let kept = since(1_005);
+    assert_eq!(kept.len(), 1);
+    assert_eq!(kept[0].sequence, Sequence(1));
+    assert!(since(1_006).is_empty());
+    assert_eq!(chronicle.stats().unwrap().event_duplicates, 2);
+}

@@ -82,7 +82,12 @@ fn a_segment_of_old_rows_goes_whole_and_its_file_with_it() {
     world.work_to_the_end();
     assert_eq!(world.segments(), 0);
     let files = product_dir(&world.dir().join("segments"), &product());
-    assert_eq!(std::fs::read_dir(files).unwrap().count(), 0);
+    // They go with their last reader, and a thread that read ahead may still be on its way out.
+    let begun = std::time::Instant::now();
+    while std::fs::read_dir(&files).unwrap().count() > 0 {
+        assert!(begun.elapsed().as_secs() < 30, "their files go too");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
