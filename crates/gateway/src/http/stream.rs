@@ -30,7 +30,7 @@ use super::Problem;
 use crate::pool::{Pool, PoolError};
 
 /// Chunks that wait for the client.
-const WAITING_MAX: usize = 4;
+pub(super) const WAITING_MAX: usize = 4;
 /// A chunk is sent when it has grown to this.
 pub(super) const CHUNK_BYTES: usize = 64 << 10;
 /// A client that takes nothing for so long is given up.
@@ -39,13 +39,13 @@ const TAKE_WITHIN: Duration = Duration::from_secs(60);
 pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Why an answer is not whole.
-enum Broken<P> {
+pub(super) enum Broken<P> {
     Problem(P),
     /// The client took nothing for too long.
     Stalled,
 }
 
-type Made<P> = Result<Frame<Bytes>, Broken<P>>;
+pub(super) type Made<P> = Result<Frame<Bytes>, Broken<P>>;
 
 /// Where a job puts what it makes. `P` is how its door puts what goes wrong.
 pub(super) struct Outlet<P = Problem> {
@@ -68,6 +68,14 @@ pub(super) fn timing(began: Instant, waited: Duration, format: &'static str) -> 
 /// Nobody takes any more.
 pub(super) struct Gone;
 
+/// Hands over what was made. Waits while the client is slow, but not for ever.
+pub(super) async fn give<P>(chunks: &mpsc::Sender<Made<P>>, made: Made<P>) -> Result<(), Gone> {
+    match timeout(TAKE_WITHIN, chunks.send(made)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Gone),
+    }
+}
+
 impl<P> Outlet<P> {
     /// Hands over what `chunk` holds; it is empty afterwards. Waits while the client is slow.
     pub(super) fn send(&self, chunk: &mut Vec<u8>) -> Result<(), Gone> {
@@ -79,14 +87,9 @@ impl<P> Outlet<P> {
         };
         let began = Instant::now();
         // The time-out is made inside the runtime: this thread has none of its own.
-        let sent = self
-            .runtime
-            .block_on(async { timeout(TAKE_WITHIN, self.chunks.send(frame)).await });
+        let sent = self.runtime.block_on(give(&self.chunks, frame));
         self.waited.set(self.waited.get() + began.elapsed());
-        match sent {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Gone),
-        }
+        sent
     }
 
     /// Nobody will take what is sent.
@@ -118,6 +121,17 @@ impl<P> From<Gone> for Ended<P> {
     }
 }
 
+impl<P> Ended<P> {
+    /// What the client is to see of it; `None`: the answer is whole.
+    pub(super) fn broken(self) -> Option<Broken<P>> {
+        match self {
+            Self::Gone => Some(Broken::Stalled),
+            Self::Full => None,
+            Self::Problem(problem) => Some(Broken::Problem(problem)),
+        }
+    }
+}
+
 impl From<Problem> for Ended {
     fn from(problem: Problem) -> Self {
         Self::Problem(problem)
@@ -133,7 +147,7 @@ pub(super) async fn answer<P: From<PoolError> + Send + 'static>(
     job: impl FnOnce(&Outlet<P>) -> Result<(), Ended<P>> + Send + 'static,
 ) -> Result<Response, P> {
     let began = Instant::now();
-    let (chunks, mut made) = mpsc::channel(WAITING_MAX);
+    let (chunks, made) = mpsc::channel(WAITING_MAX);
     let outlet = Outlet {
         chunks: chunks.clone(),
         runtime: Handle::current(),
@@ -144,18 +158,30 @@ pub(super) async fn answer<P: From<PoolError> + Send + 'static>(
         let run = move || {
             job(&outlet)?;
             let timing = timing(began, outlet.waited.get(), format);
-            Ok(HeaderMap::from_iter([(SERVER_TIMING, timing)]))
+            Ok::<_, Ended<P>>(HeaderMap::from_iter([(SERVER_TIMING, timing)]))
         };
         let last = match pool.run(run).await {
             Ok(Ok(trailers)) => Ok(Frame::trailers(trailers)),
-            Ok(Err(Ended::Full)) => return,
-            Ok(Err(Ended::Gone)) => Err(Broken::Stalled),
-            Ok(Err(Ended::Problem(problem))) => Err(Broken::Problem(problem)),
+            Ok(Err(ended)) => match ended.broken() {
+                Some(broken) => Err(broken),
+                None => return,
+            },
             Err(error) => Err(Broken::Problem(error.into())),
         };
         // A client that is gone hears nothing; one that stood still does, whenever it goes on.
         drop(chunks.send(last).await);
     });
+    let body = body(made).await?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        (header::TRAILER, HeaderValue::from(SERVER_TIMING)),
+    ];
+    Ok((headers, body).into_response())
+}
+
+/// What is made, as it is made. A problem before the first chunk is given back; later, what is not whole
+/// breaks off.
+pub(super) async fn body<P: Send + 'static>(mut made: mpsc::Receiver<Made<P>>) -> Result<Body, P> {
     let first = match made.recv().await {
         Some(Err(Broken::Problem(problem))) => return Err(problem),
         first => first,
@@ -163,11 +189,7 @@ pub(super) async fn answer<P: From<PoolError> + Send + 'static>(
     let rest = stream::unfold(made, async |mut made| Some((made.recv().await?, made)));
     let frames = stream::iter(first).chain(rest);
     let frames = frames.map(|made| made.map_err(|_| io::Error::other("the answer is incomplete")));
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
-        (header::TRAILER, HeaderValue::from(SERVER_TIMING)),
-    ];
-    Ok((headers, Body::new(StreamBody::new(frames))).into_response())
+    Ok(Body::new(StreamBody::new(frames)))
 }
 
 #[cfg(test)]

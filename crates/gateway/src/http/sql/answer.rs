@@ -1,17 +1,22 @@
 //! Rows of SQL as the body of an answer, made on SQL's own threads as the client takes them.
 
-use std::{io, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
-    body::{Body, Bytes},
+    body::Bytes,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures::stream::{self, StreamExt};
-use tokio::{sync::mpsc, time::timeout};
+use hyper::body::Frame;
+use tokio::sync::mpsc;
 
 use super::{
-    super::{Api, Problem, problem::limit, stream::CHUNK_BYTES, tables::Format},
+    super::{
+        Api, Problem,
+        problem::limit,
+        stream::{CHUNK_BYTES, Ended, Gone, Made, WAITING_MAX, body, give},
+        tables::Format,
+    },
     SqlQuery,
 };
 use crate::{
@@ -19,14 +24,10 @@ use crate::{
     sql::{Encoder, Engine, Form, SqlError},
 };
 
-/// Pieces that wait for the client.
-const WAITING_MAX: usize = 4;
-/// A client that takes nothing for so long is given up.
-const TAKE_WITHIN: Duration = Duration::from_secs(60);
 /// When a caller with too many queries under way may try again.
 const RETRY_AFTER_S: u64 = 5;
 
-type Pieces = mpsc::Sender<Result<Bytes, Problem>>;
+type Pieces = mpsc::Sender<Made<Problem>>;
 
 pub(super) async fn answered(
     api: &Api,
@@ -43,7 +44,7 @@ pub(super) async fn answered(
         Format::Parquet => (Form::Parquet, "application/vnd.apache.parquet"),
         Format::Arrow => (Form::Arrow, "application/vnd.apache.arrow.stream"),
     };
-    let (pieces, mut made) = mpsc::channel(WAITING_MAX);
+    let (pieces, pieces_made) = mpsc::channel(WAITING_MAX);
     let engine = Arc::clone(&api.sql);
     api.sql.runtime()?.spawn(async move {
         let made = make(&engine, &caller, &asked, form, &pieces);
@@ -53,19 +54,14 @@ pub(super) async fn answered(
             () = pieces.closed() => return,
             made = made => made,
         };
-        if let Err(problem) = made {
+        if let Err(ended) = made
+            && let Some(broken) = ended.broken()
+        {
             // A client that is gone hears nothing.
-            drop(pieces.send(Err(problem)).await);
+            drop(pieces.send(Err(broken)).await);
         }
     });
-    // A problem before the first piece is answered as such; a later one breaks the body off.
-    let first = made.recv().await.transpose()?;
-    let rest = stream::unfold(made, async |mut made| {
-        let piece = made.recv().await?;
-        let piece = piece.map_err(|_| io::Error::other("the answer is incomplete"));
-        Some((piece, made))
-    });
-    let body = Body::from_stream(stream::iter(first.map(Ok)).chain(rest));
+    let body = body(pieces_made).await?;
     Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
 }
 
@@ -75,36 +71,31 @@ async fn make(
     asked: &SqlQuery,
     form: Form,
     pieces: &Pieces,
-) -> Result<(), Problem> {
-    let mut rows = engine.ask(&caller.name, &asked.sql).await?;
+) -> Result<(), Ended> {
+    let rows = engine.ask(&caller.name, &asked.sql).await;
+    let mut rows = rows.map_err(Problem::from)?;
     let rows_max = asked.limit.unwrap_or(usize::MAX);
-    let mut encoder = Encoder::new(form, &rows.schema(), rows_max)?;
+    let encoder = Encoder::new(form, &rows.schema(), rows_max);
+    let mut encoder = encoder.map_err(Problem::from)?;
     let mut chunk = Vec::new();
     while !encoder.is_full() {
         let Some(batch) = rows.next().await else {
             break;
         };
-        encoder.write(&batch?)?;
+        let batch = batch.map_err(Problem::from)?;
+        encoder.write(&batch).map_err(Problem::from)?;
         chunk.append(&mut encoder.take());
         if chunk.len() >= CHUNK_BYTES {
             send(pieces, &mut chunk).await?;
         }
     }
-    chunk.append(&mut encoder.finish()?);
-    send(pieces, &mut chunk).await
+    chunk.append(&mut encoder.finish().map_err(Problem::from)?);
+    Ok(send(pieces, &mut chunk).await?)
 }
 
-/// An error where the client does not take it: an answer that is not whole must not end as if it were.
-async fn send(pieces: &Pieces, chunk: &mut Vec<u8>) -> Result<(), Problem> {
+async fn send(pieces: &Pieces, chunk: &mut Vec<u8>) -> Result<(), Gone> {
     let piece = Bytes::from(std::mem::take(chunk));
-    match timeout(TAKE_WITHIN, pieces.send(Ok(piece))).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "not-taken",
-            "the client took nothing for a minute",
-        )),
-    }
+    give(pieces, Ok(Frame::data(piece))).await
 }
 
 impl From<SqlError> for Problem {
@@ -139,6 +130,9 @@ mod tests {
         let (pieces, mut made) = mpsc::channel(1);
         assert!(send(&pieces, &mut b"1".to_vec()).await.is_ok());
         assert!(send(&pieces, &mut b"2".to_vec()).await.is_err());
-        assert_eq!(made.recv().await.unwrap().unwrap(), b"1"[..]);
+        let Some(Ok(piece)) = made.recv().await else {
+            panic!("the first was taken");
+        };
+        assert_eq!(piece.into_data().unwrap(), b"1"[..]);
     }
 }
