@@ -63,6 +63,7 @@ struct Entry {
     is_changed: AtomicBool,
 }
 
+#[derive(Default)]
 struct State {
     session: Session,
     owner: Option<Owner>,
@@ -161,13 +162,11 @@ impl Sessions {
             client_id: Arc::clone(&kept.client_id),
             state: Mutex::new(State {
                 session: kept.session,
-                owner: None,
                 expiry_s: kept.expiry_s,
                 // It was connected when the process ended: it is away from now on.
                 away_since_ms: kept.away_since_ms.unwrap_or_else(self.clock),
                 has_published: kept.has_published,
-                is_over: false,
-                generation: 0,
+                ..State::default()
             }),
             wake: Notify::new(),
             is_changed: AtomicBool::new(false),
@@ -520,15 +519,7 @@ impl Entry {
         Self {
             channel,
             client_id,
-            state: Mutex::new(State {
-                session: Session::default(),
-                owner: None,
-                expiry_s: 0,
-                away_since_ms: 0,
-                has_published: false,
-                is_over: false,
-                generation: 0,
-            }),
+            state: Mutex::default(),
             wake: Notify::new(),
             is_changed: AtomicBool::new(false),
         }
