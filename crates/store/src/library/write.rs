@@ -340,12 +340,12 @@ type Started = (
 );
 
 fn start(plan: &Plan, output: Output) -> Result<Started, ParquetError> {
-    let none = BTreeSet::new();
-    let file = file(plan, output, &none)?;
-    let factory = factory(plan, &none)?;
+    let schema = Arc::new(schema(plan));
+    let file = file(plan, output, &BTreeSet::new())?;
+    let factory = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema));
     let group = factory.create_column_writers(0)?;
     Ok((
-        schema(plan).fields().iter().cloned().collect(),
+        schema.fields().iter().cloned().collect(),
         file,
         factory,
         group,

@@ -201,7 +201,7 @@ pub(super) fn write<'a>(
             channel,
             told.origin.arrived_ms,
         ])? == 1;
-        if oldest_ms > i64::MIN {
+        if oldest_ms > i64::MIN && (!is_new || same.len() > 1) {
             let last_ms = same.iter().map(|row| row.4.origin.arrived_ms).max();
             confirm.execute(params![
                 device,

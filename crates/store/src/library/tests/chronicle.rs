@@ -32,6 +32,18 @@ fn serial(value: &str) -> AttributeValue {
     }
 }
 
+fn all_events() -> EventRange {
+    EventRange {
+        product: product(),
+        devices: Vec::new(),
+        events: Vec::new(),
+        from_ms: i64::MIN,
+        to_ms: i64::MAX,
+        after: None,
+        rows_max: usize::MAX,
+    }
+}
+
 #[test]
 fn a_chapter_that_was_written_before_a_crash_is_written_again_without_a_trace() {
     let mut world = World::new();
@@ -57,15 +69,7 @@ fn a_chapter_that_was_written_before_a_crash_is_written_again_without_a_trace() 
     );
     world.try_flush().unwrap();
     assert_eq!(chronicle.stats().unwrap(), before);
-    let range = EventRange {
-        product: product(),
-        devices: Vec::new(),
-        events: Vec::new(),
-        from_ms: i64::MIN,
-        to_ms: i64::MAX,
-        after: None,
-        rows_max: usize::MAX,
-    };
+    let range = all_events();
     // Still in memory while a reader looks: each is seen once.
     let events = chronicle
         .events(&world.chapter.events, &range, RecordKeep::ALL)
@@ -94,15 +98,7 @@ fn a_chapter_that_was_written_before_a_crash_is_written_again_without_a_trace() 
 fn an_event_that_comes_again_is_kept_from_then_where_it_is_kept_by_arrival() {
     let mut world = World::new();
     let chronicle = Arc::clone(world.library.chronicle());
-    let range = EventRange {
-        product: product(),
-        devices: Vec::new(),
-        events: Vec::new(),
-        from_ms: i64::MIN,
-        to_ms: i64::MAX,
-        after: None,
-        rows_max: usize::MAX,
-    };
+    let range = all_events();
     let since = |arrived_ms| {
         let keep = RecordKeep {
             arrived_ms,
